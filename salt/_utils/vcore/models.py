@@ -1,0 +1,60 @@
+"""The base of every model, and the types that several of them use."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+NODE_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
+
+
+class Model(BaseModel):
+    """A strict, immutable model: an unknown key is an error, and a string never passes for a number."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _size(value: Any) -> Any:
+    """Turn ``512M`` or ``2G`` into bytes; whole numbers are bytes already."""
+    if isinstance(value, str):
+        matched = re.fullmatch(r"([1-9][0-9]{0,8})([KMGT])", value.strip())
+        if not matched:
+            raise ValueError("a size is a whole number with K, M, G or T behind it, such as 512M")
+        return int(matched[1]) * 1024 ** ("KMGT".index(matched[2]) + 1)
+    return value
+
+
+def _mode(value: Any) -> Any:
+    """Check a file mode, written as a quoted octal string."""
+    if isinstance(value, int):
+        raise ValueError(f'a mode is a quoted octal string, such as "0640", not the number {value}')
+    return value
+
+
+def _absolute(value: str) -> str:
+    if ".." in value.split("/") or "\n" in value:
+        raise ValueError("a path has no '..' and no line break")
+    return value
+
+
+def field(default: Any = ..., *, unit: str | None = None, example: Any = None, **more: Any) -> Any:
+    """A pydantic field that also carries its unit and an example for the generated documentation."""
+    extra = {key: value for key, value in (("unit", unit), ("example", example)) if value is not None}
+    if "default_factory" in more:
+        return Field(json_schema_extra=extra or None, **more)
+    return Field(default, json_schema_extra=extra or None, **more)
+
+
+NodeName = Annotated[str, StringConstraints(pattern=rf"^{NODE_NAME.pattern}$")]
+ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+#: A name inside a service: it becomes part of swarm config and secret names.
+ItemName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9.-]{0,29}$")]
+DomainName = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$")
+]
+AbsolutePath = Annotated[str, StringConstraints(pattern=r"^/[^\x00]*$"), AfterValidator(_absolute)]
+#: Bytes; written as a number or as 512M, 2G.
+Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=int | str), Field(ge=1, json_schema_extra={"unit": "bytes"})]
+Mode = Annotated[str, BeforeValidator(_mode), StringConstraints(pattern=r"^0[0-7]{3}$")]
