@@ -1,0 +1,139 @@
+"""
+Secrets of the core, kept in a root-only store on the head
+===========================================================
+
+Values never appear in arguments, returns or logs: they are generated, or asked for at a prompt.
+"""
+
+import getpass
+import sys
+
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+try:
+    from vcore.errors import VcoreError
+    from vcore.paths import Paths
+    from vcore.secrets import Store
+
+    HAS_VCORE = True
+except ImportError as error:
+    HAS_VCORE, MISSING = False, str(error)
+
+
+def __virtual__():
+    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
+
+
+def _definition(name):
+    """The catalogue's definition of ``service/secret``."""
+    service, _, item = name.partition("/")
+    try:
+        return service, item, __pillar__["vcore"]["services"][service]["secrets"][item]
+    except KeyError:
+        raise SaltInvocationError(f"no service that is switched on has a secret {name!r}") from None
+
+
+def _store():
+    return Store(Paths.from_opts(__opts__).secrets)
+
+
+def list_():
+    """
+    List the secrets of the services that are switched on: kind, and whether each has a value.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_secret.list
+    """
+    store = _store()
+    return {
+        f"{service}/{name}": {
+            "kind": definition["kind"],
+            "description": definition["description"],
+            "state": store.difference(service, name) or "present",
+        }
+        for service, data in __pillar__["vcore"]["services"].items()
+        for name, definition in data["secrets"].items()
+    }
+
+
+__func_alias__ = {"list_": "list", "set_": "set"}
+
+
+def difference(name):
+    """
+    Say what is wrong with the stored secret ``service/name``: ``missing``, ``permissions`` or nothing (None).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_secret.difference ldap/admin-password
+    """
+    service, item, _ = _definition(name)
+    return _store().difference(service, item)
+
+
+def ensure(name):
+    """
+    Generate the secret ``service/name`` where it is missing; close its permissions where they are open.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_secret.ensure ldap/admin-password
+    """
+    service, item, definition = _definition(name)
+    try:
+        _store().ensure(service, item, definition)
+    except VcoreError as error:
+        raise CommandExecutionError(str(error)) from error
+    return True
+
+
+def set_(name):
+    """
+    Give the secret ``service/name`` a value, typed twice at a prompt, or one line on standard input.
+
+    The next ``state.apply`` on the head brings it to the services that use it.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_secret.set mail/relay-password
+    """
+    service, item, _ = _definition(name)
+    if sys.stdin.isatty():
+        value = getpass.getpass(f"{name}: ")
+        if value != getpass.getpass(f"{name}, once more: "):
+            raise CommandExecutionError("the two values differ; nothing was changed")
+    else:
+        value = sys.stdin.readline().rstrip("\n")
+    if not value:
+        raise CommandExecutionError("an empty value was given; nothing was changed")
+    _store().write(service, item, value.encode())
+    return True
+
+
+def rotate(name):
+    """
+    Replace the generated secret ``service/name`` by a new one; the next ``state.apply`` rolls its services.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_secret.rotate ldap/admin-password
+    """
+    service, item, definition = _definition(name)
+    from vcore.secrets import generate
+
+    try:
+        _store().write(service, item, generate(definition["kind"], definition["length"]))
+    except VcoreError as error:
+        raise CommandExecutionError(str(error)) from error
+    return True

@@ -1,0 +1,115 @@
+"""The secret store of the head: root-only files, one a secret, each generated once.
+
+No function returns, logs or puts into an exception what a secret holds, except :meth:`Store.read`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+import string
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import NotFound, VcoreError
+from .files import write_atomic
+
+#: Letters and digits without the ones that people mix up when they read a password aloud.
+PASSWORD_ALPHABET = "".join(sorted(set(string.ascii_letters + string.digits) - set("0O1lI")))
+
+
+def generate(kind: str, length: int) -> bytes:
+    """Make a new secret of ``length`` characters (``password``, ``token``) or bytes (``bytes``).
+
+    Raises:
+        VcoreError: a ``supplied`` secret, which only a person can give.
+    """
+    if kind == "password":
+        return "".join(secrets.choice(PASSWORD_ALPHABET) for _ in range(length)).encode()
+    if kind == "token":
+        return secrets.token_hex((length + 1) // 2)[:length].encode()
+    if kind == "bytes":
+        return secrets.token_bytes(length)
+    raise VcoreError(f"a secret of kind {kind} is not generated, a person supplies it")
+
+
+class Store:
+    """The folder that holds the secrets: ``<folder>/<service>/<name>``, files 0600 in folders 0700."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, service: str, name: str) -> Path:
+        """Where a secret lies; whether it exists is another question."""
+        return self.folder / service / name
+
+    def exists(self, service: str, name: str) -> bool:
+        """Whether the secret has a value."""
+        return self.path(service, name).is_file()
+
+    def read(self, service: str, name: str) -> bytes:
+        """The secret's value.
+
+        Raises:
+            NotFound: it has none yet.
+        """
+        try:
+            return self.path(service, name).read_bytes()
+        except FileNotFoundError:
+            raise NotFound(f"the secret {service}/{name} has no value yet; apply the states on the head") from None
+
+    def write(self, service: str, name: str, value: bytes) -> None:
+        """Give the secret a value, replacing the one that it had."""
+        path = self.path(service, name)
+        for folder in (self.folder, path.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.chmod(0o700)
+        write_atomic(path, value, mode=0o600)
+
+    def difference(self, service: str, name: str) -> str | None:
+        """What is wrong with the stored secret, in words: ``missing``, ``permissions``, or None."""
+        path = self.path(service, name)
+        try:
+            status = path.stat()
+            folders = [self.folder.stat(), path.parent.stat()]
+        except FileNotFoundError:
+            return "missing"
+        closed = stat.S_IMODE(status.st_mode) == 0o600 and all(stat.S_IMODE(f.st_mode) == 0o700 for f in folders)
+        owned = all(entry.st_uid == os.geteuid() for entry in (status, *folders))
+        return None if closed and owned else "permissions"
+
+    def ensure(self, service: str, name: str, definition: Mapping[str, Any]) -> None:
+        """Generate the secret where it is missing, and close its permissions where they are open.
+
+        Raises:
+            VcoreError: a person has to supply it; the message is the command that asks for it.
+        """
+        problem = self.difference(service, name)
+        if problem == "missing":
+            if definition["kind"] == "supplied":
+                raise VcoreError(
+                    f"the secret {service}/{name} has to be supplied: salt-call vcore_secret.set {service}/{name}"
+                )
+            self.write(service, name, generate(definition["kind"], definition["length"]))
+        elif problem == "permissions":
+            path = self.path(service, name)
+            for entry, mode in ((self.folder, 0o700), (path.parent, 0o700), (path, 0o600)):
+                os.chown(entry, os.geteuid(), os.getegid())
+                entry.chmod(mode)
+
+    def fingerprint(self, data: bytes) -> str:
+        """Twelve hexadecimal digits that change with ``data`` and tell nothing of it.
+
+        A plain hash of a weak secret could be guessed from its name in ``docker secret ls``; a hash keyed with a
+        value that never leaves this store cannot.
+        """
+        try:
+            key = self.read("store", "fingerprint-key")
+        except NotFound:
+            self.write("store", "fingerprint-key", secrets.token_bytes(32))
+            key = self.read("store", "fingerprint-key")
+        return hmac.new(key, data, hashlib.sha256).hexdigest()[:12]
