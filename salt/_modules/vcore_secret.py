@@ -52,7 +52,7 @@ def list_():
         f"{service}/{name}": {
             "kind": definition["kind"],
             "description": definition["description"],
-            "state": store.difference(service, name) or "present",
+            "state": "present" if store.exists(service, name) else "missing",
         }
         for service, data in __pillar__["vcore"]["services"].items()
         for name, definition in data["secrets"].items()
@@ -72,8 +72,11 @@ def difference(name):
 
         salt-call vcore_secret.difference ldap/admin-password
     """
-    service, item, _ = _definition(name)
-    return _store().difference(service, item)
+    service, item, definition = _definition(name)
+    try:
+        return _store().difference(service, item, definition)
+    except VcoreError as error:
+        raise CommandExecutionError(str(error)) from error
 
 
 def ensure(name):

@@ -87,7 +87,9 @@ class Secret(Model):
 class Config(Model):
     """A configuration file rendered from a template in ``files/``."""
 
-    template: str = field(description="File below the service's files/ folder.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    template: str = field(
+        description="File below the service's files/ folder.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+    )
     path: AbsolutePath = field(description="Where the container sees it.")
     owner: int = field(0, ge=0)
     group: int = field(0, ge=0)
@@ -123,6 +125,9 @@ class Setting(Model):
     description: str
     type: Literal["string", "integer", "boolean", "size", "strings"]
     default: Any = None
+    derived: Literal["directory_suffix"] | None = field(
+        None, description="How the value follows from the site's domain when nobody sets it."
+    )
     unit: str | None = None
     example: Any = None
     choices: list[Any] | None = None
@@ -165,7 +170,9 @@ class Service(Model):
     memory: Memory
     stop_grace: int = field(20, ge=1, unit="seconds", description="Time between SIGTERM and SIGKILL.")
     monitoring: list[str] = field(default_factory=list, description="What the monitoring service watches here.")
-    settings: dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")], Setting] = field(default_factory=dict)
+    settings: dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")], Setting] = field(
+        default_factory=dict
+    )
     wizard: list[str] = field(default_factory=list, description="Settings that the first-configuration wizard asks.")
 
     @model_validator(mode="after")

@@ -56,5 +56,7 @@ DomainName = Annotated[
 ]
 AbsolutePath = Annotated[str, StringConstraints(pattern=r"^/[^\x00]*$"), AfterValidator(_absolute)]
 #: Bytes; written as a number or as 512M, 2G.
-Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=int | str), Field(ge=1, json_schema_extra={"unit": "bytes"})]
+Size = Annotated[
+    int, BeforeValidator(_size, json_schema_input_type=int | str), Field(ge=1, json_schema_extra={"unit": "bytes"})
+]
 Mode = Annotated[str, BeforeValidator(_mode), StringConstraints(pattern=r"^0[0-7]{3}$")]

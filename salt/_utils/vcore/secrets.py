@@ -70,30 +70,36 @@ class Store:
             folder.chmod(0o700)
         write_atomic(path, value, mode=0o600)
 
-    def difference(self, service: str, name: str) -> str | None:
-        """What is wrong with the stored secret, in words: ``missing``, ``permissions``, or None."""
+    def difference(self, service: str, name: str, definition: Mapping[str, Any]) -> str | None:
+        """What is wrong with the stored secret, in words: ``missing``, ``permissions``, or None.
+
+        Raises:
+            VcoreError: it is missing and a person has to supply it; the message is the command that asks for it.
+        """
         path = self.path(service, name)
         try:
-            status = path.stat()
-            folders = [self.folder.stat(), path.parent.stat()]
+            entries = {path: 0o600, path.parent: 0o700, self.folder: 0o700}
+            states = {entry: entry.stat() for entry in entries}
         except FileNotFoundError:
+            if definition["kind"] == "supplied":
+                raise VcoreError(
+                    f"the secret {service}/{name} has to be supplied: salt-call vcore_secret.set {service}/{name}"
+                ) from None
             return "missing"
-        closed = stat.S_IMODE(status.st_mode) == 0o600 and all(stat.S_IMODE(f.st_mode) == 0o700 for f in folders)
-        owned = all(entry.st_uid == os.geteuid() for entry in (status, *folders))
-        return None if closed and owned else "permissions"
+        closed = all(
+            stat.S_IMODE(states[entry].st_mode) == mode and states[entry].st_uid == os.geteuid()
+            for entry, mode in entries.items()
+        )
+        return None if closed else "permissions"
 
     def ensure(self, service: str, name: str, definition: Mapping[str, Any]) -> None:
         """Generate the secret where it is missing, and close its permissions where they are open.
 
         Raises:
-            VcoreError: a person has to supply it; the message is the command that asks for it.
+            VcoreError: as :meth:`difference` does.
         """
-        problem = self.difference(service, name)
+        problem = self.difference(service, name, definition)
         if problem == "missing":
-            if definition["kind"] == "supplied":
-                raise VcoreError(
-                    f"the secret {service}/{name} has to be supplied: salt-call vcore_secret.set {service}/{name}"
-                )
             self.write(service, name, generate(definition["kind"], definition["length"]))
         elif problem == "permissions":
             path = self.path(service, name)

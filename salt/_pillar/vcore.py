@@ -1,0 +1,37 @@
+"""
+The external pillar: the site, merged with the catalogue, validated, and resolved for the minion that asks
+===========================================================================================================
+
+A mistake in the site file fails the pillar of every minion, and with it every state run, before anything is touched.
+
+.. code-block:: yaml
+
+    # master configuration
+    ext_pillar:
+      - vcore: {}
+"""
+
+import salt.exceptions
+
+try:
+    from vcore import core
+    from vcore.errors import VcoreError
+    from vcore.paths import Paths
+
+    HAS_VCORE = True
+except ImportError as error:
+    HAS_VCORE, MISSING = False, str(error)
+
+
+def __virtual__():
+    return True if HAS_VCORE else (False, f"the vcore package is not installed beside Salt: {MISSING}")
+
+
+def ext_pillar(minion_id, pillar, **_):
+    """Return ``{"vcore": ...}`` for a node that the site names, nothing for any other minion."""
+    paths = Paths.from_opts(__opts__)
+    try:
+        data = core.pillar(paths, minion_id)
+    except VcoreError as error:
+        raise salt.exceptions.SaltRenderError(str(error)) from None
+    return {"vcore": data} if data else {}

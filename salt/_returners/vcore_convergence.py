@@ -1,0 +1,27 @@
+"""
+A record of each convergence, for ``vcore.status``
+==================================================
+
+The minion's configuration names this returner (``return: vcore_convergence``), so every job passes by here; only a
+whole ``state.apply`` that was no plan is recorded, and only how it went: no names of changed things, no values.
+"""
+
+import time
+
+try:
+    from vcore import convergence
+    from vcore.paths import Paths
+
+    HAS_VCORE = True
+except ImportError as error:
+    HAS_VCORE, MISSING = False, str(error)
+
+
+def __virtual__():
+    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
+
+
+def returner(ret):
+    """Record a convergence; anything else passes by."""
+    if convergence.is_whole(ret.get("fun"), ret.get("fun_args") or []):
+        convergence.record(Paths.from_opts(__opts__), convergence.summary(ret["return"], now=time.time()))

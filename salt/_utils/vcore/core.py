@@ -1,0 +1,77 @@
+"""The whole way from the files of a checkout to the pillar of a node, with the result kept while nothing changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from . import site
+from .documents import SiteError
+from .errors import VcoreError
+from .host import own_address, read_routes
+from .paths import Paths
+from .resolve import node_pillar, resolve
+
+#: The last resolution, with the state of everything that it was made from. A master asks once for each minion.
+_kept: dict[Path, tuple[Any, dict[str, Any]]] = {}
+
+
+def resolved(paths: Paths) -> dict[str, Any]:
+    """The resolved configuration of this checkout, on this head.
+
+    Raises:
+        SiteError: the configuration cannot be used.
+        VcoreError: the catalogue is broken, or the head has no address.
+    """
+    routes, address = read_routes(), own_address()
+    sources = [paths.site, *paths.flavors.glob("*.sls"), *paths.services.glob("*/service.yaml")]
+    state = (routes, address, [(path, _stamp(path)) for path in sorted(sources)])
+    kept = _kept.get(paths.checkout)
+    # Certificates that the site brings can expire while no file changes, so such a site is checked every time.
+    if kept is None or kept[0] != state or _brings_certificates(kept[1]):
+        configuration, _ = site.load(paths.site, services=paths.services, flavors=paths.flavors, routes=routes)
+        named = configuration.site.nodes[configuration.head].address
+        if named is None and address is None:
+            raise VcoreError(
+                f"{paths.site.name}: vcore.nodes.{configuration.head}.address: is required, "
+                "since this host has no default route to tell its address from"
+            )
+        kept = (state, resolve(configuration, head_address=named or address or ""))
+        _kept[paths.checkout] = kept
+    return kept[1]
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return (status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+def _brings_certificates(data: dict[str, Any]) -> bool:
+    return bool(data["certificate_authority"]["certificate"]) or any(
+        certificate["supplied"]
+        for service in data["services"].values()
+        for certificate in service["certificates"].values()
+    )
+
+
+def pillar(paths: Paths, minion: str) -> dict[str, Any]:
+    """The ``vcore`` pillar of one minion: the head's holds everything, another node's what it needs."""
+    data = node_pillar(resolved(paths), minion)
+    root = paths.authority / "ca.crt"
+    if data and root.is_file():
+        data["authority_certificate"] = root.read_text()
+    return data
+
+
+def problems(paths: Paths) -> list[str]:
+    """Every problem of the configuration, one line each; none when it can be used."""
+    try:
+        resolved(paths)
+    except SiteError as error:
+        return [str(problem) for problem in error.problems]
+    except VcoreError as error:
+        return [str(error)]
+    return []

@@ -1,0 +1,16 @@
+# The head: certificate authority, swarm manager, and the services of the catalogue.
+include:
+  - roles.node
+  - roles.head.authority
+  - roles.head.swarm
+  - services
+
+Services that the site does not want are gone:
+  vcore_swarm.services_absent:
+    - require:
+      - sls: roles.head.swarm
+
+# Behind everything else: what runs decides what may go.
+Images that no service uses are gone from the registry:
+  vcore_image.pruned:
+    - order: last

@@ -1,0 +1,7 @@
+# The services that the site switches on, each behind the ones that it requires.
+include:
+{%- for name in pillar["vcore"]["services"] %}
+  - services.{{ name }}
+{%- else %}
+  []
+{%- endfor %}
