@@ -1,0 +1,25 @@
+#!/bin/sh
+# Healthy: every supervised program is RUNNING, and the image's own probe, if it has one, succeeds.
+# supervisor's socket is asked by perl, which answers in 15 ms where supervisorctl takes 200: every container of the
+# core runs this every few seconds.
+set -eu
+
+perl -MIO::Socket::UNIX -e '
+    my $socket = IO::Socket::UNIX->new(Peer => "/run/supervisor.sock") or die "supervisord does not answer: $!\n";
+    my $call = "<?xml version=\"1.0\"?><methodCall><methodName>supervisor.getAllProcessInfo</methodName></methodCall>";
+    print $socket "POST /RPC2 HTTP/1.0\r\nContent-Type: text/xml\r\nContent-Length: ", length $call, "\r\n\r\n", $call;
+    my $answer = do { local $/; <$socket> };
+    my %state;
+    for my $program (split m{</struct>}, $answer) {
+        my %field = $program =~ m{<name>(\w+)</name>\s*<value><string>([^<]*)</string>}g;
+        $state{$field{name}} = $field{statename} if defined $field{statename};
+    }
+    die "supervisord lists no program\n" unless %state;
+    my @wrong = grep { $state{$_} ne "RUNNING" } sort keys %state;
+    print "$_ is $state{$_}\n" for @wrong;
+    exit(@wrong ? 1 : 0);
+'
+
+if [ -x /sbin/probe.sh ]; then
+    exec /sbin/probe.sh
+fi
