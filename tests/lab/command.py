@@ -1,0 +1,130 @@
+"""The lab's command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+from lab.hosts import SOURCE, Lab, drop_caches
+from lab.machine import LabError, ensure_docker, progress
+
+DESCRIPTION = """A lab of docker-in-docker hosts with systemd, on a private network of this machine: `head` and, if asked for, `compute-1` …
+They are what a fresh Debian 13 server is, with this checkout in /srv/virtual-core/source. It needs Docker only."""
+EPILOG = """examples:
+  ./lab up                              a head, with Virtual Core on it
+  ./lab up --bare --compute 2           three bare hosts
+  ./lab exec head -- salt-call vcore.status
+  ./lab shell compute-1
+  ./lab down
+"""
+
+
+def lab_name(text: str) -> str:
+    """Check a lab's name: it becomes part of Docker's names."""
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", text):
+        raise argparse.ArgumentTypeError("a lab's name is a-z, 0-9 and -, beginning with a letter, at most 31 characters")
+    return text
+
+
+def count(text: str) -> int:
+    """Check a number of compute nodes."""
+    if not text.isdecimal() or int(text) > 200:
+        raise argparse.ArgumentTypeError("between 0 and 200 compute nodes")
+    return int(text)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    top = argparse.ArgumentParser(prog="lab", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = os.environ.get("VCORE_LAB", "lab")
+    top.add_argument("--name", type=lab_name, default=default, help="which lab, where several run beside each other (default: $VCORE_LAB or 'lab')")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    yes = argparse.ArgumentParser(add_help=False)
+    yes.add_argument("--yes", action="store_true", help="answer yes to questions (install Docker, mmdebstrap)")
+
+    up = commands.add_parser("up", parents=[yes], help="start the hosts and run bootstrap.sh on the head")
+    up.add_argument("--compute", type=count, default=0, metavar="N", help="so many compute nodes beside the head (default: 0)")
+    up.add_argument("--fresh", action="store_true", help="remove this lab, the host image and the package caches first")
+    up.add_argument("--site", type=Path, metavar="FILE", help="the site file that bootstrap.sh takes (default: the example)")
+    up.add_argument("--bare", action="store_true", help="start the hosts only, without bootstrap.sh")
+
+    status = commands.add_parser("status", help="list the hosts; exit code 1 unless all of them run")
+    status.add_argument("--json", action="store_true", help="for programs")
+
+    shell = commands.add_parser("shell", help="open a root shell on a host")
+    shell.add_argument("host", metavar="HOST")
+
+    execute = commands.add_parser("exec", help="run a command on a host; input, output and exit code pass through",
+                                  usage="lab exec HOST -- COMMAND [ARGUMENT ...]")  # fmt: skip
+    execute.add_argument("host", metavar="HOST")
+    execute.add_argument("arguments", nargs=argparse.REMAINDER, metavar="-- COMMAND")
+
+    copy = commands.add_parser("copy", help=f"bring the checkout in {SOURCE} on the hosts up to date")
+    copy.add_argument("host", nargs="*", metavar="HOST", help="these hosts only")
+
+    down = commands.add_parser("down", help="remove the hosts, their disks and the network")
+    down.add_argument("--caches", action="store_true", help="also remove the host image and the package caches")
+
+    commands.add_parser("docker", parents=[yes], help="only see that Docker is installed and runs")
+    return top
+
+
+def enter(lab: Lab, host: str, *command: str) -> None:
+    """Become `docker exec` of a command on a host; a terminal only where there is one."""
+    terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
+    os.execvp("docker", ["docker", "exec", "--interactive", *terminal, lab.require(host), *command])
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Run one command; returns the exit code."""
+    lab = Lab(options.name)
+    ensure_docker(getattr(options, "yes", False))
+    if options.command == "up":
+        if options.site and not options.site.is_file():
+            raise LabError(f"--site {options.site}: there is no such file.")
+        if options.fresh:
+            lab.down()
+            drop_caches()
+        lab.up(options.compute, options.yes)
+        code = 0 if options.bare else lab.bootstrap(options.site)
+        progress("the lab is up" if code == 0 else f"bootstrap.sh failed with exit code {code}; the hosts stay up for a look")
+        return code
+    if options.command == "status":
+        rows = lab.status()
+        if options.json:
+            print(json.dumps(rows, indent=2))
+        else:
+            for row in rows or [{"host": f"lab {lab.name!r} is not up", "state": "", "address": ""}]:
+                print(f"{row['host']:<12} {row['state']:<10} {row['address']}".rstrip())
+        return 0 if rows and all(row["state"] == "running" for row in rows) else 1
+    if options.command == "shell":
+        enter(lab, options.host, "bash", "--login")
+    if options.command == "exec":
+        command = options.arguments[1:] if options.arguments[:1] == ["--"] else options.arguments
+        if not command:
+            raise LabError("exec needs a command: ./lab exec HOST -- COMMAND")
+        enter(lab, options.host, *command)
+    if options.command == "copy":
+        for host in options.host or lab.hosts():
+            lab.require(host)
+            lab.copy(host)
+    if options.command == "down":
+        lab.down()
+        if options.caches:
+            drop_caches()
+    return 0
+
+
+def main() -> int:
+    """Run the command line; errors of a lab are one sentence on standard error and exit code 1."""
+    try:
+        return execute(parser().parse_args())
+    except LabError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,221 @@
+"""The hosts of one lab: how they are created, filled, watched and removed. Docker's labels are the only record."""
+
+from __future__ import annotations
+
+import io
+import ipaddress
+import os
+import sys
+import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from lab import machine
+from lab.image import archive, ensure_image, remove_images
+from lab.machine import CHECKOUT, LabError, docker, inspect, progress
+
+SOURCE = "/srv/virtual-core/source"
+CACHE = "vcore-lab-cache"
+LABEL = "vcore.lab"
+# All that systemd and a dockerd in a container need; --privileged asks for more, and some machines have no more to give.
+CAPABILITIES = """AUDIT_WRITE CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID IPC_LOCK KILL LEASE MKNOD NET_ADMIN
+    NET_BIND_SERVICE NET_RAW SETFCAP SETGID SETPCAP SETUID SYS_ADMIN SYS_BOOT SYS_CHROOT SYS_NICE SYS_PTRACE SYSLOG""".split()
+# Virtual Core's own default networks, and Docker's, which the hosts use inside.
+TAKEN_INSIDE = ("172.17.0.0/16", "172.18.0.0/16")
+
+
+class Lab:
+    """One lab, by name: hosts `head` and `compute-1` … on a network of their own."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.network = f"vcore-{name}"
+
+    def container(self, host: str) -> str:
+        """Return the name of a host's container."""
+        return f"vcore-{self.name}-{host}"
+
+    def hosts(self) -> dict[str, dict]:
+        """Return the hosts that exist, head first: host → Docker's description of its container."""
+        names = docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}={self.name}").stdout.split()
+        found = {entry["Config"]["Hostname"]: entry for entry in inspect("container", *names)}
+        return dict(sorted(found.items(), key=lambda item: int(item[0].rpartition("-")[2]) if "-" in item[0] else 0))
+
+    def address(self, host: str) -> str:
+        """Return a host's address, which stays the same for the lab's life: the head has .10, compute-1 has .11."""
+        number = int(host.rpartition("-")[2]) if "-" in host else 0
+        return str(self.subnet()[10 + number])
+
+    def subnet(self) -> ipaddress.IPv4Network:
+        """Return the lab network's addresses."""
+        found = inspect("network", self.network)
+        if not found:
+            raise LabError(f"there is no lab {self.name!r}: `./lab up` starts one.")
+        return ipaddress.IPv4Network(found[0]["IPAM"]["Config"][0]["Subnet"])
+
+    def require(self, host: str) -> str:
+        """Return the container of a running host, or say what is there."""
+        hosts = self.hosts()
+        if host not in hosts:
+            there = f"it has {', '.join(hosts)}" if hosts else "it is not up: `./lab up` starts it"
+            raise LabError(f"lab {self.name!r} has no host {host!r}; {there}.")
+        if not hosts[host]["State"]["Running"]:
+            raise LabError(f"host {host} is powered off: `docker start {self.container(host)}` starts it, so does `./lab up`.")
+        return self.container(host)
+
+    def create_network(self) -> None:
+        """Create the lab's network on a subnet that no route of this machine and no network inside the hosts uses."""
+        if inspect("network", self.network):
+            return
+        networks = docker("network", "ls", "--quiet").stdout.split()
+        taken = [pool["Subnet"] for entry in inspect("network", *networks) for pool in entry["IPAM"]["Config"] or ()]
+        used = [ipaddress.ip_network(name, strict=False) for name in (*taken, *machine.routes(), *TAKEN_INSIDE)]
+        candidates = (ipaddress.IPv4Network(f"10.213.{third}.0/24") for third in range(256))
+        subnet = next((one for one in candidates if not any(one.version == other.version and one.overlaps(other) for other in used)), None)
+        if subnet is None:
+            raise LabError("no subnet in 10.213.0.0/16 is free of this machine's routes: the lab needs one /24.")
+        progress(f"creating network {self.network} ({subnet})")
+        docker("network", "create", "--subnet", str(subnet), "--label", f"{LABEL}={self.name}", self.network)
+
+    def create_host(self, host: str, image: str, names: dict[str, str]) -> None:
+        """Create one host's container, not yet started, with what a machine would have on its disk. `names`: host → address."""
+        volumes = {"docker": "/var/lib/docker", "srv": "/srv"}  # on the machine's own file system, as on a real disk
+        environment = machine.environment(",".join([str(self.subnet()), *names]))
+        command = ["create", "--name", self.container(host), "--hostname", host, "--label", f"{LABEL}={self.name}"]
+        command += ["--network", self.network, "--ip", names[host], "--restart", "unless-stopped", "--cgroupns", "private"]
+        command += ["--tmpfs", "/run:exec,mode=755", "--tmpfs", "/run/lock", "--volume", f"{CACHE}:/var/cache/lab"]
+        command += [part for name in CAPABILITIES for part in ("--cap-add", name)]
+        command += [part for name in ("seccomp", "apparmor", "systempaths") for part in ("--security-opt", f"{name}=unconfined")]
+        command += ["--device", "/dev/fuse"] if Path("/dev/fuse").exists() else []
+        command += [part for name in environment for part in ("--env", name)]
+        for name, folder in volumes.items():
+            volume = f"{self.container(host)}-{name}"
+            docker("volume", "create", "--label", f"{LABEL}={self.name}", volume)
+            command += ["--volume", f"{volume}:{folder}"]
+        os.environ.update(environment)
+        docker(*command, image)
+        resolvers = machine.resolvers() or ["127.0.0.11"]  # Docker's own, which containers inside the host cannot use
+        hosts = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
+        variables = "".join(f'{name}="{value}"\n' for name, value in environment.items())
+        defaults = "[Manager]\n" + "".join(f'DefaultEnvironment="{name}={value}"\n' for name, value in environment.items())
+        files = {
+            "var/lib/lab/hostname": f"{host}\n",
+            "var/lib/lab/hosts": hosts + "".join(f"{address} {name}\n" for name, address in names.items()),
+            "var/lib/lab/resolv.conf": "".join(f"nameserver {server}\n" for server in resolvers),
+            "etc/environment": variables,
+            "etc/systemd/system.conf.d/lab.conf": defaults.replace("%", "%%"),
+        }
+        docker("cp", "-", f"{self.container(host)}:/", data=archive({name: (text.encode(), 0o644) for name, text in files.items()}))
+
+    def wait(self, host: str) -> None:
+        """Wait until systemd has started everything on a host; LabError names the units that failed."""
+        container = self.container(host)
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            state = docker("exec", container, "systemctl", "is-system-running", "--wait", check=False).stdout.strip()
+            if state == "running":
+                return
+            if state == "degraded":
+                failed = docker("exec", container, "systemctl", "list-units", "--failed", "--plain", "--no-legend").stdout
+                units = " ".join(line.split()[0] for line in failed.splitlines())
+                progress(f"{host}: systemd runs, but these units failed: {units}")
+                return
+            if not inspect("container", container)[0]["State"]["Running"]:
+                log = docker("logs", "--tail", "10", container, check=False)
+                raise LabError(f"host {host} stopped while it started:\n{log.stdout}{log.stderr}")
+            time.sleep(0.2)
+        raise LabError(f"systemd on {host} has not started after 120 s: see `docker logs {container}`.")
+
+    def copy(self, host: str) -> None:
+        """Bring the checkout in SOURCE on a host up to date; files that only the host has (its site file) stay."""
+        container = self.container(host)
+        stream = io.BytesIO()
+        names = machine.checkout_files()
+        with tarfile.open(fileobj=stream, mode="w") as tar:
+            for name in names:
+                entry = tar.gettarinfo(CHECKOUT / name, str(Path(SOURCE, name).relative_to("/")))
+                entry.uid = entry.gid = 0
+                entry.uname = entry.gname = "root"
+                entry.mode &= 0o755
+                if entry.isfile():
+                    with (CHECKOUT / name).open("rb") as content:
+                        tar.addfile(entry, content)
+                else:
+                    tar.addfile(entry)
+        listing = "".join(f"{name}\n" for name in names).encode()
+        docker("cp", "-", f"{container}:/", data=stream.getvalue())
+        script = f"cd {SOURCE} && sort > /var/lib/lab/copied.new && touch /var/lib/lab/copied && cd /var/lib/lab"
+        script += f" && comm -23 copied copied.new | (cd {SOURCE} && xargs --no-run-if-empty -d '\\n' rm -f --)"
+        docker("exec", "--interactive", "--env", "LC_ALL=C", container, "sh", "-c", f"{script} && mv copied.new copied", data=listing)
+
+    def up(self, compute: int, yes: bool) -> None:
+        """Create and start the head and so many compute nodes; hosts that are there already are kept, and started."""
+        image = ensure_image(yes)
+        self.create_network()
+        docker("volume", "create", CACHE)
+        present = self.hosts()
+        wanted = ["head", *(f"compute-{number}" for number in range(1, compute + 1))]
+        names = {host: self.address(host) for host in dict.fromkeys([*present, *wanted])}
+        new = [host for host in wanted if host not in present]
+
+        def start(host: str) -> None:
+            if host in new:
+                self.create_host(host, image, names)
+            docker("start", self.container(host))
+            self.wait(host)
+            self.copy(host)
+            known = present.keys() - new
+            for other in new if host in known else ():
+                line = f"{names[other]} {other}"
+                docker("exec", self.container(host), "sh", "-c", f"grep -qxF '{line}' /etc/hosts || echo '{line}' >> /etc/hosts")
+            progress(f"{host} runs at {names[host]}")
+
+        progress("starting " + " ".join(names))
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            list(pool.map(start, names))
+
+    def bootstrap(self, site: Path | None) -> int:
+        """Run bootstrap.sh in the head with its live output; returns its exit code."""
+        if not (CHECKOUT / "bootstrap.sh").is_file():
+            raise LabError(f"{CHECKOUT}/bootstrap.sh is missing; `./lab up --bare` starts the hosts only.")
+        command = ["docker", "exec", *(["--tty"] if sys.stdout.isatty() else []), self.container("head"), f"{SOURCE}/bootstrap.sh"]
+        if site:
+            docker("cp", "-", f"{self.container('head')}:/root", data=archive({"site.sls": (site.read_bytes(), 0o600)}))
+            command += ["--site", "/root/site.sls"]
+        progress("running bootstrap.sh on head")
+        sys.stdout.flush()
+        return os.spawnvp(os.P_WAIT, "docker", command)
+
+    def status(self) -> list[dict]:
+        """Return the hosts: name, address, container, state (a container's, or systemd's once it runs) and start time."""
+        rows = []
+        for host, entry in self.hosts().items():
+            state = entry["State"]["Status"]
+            if entry["State"]["Running"]:
+                answer = docker("exec", entry["Name"].lstrip("/"), "systemctl", "is-system-running", check=False)
+                state = answer.stdout.strip() or "starting"
+            address = next(iter(entry["NetworkSettings"]["Networks"].values()))["IPAddress"]
+            rows.append({"host": host, "address": address, "container": entry["Name"].lstrip("/"), "state": state,
+                         "since": entry["State"]["StartedAt"]})  # fmt: skip
+        return rows
+
+    def down(self) -> None:
+        """Remove the lab wholly: hosts, their volumes, the network. Image and caches stay for the next lab."""
+        if containers := docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}={self.name}").stdout.split():
+            progress(f"removing {len(containers)} hosts")
+            docker("rm", "--force", "--volumes", *containers)
+        if volumes := docker("volume", "ls", "--quiet", "--filter", f"label={LABEL}={self.name}").stdout.split():
+            docker("volume", "rm", *volumes)
+        if inspect("network", self.network):
+            docker("network", "rm", self.network)
+
+
+def drop_caches() -> None:
+    """Remove the image and the package caches, which all labs of this machine share."""
+    progress("dropping the host image and the package caches")
+    if others := docker("ps", "--all", "--filter", f"label={LABEL}", "--format", f'{{{{.Label "{LABEL}"}}}}').stdout.split():
+        raise LabError(f"lab {others[0]!r} still uses the caches: `./lab --name {others[0]} down` first.")
+    if inspect("volume", CACHE):
+        docker("volume", "rm", CACHE)
+    remove_images()
