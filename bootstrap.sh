@@ -1,0 +1,484 @@
+#!/usr/bin/env bash
+# Turns a bare machine into the head of a Virtual Core. Safe to run again, and after any interruption: each step looks
+# at what is there and does the rest.
+set -Eeuo pipefail
+umask 022
+
+CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+readonly CHECKOUT
+readonly PREFIX=/opt/virtual-core VENV=/opt/virtual-core/venv
+readonly CONFIGURATION=/etc/virtual-core STATE=/var/lib/virtual-core
+readonly LOG=$STATE/bootstrap.log LOCK=/run/lock/virtual-core-bootstrap.lock
+readonly SITE=$CHECKOUT/pillar/site.sls
+readonly SALT_COMMANDS=(salt salt-call salt-run salt-key)
+
+usage() {
+    cat <<EOF
+Usage: sudo ./bootstrap.sh [OPTION...]
+
+Makes this machine the head node of a Virtual Core: Docker, Salt, certificate
+authority, image registry, and the services of pillar/site.sls. Run it again to
+repair, to upgrade, or to go on after an interruption.
+
+  --site FILE    use FILE as the site configuration (it becomes pillar/site.sls;
+                 the one that was there is kept as pillar/site.sls.previous)
+  --id NAME      name of this node, where the site file does not exist yet
+                 (default: the short host name)
+  --dry-run      check everything and say what would be done; change nothing
+  --uninstall    take the core off this machine; its data, authority and secrets
+                 stay, and so do the packages
+  --purge        with --uninstall: remove data, authority, secrets and images too
+  --yes          ask nothing
+  --help         this text
+
+Exit codes: 0 done; 1 a step failed; 2 wrong usage; 3 this machine is not fit;
+4 the site file has mistakes.
+EOF
+}
+
+# --- Talking -----------------------------------------------------------------------------------------------------
+
+if [[ -t 1 ]]; then BOLD=$'\e[1m' RED=$'\e[31m' GREEN=$'\e[32m' PLAIN=$'\e[0m'; else BOLD='' RED='' GREEN='' PLAIN=''; fi
+say() { printf '%s\n' "$*"; }
+complain() { printf '%s%s%s\n' "$RED" "$*" "$PLAIN" >&2; }
+die() { local code=$1; shift; complain "$@"; exit "$code"; }
+now() { printf '%(%s)T' -1; }
+has() { command -v "$1" >/dev/null 2>&1; }
+systemd_runs() { [[ -d /run/systemd/system ]]; }
+
+# --- Versions: one section of versions.yaml as name==version lines -----------------------------------------------
+
+versions() {
+    awk -v section="$1:" '
+        /^[^ #]/ { inside = ($1 == section) }
+        inside && /^  [^ #]/ { sub(":", "", $1); print $1 "==" $2 }' "$CHECKOUT/versions.yaml"
+}
+
+# --- Preflight: everything that can be known before the first change ---------------------------------------------
+
+# Numbers of a.b.c.d/n: first and last address.
+range() {
+    local address=${1%/*} length=${1#*/} a b c d number mask
+    IFS=. read -r a b c d <<<"$address"
+    number=$(((a << 24) | (b << 16) | (c << 8) | d))
+    mask=$((length == 0 ? 0 : (0xffffffff << (32 - length)) & 0xffffffff))
+    printf '%d %d\n' $((number & mask)) $(((number & mask) | (~mask & 0xffffffff)))
+}
+
+# The subnets that the site file names, or the default ones. The validator looks again, with a real YAML parser.
+subnets() {
+    local file=${SITE_FILE:-$SITE} found=''
+    [[ -r $file ]] && found=$(sed -nE 's/^ *(bridge_|ingress_)?subnet: *"?([0-9./]+).*/\2/p' "$file")
+    printf '%s\n' "${found:-172.18.0.0/24 172.18.1.0/24 172.18.2.0/24}"
+}
+
+# The host's networks as network/length interface, but for the core's own bridge.
+routes() {
+    local interface destination mask n length
+    while read -r interface destination _ _ _ _ _ mask _; do
+        [[ $interface == Iface || $interface == docker_gwbridge || $mask == 00000000 ]] && continue
+        length=0
+        for ((n = 16#$mask; n; n &= n - 1)); do length=$((length + 1)); done
+        printf '%d.%d.%d.%d/%d %s\n' "0x${destination:6:2}" "0x${destination:4:2}" "0x${destination:2:2}" \
+            "0x${destination:0:2}" "$length" "$interface"
+    done </proc/net/route
+}
+
+# TCP ports of the core that something else listens on: the port and the program.
+taken_ports() {
+    local port listener pid
+    has ss || return 0
+    while read -r port; do
+        listener=$(ss -Hltnp "sport = :$port")
+        [[ -n $listener ]] || continue
+        pid=$(sed -nE 's/.*pid=([0-9]+).*/\1/p' <<<"$listener" | head -n 1)
+        # From an earlier run the core's own daemons are there already.
+        grep -aqE "$PREFIX/|dockerd|docker-proxy" "/proc/${pid:-0}/cmdline" 2>/dev/null && continue
+        printf '%s %s\n' "$port" "$(cat "/proc/${pid:-0}/comm" 2>/dev/null || echo 'a program that cannot be seen')"
+    done < <(
+        printf '%s\n' 4505 4506 2377 7946
+        awk '/^ports:/ {inside = 1; next} /^[^ ]/ {inside = 0} inside && /^    number:/ {print $2}' \
+            "$CHECKOUT"/salt/states/services/*/service.yaml
+    )
+}
+
+# The first mirror that apt uses.
+debian_mirror() {
+    awk '/^URIs:/ {print $2; exit}' /etc/apt/sources.list.d/*.sources 2>/dev/null | grep -m1 . ||
+        awk '$1 == "deb" {for (i = 2; i <= NF; i++) if ($i ~ /^https?:/) {print $i; exit}}' /etc/apt/sources.list 2>/dev/null
+}
+
+# Through apt's own downloader, so that its proxy settings count.
+mirror_answers() {
+    local folder code=0
+    folder=$(mktemp -d)
+    /usr/lib/apt/apt-helper download-file "${1%/}/dists/$2/InRelease" "$folder/InRelease" >/dev/null 2>&1 || code=$?
+    rm -rf "$folder"
+    return "$code"
+}
+
+preflight() {
+    local problems=() version memory disk mirror minimum port program network interface subnet first last from to
+    # shellcheck disable=SC1091
+    . /etc/os-release
+    case "$ID-${VERSION_ID:-}" in
+        debian-12 | debian-13) : ;;
+        ubuntu-22.04 | ubuntu-24.04) say "  note  $PRETTY_NAME takes the same path as Debian, but nobody has tested it yet" ;;
+        *) problems+=("operating system: $PRETTY_NAME is not supported; take Debian 12 or 13, or Ubuntu 22.04 or 24.04") ;;
+    esac
+    [[ $EUID -eq 0 ]] || problems+=("root: run this as root, with: sudo ./bootstrap.sh")
+    [[ $(uname -m) == x86_64 || $(uname -m) == aarch64 ]] || problems+=("processor: $(uname -m) is not supported")
+    memory=$(awk '/^MemTotal/ {print int($2 / 1024)}' /proc/meminfo)
+    ((memory >= 1800)) || problems+=("memory: $memory MiB; at least 2 GiB are needed")
+    disk=$(df -Pm /var | awk 'NR == 2 {print $4}')
+    ((disk >= 8000)) || problems+=("disk: $disk MiB free below /var; at least 8 GiB are needed")
+    while read -r port program; do
+        problems+=("port $port: taken by $program; stop it, or move it to another port")
+    done < <(taken_ports)
+    while read -r network interface; do
+        read -r first last < <(range "$network")
+        for subnet in $(subnets); do
+            read -r from to < <(range "$subnet")
+            if ((from <= last && first <= to)); then
+                problems+=("network $subnet: overlaps $network, which this host reaches by $interface; set vcore.network in $SITE")
+            fi
+        done
+    done < <(routes)
+    if has dockerd; then
+        version=$(dockerd --version | sed -nE 's/.*version ([0-9.]+).*/\1/p')
+        minimum=$(versions docker); minimum=${minimum#*==}
+        if [[ $(printf '%s\n%s\n' "$minimum" "$version" | sort -V | head -n 1) != "$minimum" ]]; then
+            problems+=("Docker $version: older than $minimum; upgrade or remove it")
+        fi
+    fi
+    if has salt-master && [[ $(readlink -f "$(command -v salt-master)") != $PREFIX/* ]]; then
+        problems+=("Salt: another installation is at $(command -v salt-master); remove it, the core brings its own")
+    fi
+    mirror=$(debian_mirror)
+    mirror_answers "$mirror" "${VERSION_CODENAME:-stable}" ||
+        problems+=("package mirror $mirror: not reachable; look at the network, apt's proxy and /etc/apt")
+    if ((${#problems[@]})); then
+        complain "This machine is not fit yet; nothing was changed."
+        printf '  - %s\n' "${problems[@]}" >&2
+        exit 3
+    fi
+    say "  ok    ${PRETTY_NAME}, $(nproc) cores, $memory MiB memory, $disk MiB free, $(systemd_runs && echo systemd || echo 'no systemd')"
+}
+
+# --- Steps: each has a title, a test whether it is done, and a way to do it --------------------------------------
+
+packages() {
+    local list=(ca-certificates iproute2 openssl ldap-utils mmdebstrap python3 python3-venv python3-dev gcc libc6-dev
+        swig pkgconf libssl-dev libldap-dev libsasl2-dev libpq-dev)
+    if ! has dockerd || dpkg-query -W docker.io >/dev/null 2>&1; then
+        list+=(docker.io iptables)
+        # Debian 13 has the command line in a package of its own; in older releases docker.io holds it.
+        if apt-cache show docker-cli >/dev/null 2>&1; then list+=(docker-cli); fi
+    fi
+    printf '%s\n' "${list[@]}"
+}
+
+packages_title() { say 'Debian packages: Docker, Python, compilers for Salt'; }
+packages_done() {
+    local wanted
+    mapfile -t wanted < <(packages)
+    has dockerd && [[ $(dpkg-query -W -f='${db:Status-Abbrev}\n' "${wanted[@]}" 2>/dev/null | grep -c '^ii') == "${#wanted[@]}" ]]
+}
+packages_do() {
+    export DEBIAN_FRONTEND=noninteractive
+    dpkg --configure -a # what an interrupted run left
+    apt-get -o DPkg::Lock::Timeout=300 update
+    packages | xargs apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends
+}
+
+environment_title() { say "Salt $(versions python | sed -n 's/^salt==//p') in its own environment, $VENV"; }
+environment_stamp() { { versions python; python3 --version; say "$CHECKOUT"; } | sha256sum | cut -c1-16; }
+environment_done() { [[ -x $VENV/bin/salt-call && $(cat "$VENV/.complete" 2>/dev/null) == "$(environment_stamp)" ]]; }
+environment_do() {
+    # Downloads are checked against the host's own authorities, which a site behind an inspecting proxy has extended.
+    export PIP_CERT=${PIP_CERT:-/etc/ssl/certs/ca-certificates.crt}
+    export SSL_CERT_FILE=${SSL_CERT_FILE:-$PIP_CERT} PIP_DISABLE_PIP_VERSION_CHECK=1
+    rm -f "$VENV/.complete"
+    mkdir -p "$PREFIX"
+    python3 -m venv --clear "$VENV"
+    "$VENV/bin/pip" install -q "$(versions python | grep '^uv==')"
+    local index
+    index=${PIP_INDEX_URL:-$("$VENV/bin/pip" config get global.index-url 2>/dev/null || true)}
+    versions python >"$PREFIX/requirements.txt"
+    "$VENV/bin/uv" pip install --python "$VENV/bin/python" --system-certs --link-mode copy --compile-bytecode \
+        ${index:+--index-url "$index"} -r "$PREFIX/requirements.txt"
+    say "$CHECKOUT/salt/_utils" >"$(echo "$VENV"/lib/python3*/site-packages)/virtual-core.pth"
+    local command
+    for command in "${SALT_COMMANDS[@]}"; do ln -sfn "$VENV/bin/$command" "/usr/local/bin/$command"; done
+    environment_stamp >"$VENV/.complete"
+}
+
+brain() { "$VENV/bin/python" -m vcore.bootstrap --checkout "$CHECKOUT" "$@"; }
+
+site_title() { say "Site configuration, $SITE"; }
+site_done() { [[ -z $SITE_FILE && -f $SITE ]] && brain validate "$SITE" >/dev/null 2>&1; }
+site_do() {
+    local candidate
+    candidate=$(mktemp "$CHECKOUT/pillar/.site.XXXXXX")
+    if [[ -n $SITE_FILE ]]; then
+        cat "$SITE_FILE" >"$candidate"
+    elif [[ -f $SITE ]]; then
+        cat "$SITE" >"$candidate"
+    else
+        sed -E "s/^    head:/    $NODE:/" "$SITE.example" >"$candidate"
+    fi
+    if ! brain validate "$candidate" >/dev/null 2>"$candidate.problems"; then
+        complain "The site file has mistakes; the configuration was not changed."
+        sed "s|$(basename "$candidate")|${SITE_FILE:-site.sls}|" "$candidate.problems" >&2
+        rm -f "$candidate" "$candidate.problems"
+        exit 4
+    fi
+    rm -f "$candidate.problems"
+    chmod 600 "$candidate"
+    if [[ -f $SITE ]] && ! cmp -s "$SITE" "$candidate"; then cp -p "$SITE" "$SITE.previous"; fi
+    mv "$candidate" "$SITE"
+}
+
+docker_title() { say 'Docker runs'; }
+docker_done() { docker info >/dev/null 2>&1; }
+docker_do() {
+    if systemd_runs; then
+        systemctl enable --now docker
+    else
+        say 'No systemd runs here: dockerd is started by hand; run bootstrap.sh again after a reboot.'
+        setsid dockerd >>/var/log/dockerd.log 2>&1 9>&- </dev/null &
+    fi
+    local n
+    for ((n = 0; n < 60; n++)); do docker_done && return 0; sleep 1; done
+    say 'dockerd does not answer; its log says why (journalctl -u docker, or /var/log/dockerd.log)'
+    return 1
+}
+
+# A file of etc/ with its placeholders filled in.
+rendered() {
+    sed -e "s|@CHECKOUT@|$CHECKOUT|g" -e "s|@ID@|$NODE|g" -e 's|@MASTER@|127.0.0.1|g' \
+        -e "s|@MASTER_FINGER@|${FINGER:-}|g" "$CHECKOUT/etc/$1"
+}
+# Writes standard input to a file, in one step.
+install_file() {
+    local target=$1 temporary
+    mkdir -p "$(dirname "$target")"
+    temporary=$(mktemp "$target.XXXXXX")
+    cat >"$temporary"
+    chmod 644 "$temporary"
+    mv "$temporary" "$target"
+}
+daemon_runs() {
+    if systemd_runs; then systemctl is-active --quiet "salt-$1"; else pgrep -f "^$VENV/bin/python[^ ]* $VENV/bin/salt-$1" >/dev/null; fi
+}
+daemon_start() {
+    if systemd_runs; then
+        systemctl enable "salt-$1"
+        systemctl restart "salt-$1"
+    else
+        pkill -f "^$VENV/bin/python[^ ]* $VENV/bin/salt-$1" && sleep 2
+        "$VENV/bin/salt-$1" -d 9>&-
+    fi
+}
+
+salt_title() { say 'Salt master and minion, the minion accepted by its fingerprint'; }
+salt_done() {
+    local finger
+    [[ -f /etc/salt/pki/master/minions/$NODE && -f /etc/salt/minion.d/virtual-core.conf ]] || return 1
+    finger=$(sed -nE 's/^master_finger: "(.*)"/\1/p' /etc/salt/minion.d/virtual-core.conf)
+    cmp -s <(rendered master.conf) /etc/salt/master.d/virtual-core.conf &&
+        cmp -s <(FINGER=$finger rendered minion.conf) /etc/salt/minion.d/virtual-core.conf &&
+        daemon_runs master && daemon_runs minion && minion_answers
+}
+minion_answers() { "$VENV/bin/salt" --out=quiet -t 5 "$NODE" test.ping >/dev/null 2>&1; }
+salt_do() {
+    local role FINGER
+    FINGER=$(brain keys "$NODE")
+    for role in master minion; do
+        rendered "$role.conf" | install_file "/etc/salt/$role.d/virtual-core.conf"
+        # Salt warns on every call where its main file is missing.
+        [[ -f /etc/salt/$role ]] || say "# See $role.d/ for the configuration of Virtual Core." >"/etc/salt/$role"
+        if systemd_runs; then install_file "/etc/systemd/system/salt-$role.service" <"$CHECKOUT/etc/systemd/salt-$role.service"; fi
+    done
+    if systemd_runs; then systemctl daemon-reload; fi
+    for role in master minion; do daemon_start "$role"; done
+    local n
+    for ((n = 0; n < 30; n++)); do minion_answers && return 0; sleep 1; done
+    say 'the minion does not answer its master; see /var/log/salt/minion and /var/log/salt/master'
+    return 1
+}
+
+convergence_title() { say 'Convergence: authority, swarm, images, services'; }
+convergence_done() { return 1; } # Salt itself is the judge
+convergence_do() {
+    "$VENV/bin/salt-call" --retcode-passthrough --force-color state.apply queue=True
+}
+
+readonly STEPS=(packages environment site docker salt convergence)
+
+# --- Running the steps -------------------------------------------------------------------------------------------
+
+declare -A SECONDS_OF=()
+
+run_step() {
+    local step=$1 number=$2 start code=0 follower='' position
+    start=$(now)
+    position=$(wc -c <"$LOG")
+    printf '%s[%d/%d]%s %s\n' "$BOLD" "$number" "${#STEPS[@]}" "$PLAIN" "$("${step}_title")"
+    if "${step}_done"; then
+        say '      done already'
+        SECONDS_OF[$step]=0
+        return
+    fi
+    if [[ $step == convergence ]]; then
+        brain follow 9>&- &
+        follower=$!
+    fi
+    # The site step talks to the person who runs this; the others talk to the log.
+    # In the background, since errexit does not hold in a list with ||.
+    if [[ $step == site ]]; then
+        site_do
+    else
+        ("${step}_do") >>"$LOG" 2>&1 9>&- </dev/null &
+        wait $! || code=$?
+    fi
+    if [[ -n $follower ]]; then
+        kill "$follower" 2>/dev/null
+        wait "$follower" 2>/dev/null || true
+    fi
+    SECONDS_OF[$step]=$(($(now) - start))
+    if ((code)); then
+        complain "      failed after ${SECONDS_OF[$step]} s; the end of $LOG:"
+        tail -c +"$((position + 1))" "$LOG" | tail -n 30 | sed 's/^/      | /' >&2
+        complain "      When that is mended, run bootstrap.sh again: it goes on from here."
+        exit 1
+    fi
+    say "      ${GREEN}done${PLAIN} in ${SECONDS_OF[$step]} s"
+}
+
+# What each step took, for those who measure.
+write_timings() {
+    local step entries=()
+    for step in "${STEPS[@]}"; do entries+=("\"$step\": ${SECONDS_OF[$step]}"); done
+    (IFS=,; printf '{%s}\n' "${entries[*]}") >"$STATE/bootstrap.json"
+}
+
+install_core() {
+    local step number=0 start
+    start=$(now)
+    mkdir -p "$STATE"
+    touch "$LOG"
+    chmod 600 "$LOG"
+    exec 9>"$LOCK"
+    flock -n 9 || die 1 "bootstrap.sh runs already on this machine; wait for it to end."
+    for step in "${STEPS[@]}"; do
+        number=$((number + 1))
+        # From here on the site file says what this node is called.
+        if [[ $step == docker ]]; then NODE=$(brain validate "$SITE"); fi
+        run_step "$step" "$number"
+    done
+    write_timings
+    say ''
+    "$VENV/bin/salt-call" --retcode-passthrough vcore.status
+    cat <<EOF
+
+${GREEN}The core is up${PLAIN}, after $(($(now) - start)) s. From here on:
+  salt '*' state.apply test=True    what a change of $SITE would do
+  salt '*' state.apply              do it
+  salt-call vcore.status            how everything is
+  salt-call vcore.doctor            end-to-end checks
+EOF
+}
+
+dry_run() {
+    local step number=0
+    say 'Nothing is changed. A run would do:'
+    for step in "${STEPS[@]}"; do
+        number=$((number + 1))
+        if [[ $step != packages && ! -x $VENV/bin/python ]] || ! "${step}_done" 2>/dev/null; then
+            say "  [$number/${#STEPS[@]}] $("${step}_title")"
+        else
+            say "  [$number/${#STEPS[@]}] $("${step}_title"): done already"
+        fi
+    done
+    if [[ -x $VENV/bin/python && -f ${SITE_FILE:-$SITE} ]] && ! brain validate "${SITE_FILE:-$SITE}" >/dev/null; then exit 4; fi
+}
+
+# --- Taking it off again -----------------------------------------------------------------------------------------
+
+confirm() {
+    [[ $YES == yes ]] && return 0
+    [[ -t 0 ]] || die 2 "$1 Say --yes to do it without being asked."
+    local answer
+    read -r -p "$1 [y/N] " answer
+    [[ $answer == [yY]* ]]
+}
+
+uninstall_core() {
+    local what="Take the core off this machine; data and authority stay." data role command
+    if [[ $PURGE == yes ]]; then what="Take the core off this machine and DELETE its data, certificate authority and secrets."; fi
+    confirm "$what" || die 1 'Nothing was changed.'
+    [[ $EUID -eq 0 ]] || die 3 'Run this as root.'
+    data=$(brain data "$SITE" 2>/dev/null) || data=/srv/virtual-core/data
+    if [[ -x $VENV/bin/salt-call && -f /etc/salt/minion.d/virtual-core.conf ]]; then
+        say 'Services, swarm and trust'
+        "$VENV/bin/salt-call" --retcode-passthrough state.apply roles.head.absent queue=True ||
+            complain 'Not all of it could be taken off in good order; going on without.'
+    fi
+    say 'Salt'
+    for role in minion master; do
+        if systemd_runs; then
+            systemctl disable --now "salt-$role" 2>/dev/null || true
+            rm -f "/etc/systemd/system/salt-$role.service"
+        else
+            pkill -f "$VENV/bin/salt-$role" || true
+        fi
+        rm -f "/etc/salt/$role.d/virtual-core.conf"
+    done
+    if systemd_runs; then systemctl daemon-reload; fi
+    for command in "${SALT_COMMANDS[@]}"; do
+        if [[ $(readlink "/usr/local/bin/$command") == "$VENV"/* ]]; then rm -f "/usr/local/bin/$command"; fi
+    done
+    rm -rf "$PREFIX" /etc/salt/pki /var/cache/salt
+    if [[ $PURGE == yes ]]; then
+        say 'Data, authority, secrets and images'
+        docker images --filter label=vcore.image --quiet 2>/dev/null | sort -u | xargs -r docker rmi -f >/dev/null 2>&1 || true
+        rm -rf "$CONFIGURATION" "$STATE" "$data"
+    else
+        say "Kept: $data (data), $CONFIGURATION (authority and secrets), $SITE"
+    fi
+    say 'Done. Docker and the other packages stay; apt can remove them.'
+}
+
+# --- Command line ------------------------------------------------------------------------------------------------
+
+ACTION=install_core SITE_FILE='' NODE='' YES='' PURGE=''
+while (($#)); do
+    case $1 in
+        --site) SITE_FILE=${2:?--site needs a file}; shift ;;
+        --id) NODE=${2:?--id needs a name}; shift ;;
+        --dry-run) ACTION=dry_run ;;
+        --uninstall) ACTION=uninstall_core ;;
+        --purge) PURGE=yes ;;
+        --yes) YES=yes ;;
+        --help | -h) usage; exit 0 ;;
+        *) usage >&2; die 2 "unknown option $1" ;;
+    esac
+    shift
+done
+[[ -z $PURGE || $ACTION == uninstall_core ]] || die 2 '--purge goes with --uninstall'
+[[ -z $SITE_FILE || -r $SITE_FILE ]] || die 2 "the site file $SITE_FILE cannot be read"
+if [[ -z $NODE ]]; then
+    NODE=$(uname -n)
+    NODE=${NODE%%.*}
+    NODE=${NODE,,}
+fi
+[[ $NODE =~ ^[a-z][a-z0-9-]{0,62}$ ]] || die 2 "$NODE is no name for a node (a-z, 0-9, -, a letter first); choose one with --id"
+
+if [[ $ACTION == uninstall_core ]]; then
+    uninstall_core
+else
+    say "${BOLD}Virtual Core${PLAIN}, checking this machine"
+    preflight
+    "$ACTION"
+fi
