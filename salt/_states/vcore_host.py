@@ -27,16 +27,16 @@ def _carry_out(name, changes, apply, what):
     return ret
 
 
-def names_present(name, names):
+def names_present(name, addresses):
     """
     Let this host find the core's services by name, through a block of its own in /etc/hosts.
 
-    names
+    addresses
         A mapping from an address to the names that it has; an empty one takes the block away.
     """
-    lines = __salt__["vcore_host.names_difference"](names)
+    lines = __salt__["vcore_host.names_difference"](addresses)
     changes = {"/etc/hosts": lines} if lines else {}
-    return _carry_out(name, changes, lambda: __salt__["vcore_host.write_names"](names), "The names in /etc/hosts")
+    return _carry_out(name, changes, lambda: __salt__["vcore_host.write_names"](addresses), "The names in /etc/hosts")
 
 
 def directories_present(name, directories):

@@ -39,18 +39,24 @@ Location = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Document:
-    """A YAML file: its data, and the line that each key stands on."""
+    """A YAML file: its data, the line that each key stands on, and the documents that it was laid over."""
 
     source: str
     data: dict[str, Any] = field(default_factory=dict)
     lines: dict[Location, int] = field(default_factory=dict)
+    below: tuple[Document, ...] = ()
 
-    def line(self, location: Location) -> int | None:
-        """The line of the deepest part of ``location`` that the file has."""
-        for length in range(len(location), 0, -1):
-            if location[:length] in self.lines:
-                return self.lines[location[:length]]
-        return None
+    def over(self, below: Document) -> Document:
+        """This document laid over another: the data merged, the place of every key still known."""
+        return Document(self.source, merge(below.data, self.data), self.lines, (*self.below, below))
+
+    def problem(self, location: Location, message: str) -> Problem:
+        """A problem of what stands at ``location``, in the file that says so."""
+        for document in (self, *self.below):
+            if location in document.lines:
+                return Problem(document.source, key(location), message, document.lines[location])
+        known = next((location[:n] for n in range(len(location), 0, -1) if location[:n] in self.lines), None)
+        return Problem(self.source, key(location), message, self.lines[known] if known else None)
 
 
 #: More keys than any site has; aliases of aliases can make a small file expand to billions.
@@ -135,8 +141,9 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def key(location: Location) -> str:
-    """A location as messages write it: ``vcore.network.subnet``."""
-    return ".".join(("vcore", *map(str, location)))
+    """A location as messages write it: ``vcore.network.subnet``; always one line, whatever the keys are."""
+    words = (str(part) if str(part).isprintable() else repr(part) for part in location)
+    return ".".join(("vcore", *words))
 
 
 def unknown_key(name: str, known: Iterable[str]) -> str:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from . import catalogue as catalogue_module
 from .catalogue import Catalogue
-from .documents import Document, Location, Problem, SiteError, key, merge, parse, shown, unknown_key
+from .documents import Document, Location, Problem, SiteError, parse, shown, unknown_key
 from .host import BRIDGE_INTERFACE, Route, read_routes
 from .models import AbsolutePath, DomainName, Model, NodeName, ServiceName, Size, field
 
@@ -252,35 +252,28 @@ def _problems(error: ValidationError, model: type[Model], document: Document, pr
         if not isinstance(entry["input"], dict | list) and entry["type"] not in ("missing", "extra_forbidden"):
             message += f", not {shown(entry['input'])}"
         # A union reports one error for each of its members; the first is the one that was most likely meant.
-        found.setdefault(location, Problem(document.source, key(location), message, document.line(location)))
+        found.setdefault(location, document.problem(location, message))
     return list(found.values())
 
 
-def read_flavor(folder: Path, name: str) -> Document:
-    """Read the flavor ``name``.
+def with_flavors(document: Document, folder: Path) -> Document:
+    """The site laid over its flavors, in the order that it names them: later ones win, the site wins over all.
 
     Raises:
-        SiteError: the file is no valid configuration.
-        FileNotFoundError: there is no such flavor.
+        SiteError: a flavor does not exist, or is no configuration.
     """
-    path = folder / f"{name}.sls"
-    return parse(path.read_text(encoding="utf-8"), f"flavors/{path.name}")
-
-
-def _merge_flavors(document: Document, folder: Path) -> dict[str, Any]:
-    """The site's data over its flavors', in the order that the site names them."""
-    names = document.data.get("flavors") or []
-    merged: dict[str, Any] = {}
+    names = document.data.get("flavors")
     available = sorted(path.stem for path in folder.glob("*.sls"))
-    for index, name in enumerate(names if isinstance(names, list) else []):
+    merged = document
+    # What is no list of names the model will refuse in better words.
+    for index, name in reversed(list(enumerate(names if isinstance(names, list) else []))):
         if not isinstance(name, str):
-            continue  # the model says what is wrong with it
-        location = ("flavors", index)
+            continue
         if name not in available:
             message = f"no flavor {shown(name)}; there are: {', '.join(available) or 'none'}"
-            raise SiteError([Problem(document.source, key(location), message, document.line(location))])
-        merged = merge(merged, read_flavor(folder, name).data)
-    return merge(merged, document.data)
+            raise SiteError([document.problem(("flavors", index), message)])
+        merged = merged.over(parse((folder / f"{name}.sls").read_text(encoding="utf-8"), f"flavors/{name}.sls"))
+    return merged
 
 
 def validate(document: Document, catalogue: Catalogue, flavors: Path) -> Configuration:
@@ -289,9 +282,9 @@ def validate(document: Document, catalogue: Catalogue, flavors: Path) -> Configu
     Raises:
         SiteError: with every problem that was found.
     """
-    data = _merge_flavors(document, flavors)
+    document = with_flavors(document, flavors)
     try:
-        site = Site.model_validate(data)
+        site = Site.model_validate(document.data)
     except ValidationError as error:
         raise SiteError(_problems(error, Site, document)) from None
     except RecursionError:
@@ -313,16 +306,12 @@ def _enabled(site: Site, catalogue: Catalogue, name: str) -> bool:
     return catalogue[name].enabled if chosen is None else chosen
 
 
-def _problem(document: Document, location: Location, message: str) -> Problem:
-    return Problem(document.source, key(location), message, document.line(location))
-
-
 def _node_problems(site: Site, document: Document) -> list[Problem]:
     problems = []
     heads = [name for name, node in site.nodes.items() if "head" in node.roles]
     if len(heads) != 1:
         message = f"exactly one node has the role head, not {len(heads)}" + (f": {', '.join(heads)}" if heads else "")
-        problems.append(_problem(document, ("nodes",), message))
+        problems.append(document.problem(("nodes",), message))
     seen: dict[str, str] = {}
     for name, node in site.nodes.items():
         location = ("nodes", name, "address")
@@ -331,10 +320,10 @@ def _node_problems(site: Site, document: Document) -> list[Problem]:
         try:
             address = str(ipaddress.IPv4Address(node.address))
         except ValueError:
-            problems.append(_problem(document, location, f"has to be an IPv4 address, not {shown(node.address)}"))
+            problems.append(document.problem(location, f"has to be an IPv4 address, not {shown(node.address)}"))
             continue
         if address in seen:
-            problems.append(_problem(document, location, f"{address} is the address of {seen[address]} already"))
+            problems.append(document.problem(location, f"{address} is the address of {seen[address]} already"))
         seen[address] = name
     return problems
 
@@ -348,13 +337,13 @@ def _network_problems(site: Site, document: Document) -> list[Problem]:
         try:
             network = ipaddress.IPv4Network(value)
         except ValueError as error:
-            problems.append(_problem(document, location, f"has to be an IPv4 network such as 172.18.0.0/24: {error}"))
+            problems.append(document.problem(location, f"has to be an IPv4 network such as 172.18.0.0/24: {error}"))
             continue
         if network.prefixlen > 28:
-            problems.append(_problem(document, location, f"{network} is too small; a /28 is the least"))
+            problems.append(document.problem(location, f"{network} is too small; a /28 is the least"))
         for other, taken in networks.items():
             if network.overlaps(taken):
-                problems.append(_problem(document, location, f"{network} overlaps {other}, which is {taken}"))
+                problems.append(document.problem(location, f"{network} overlaps {other}, which is {taken}"))
         networks[setting] = network
     return problems
 
@@ -368,14 +357,14 @@ def _service_problems(
         if name not in catalogue:
             near = difflib.get_close_matches(name, list(catalogue), n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(catalogue)}"
-            problems.append(_problem(document, location, "unknown service" + hint))
+            problems.append(document.problem(location, "unknown service" + hint))
             continue
         if chosen.node is not None and chosen.node not in site.nodes:
-            problems.append(_problem(document, (*location, "node"), f"no node {chosen.node} below vcore.nodes"))
+            problems.append(document.problem((*location, "node"), f"no node {chosen.node} below vcore.nodes"))
         for certificate in chosen.certificates:
             if certificate not in catalogue[name].certificates:
                 message = unknown_key(certificate, catalogue[name].certificates)
-                problems.append(_problem(document, (*location, "certificates", certificate), message))
+                problems.append(document.problem((*location, "certificates", certificate), message))
         model = catalogue[name].settings_model()
         try:
             model.model_validate(chosen.settings)
@@ -386,13 +375,13 @@ def _service_problems(
             if enabled[name] and not enabled.get(required, False):
                 location = ("services", required, "enabled")
                 message = f"the service {name} requires {required}; switch {required} on, or {name} off"
-                problems.append(_problem(document, location, message))
+                problems.append(document.problem(location, message))
     return problems
 
 
 def _key_problems(site: Site, document: Document) -> list[Problem]:
     return [
-        _problem(document, ("authorized_keys", index), "has to be a public ssh key, such as 'ssh-ed25519 AAAA... name'")
+        document.problem(("authorized_keys", index), "has to be a public ssh key, such as 'ssh-ed25519 AAAA... name'")
         for index, key in enumerate(site.authorized_keys)
         if not re.fullmatch(r"(ssh-|ecdsa-|sk-)[a-z0-9@.-]+ [A-Za-z0-9+/=]+( [^\r\n]*)?", key)
     ]
@@ -413,7 +402,7 @@ def host_problems(configuration: Configuration, document: Document, routes: Iter
         for route in routes:
             if route.network.overlaps(network) and route.interface != BRIDGE_INTERFACE:
                 message = f"{network} overlaps {route.network}, which this host reaches by {route.interface}"
-                problems.append(_problem(document, ("network", setting), message))
+                problems.append(document.problem(("network", setting), message))
                 break
     problems.extend(_certificate_problems(configuration, document))
     return problems
@@ -426,9 +415,7 @@ def _certificate_problems(configuration: Configuration, document: Document) -> l
     supplied: list[tuple[Location, str, str, bool, list[str] | None]] = []
     if (authority.certificate is None) != (authority.key is None):
         missing = "key" if authority.key is None else "certificate"
-        return [
-            _problem(document, ("certificate_authority",), f"certificate and key go together; {missing} is missing")
-        ]
+        return [document.problem(("certificate_authority",), f"certificate and key go together; {missing} is missing")]
     if authority.certificate and authority.key:
         supplied.append((("certificate_authority",), authority.certificate, authority.key, True, None))
     for name, service in site.services.items():
@@ -441,7 +428,7 @@ def _certificate_problems(configuration: Configuration, document: Document) -> l
     from . import pki
 
     return [
-        _problem(document, location, message)
+        document.problem(location, message)
         for location, certificate, private_key, is_authority, names in supplied
         for message in pki.check_supplied(Path(certificate), Path(private_key), names=names, authority=is_authority)
     ]

@@ -9,7 +9,7 @@
 
 The services of the core have names:
   vcore_host.names_present:
-    - names: {{ addresses | json }}
+    - addresses: {{ addresses | json }}
 
 The services that run here have data folders:
   vcore_host.directories_present:

@@ -1,0 +1,80 @@
+"""Every SLS, under named sites, through Salt's own renderer; every state function that they name exists."""
+
+from pathlib import Path
+
+import pytest
+import salt.client
+import salt.config
+from vcore import resolve, site
+
+CHECKOUT = Path(__file__).parents[2]
+STATES = CHECKOUT / "salt" / "states"
+
+HEAD = "vcore:\n  nodes: {head: {roles: [head], address: 10.0.0.1}}\n"
+SITES = {
+    "one machine": HEAD,
+    "a cluster": "vcore:\n  nodes:\n    head: {roles: [head], address: 10.0.0.1}\n"
+    "    compute-1: {roles: [compute], address: 10.0.0.2}\n  services: {ldap: {node: compute-1}}\n",
+    "everything off": HEAD + "  services: {ldap: {enabled: false}, registry: {enabled: false}}\n",
+    "only the registry": HEAD + "  services: {ldap: {enabled: false}}\n",
+}
+
+
+@pytest.fixture(scope="module")
+def caller(tmp_path_factory):
+    root = tmp_path_factory.mktemp("minion")
+    options = salt.config.minion_config(None)
+    options.update(
+        root_dir=str(root),
+        cachedir=str(root / "cache"),
+        pki_dir=str(root / "pki"),
+        extension_modules=str(root / "extmods"),
+        id="head",
+        file_client="local",
+        file_roots={"base": [str(STATES), str(CHECKOUT / "salt")]},
+        pillar_roots={"base": []},
+        module_dirs=[str(CHECKOUT / "salt")],
+        states_dirs=[str(CHECKOUT / "salt" / "_states")],
+        enable_fqdns_grains=False,
+        enable_gpu_grains=False,
+        log_file="/dev/null",
+    )
+    return salt.client.Caller(mopts=options)
+
+
+def pillar(tmp_path, text, minion):
+    path = tmp_path / "site.sls"
+    path.write_text(text)
+    configuration, _ = site.load(path, services=STATES / "services", flavors=tmp_path, routes=[])
+    return {"vcore": resolve.node_pillar(resolve.resolve(configuration, head_address="10.0.0.1"), minion)}
+
+
+def roles():
+    """Every SLS that a node can get: those of top.sls and what takes a role off again."""
+    return sorted(
+        f"roles.{path.parent.name}" + ("" if path.stem == "init" else f".{path.stem}")
+        for path in (STATES / "roles").glob("*/*.sls")
+    )
+
+
+@pytest.mark.parametrize("case", SITES)
+@pytest.mark.parametrize("sls", roles())
+def test_an_sls_renders_and_names_real_states(caller, tmp_path, case, sls):
+    minion = "compute-1" if sls.startswith("roles.compute") and case == "a cluster" else "head"
+    rendered = caller.cmd("state.show_low_sls", sls, pillar=pillar(tmp_path, SITES[case], minion))
+    assert rendered, f"{sls} has no state"
+    assert all(isinstance(low, dict) for low in rendered), rendered
+    known = caller.sminion.states
+    for low in rendered:
+        assert f"{low['state']}.{low['fun']}" in known, low
+        assert not {"unless", "onlyif", "creates"} & set(low), "a check in an SLS loads every module once"
+
+
+def test_the_whole_head_is_in_order(caller, tmp_path):
+    rendered = caller.cmd("state.show_low_sls", "roles.head", pillar=pillar(tmp_path, SITES["one machine"], "head"))
+    order = {low["__id__"]: low["order"] for low in rendered}
+    assert (
+        order["The service registry runs"]
+        < order["The service ldap runs"]
+        < order["The directory has its base entries"]
+    )

@@ -1,0 +1,19 @@
+"""Fixtures of the unit tests."""
+
+import os
+
+import pytest
+
+
+@pytest.fixture
+def golden():
+    """Compare a text with a golden file; ``VCORE_GOLDEN=write`` writes the files anew, for a reader of the diff."""
+
+    def compare(path, text):
+        if os.environ.get("VCORE_GOLDEN") == "write":
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        assert path.exists(), f"{path} is missing; write it with VCORE_GOLDEN=write and read it"
+        assert text == path.read_text()
+
+    return compare

@@ -1,0 +1,60 @@
+"""What follows from a site: golden files, and that a node sees only its own part."""
+
+import json
+from pathlib import Path
+
+import pytest
+from vcore import resolve, site
+
+CHECKOUT = Path(__file__).parents[2]
+GOLDEN = Path(__file__).parent / "golden" / "resolve"
+CLUSTER = """
+vcore:
+  site: {name: genomics, domain: core.example.org, organization: Genomics}
+  base_directory: /data
+  nodes:
+    head: {roles: [head], address: 10.1.0.1}
+    compute-1: {roles: [compute], address: 10.1.0.2}
+  services:
+    ldap:
+      node: compute-1
+      memory: {limit: 2G}
+"""
+
+
+@pytest.fixture
+def resolved(tmp_path):
+    path = tmp_path / "site.sls"
+    path.write_text(CLUSTER)
+    services = CHECKOUT / "salt" / "states" / "services"
+    configuration, _ = site.load(path, services=services, flavors=tmp_path, routes=[])
+    return resolve.resolve(configuration, head_address="10.9.9.9")
+
+
+@pytest.mark.parametrize("minion", ["head", "compute-1"])
+def test_the_pillar_of_a_node(resolved, minion, golden):
+    golden(GOLDEN / f"{minion}.json", json.dumps(resolve.node_pillar(resolved, minion), indent=2) + "\n")
+
+
+def test_a_stranger_gets_nothing(resolved):
+    assert resolve.node_pillar(resolved, "compute-2") == {}
+    assert resolve.node_pillar(resolved, "*") == {}
+
+
+def test_services_stand_behind_what_they_require(resolved):
+    names = list(resolved["services"])
+    assert names.index("registry") < names.index("ldap")
+
+
+def test_the_suffix_follows_from_the_domain(resolved):
+    assert resolved["services"]["ldap"]["settings"]["suffix"] == "dc=core,dc=example,dc=org"
+
+
+def test_certificates_name_the_service_and_its_node(resolved):
+    certificate = resolved["services"]["ldap"]["certificates"]["tls"]
+    assert {"ldap", "ldap.core.example.org", "compute-1", "compute-1.core.example.org"} <= set(certificate["names"])
+    assert certificate["addresses"] == ["10.1.0.2", "127.0.0.1"]
+
+
+def test_memory_of_the_site_wins_and_the_rest_stays(resolved):
+    assert resolved["services"]["ldap"]["memory"]["limit"] == 2 * 1024**3
