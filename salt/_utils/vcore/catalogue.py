@@ -169,6 +169,9 @@ class Service(Model):
     health: Health = field(default_factory=Health)
     memory: Memory
     stop_grace: int = field(20, ge=1, unit="seconds", description="Time between SIGTERM and SIGKILL.")
+    checks: str | None = field(
+        None, pattern=r"^[a-z_]+$", description="Module of the brain whose check() vcore.doctor runs for this service."
+    )
     monitoring: list[str] = field(default_factory=list, description="What the monitoring service watches here.")
     settings: dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")], Setting] = field(
         default_factory=dict

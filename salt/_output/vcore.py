@@ -1,0 +1,124 @@
+"""
+Tables for people, of what ``vcore.status`` and ``vcore.doctor`` return
+=======================================================================
+"""
+
+import io
+import shutil
+import time
+
+try:
+    from rich.console import Console, Group
+    from rich.table import Table
+    from rich.text import Text
+
+    HAS_RICH = True
+except ImportError:
+    HAS_RICH = False
+
+#: Width where the output goes to no terminal.
+WIDTH = 120
+
+
+def __virtual__():
+    return "vcore" if HAS_RICH else (False, "the package rich is not installed")
+
+
+def output(data, **_):
+    """Render the return of one or more nodes."""
+    color = bool(__opts__.get("color"))
+    width = shutil.get_terminal_size((WIDTH, 24)).columns if color else WIDTH
+    stream = io.StringIO()
+    console = Console(file=stream, width=max(width, 80), force_terminal=color, no_color=not color, highlight=False)
+    for value in data.values():
+        if isinstance(value, dict) and "services" in value:
+            console.print(_status(value))
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            console.print(_doctor(value))
+        else:
+            console.print(value)
+    return stream.getvalue().rstrip("\n")
+
+
+def _table(*columns, right=()):
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index in right else "left", overflow="fold")
+    return table
+
+
+def _good(text, ok):
+    return Text(text, style="green" if ok else "bold red")
+
+
+def _age(seconds):
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{int(max(seconds, 0))} s"
+
+
+def _since(stamp):
+    """How long ago an RFC 3339 time (UTC) was; Docker writes it with nanoseconds."""
+    if not stamp:
+        return "-"
+    return _age(time.time() - (time.mktime(time.strptime(stamp[:19], "%Y-%m-%dT%H:%M:%S")) - time.timezone))
+
+
+def _status(facts):
+    services = _table("SERVICE", "TITLE", "STATE", "NODE", "IMAGE", "SINCE")
+    for name, service in facts["services"].items():
+        healthy = service["healthy"] >= service["desired"] and service["state"] not in ("failed", "superfluous")
+        state = "healthy" if healthy else f"{service['state']} ({service['healthy']}/{service['desired']})"
+        services.add_row(
+            name,
+            service["title"],
+            _good(state, healthy),
+            service["node"] or "-",
+            service["image"] or "-",
+            _since(service["since"]),
+        )
+    nodes = _table("NODE", "ROLES", "ADDRESS", "STATE")
+    for name, node in facts["nodes"].items():
+        nodes.add_row(
+            name, ", ".join(node["roles"]), node["address"] or "-", _good(node["state"], node["state"] == "ready")
+        )
+    certificates = _table("CERTIFICATE", "STATE", "DAYS LEFT", "EXPIRES", right=(2,))
+    for name, certificate in facts["certificates"].items():
+        well = certificate["status"] in ("valid", "supplied", "unused", "renewal due")
+        certificates.add_row(
+            name,
+            _good(certificate["status"], well),
+            str(certificate.get("days_left", "-")),
+            certificate.get("expires", "-"),
+        )
+    disk = facts["disk"]
+    last = facts["convergence"]
+    lines = [
+        Text(f"Disk  {disk['path']}: {disk['used_percent']} % used, {disk['free'] / 2**30:.1f} GiB free"),
+        Text("Convergence  none yet")
+        if last is None
+        else Text.assemble(
+            "Convergence  ",
+            _good("succeeded" if last["ok"] else "failed", last["ok"]),
+            f" {_age(time.time() - last['ended'])} ago, {last['changed']} of {last['states']} states changed something",
+        ),
+    ]
+    verdict = [Text("All is well.", style="bold green")]
+    if not facts["ok"]:
+        listed = [Text(f"  - {problem}") for problem in facts["problems"]]
+        verdict = [Text(f"{len(listed)} problems:", style="bold red"), *listed]
+    return Group(services, "", nodes, "", certificates, "", *lines, "", *verdict)
+
+
+def _doctor(checks):
+    table = _table("", "CHECK", "SAW")
+    for check in checks:
+        table.add_row(_good("ok" if check["ok"] else "FAIL", check["ok"]), check["check"], check["saw"])
+        if not check["ok"]:
+            table.add_row("", Text(f"remedy: {check['remedy']}", style="yellow"), "")
+    failed = sum(not check["ok"] for check in checks)
+    verdict = _good(
+        f"{len(checks)} checks, all passed." if not failed else f"{len(checks)} checks, {failed} failed.", not failed
+    )
+    return Group(table, "", verdict)

@@ -1,0 +1,115 @@
+"""How the core is: what the head can see of it, and what of that is not well."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from . import convergence, pki, swarm_client
+from .errors import VcoreError
+from .paths import Paths
+
+#: A base directory that is fuller than this is a problem, in percent.
+DISK_LIMIT = 90
+#: Certificates that have this or less and were not renewed are a problem, in days.
+DAYS_LIMIT = 7
+#: States of a certificate that are well.
+WELL = {"valid", "supplied", "unused", "renewal due"}
+
+
+def collect(pillar: Mapping[str, Any], paths: Paths) -> dict[str, Any]:
+    """The state of the core with its problems: ``{ok, problems, services, nodes, certificates, disk, convergence}``.
+
+    Sizes are in bytes, times in RFC 3339 (UTC) or seconds since 1970. It costs a fixed number of requests to Docker,
+    however many services and nodes there are.
+    """
+    unavailable = []
+    try:
+        seen = swarm_client.overview()
+    except VcoreError as error:
+        seen = {"nodes": [], "services": {}}
+        unavailable.append(str(error))
+    try:
+        authority = pki.Authority(paths.authority, pki.policy(pillar))
+        certificates = authority.leaves(pki.wanted_all(pillar))
+    except (VcoreError, OSError) as error:
+        certificates = {}
+        unavailable.append(str(error))
+    facts: dict[str, Any] = {
+        "services": _services(pillar, seen["services"]),
+        "nodes": _nodes(pillar, seen["nodes"]),
+        "certificates": certificates,
+        "disk": disk(Path(pillar["base_directory"])),
+        "convergence": convergence.last(paths),
+    }
+    found = unavailable + problems(facts)
+    return {"ok": not found, "problems": found, **facts}
+
+
+def _services(pillar: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
+    absent = {"image": None, "desired": 1, "running": 0, "healthy": 0, "since": None, "state": "absent", "message": ""}
+    wanted = pillar["services"]
+    services = {
+        name: {"title": service["title"], "node": service["node"] or service["placement"], **seen.get(name, absent)}
+        for name, service in wanted.items()
+    }
+    for name in sorted(set(seen) - set(wanted)):
+        services[name] = {"title": "not in the site", "node": None, **seen[name], "state": "superfluous"}
+    return services
+
+
+def _nodes(pillar: Mapping[str, Any], seen: list[Any]) -> dict[str, Any]:
+    members = {node["name"]: node for node in seen}
+    return {
+        name: {
+            "roles": node["roles"],
+            "address": node["address"],
+            "state": members[name]["state"] if name in members else "not joined",
+            "availability": members[name]["availability"] if name in members else None,
+        }
+        for name, node in pillar["nodes"].items()
+    }
+
+
+def disk(path: Path) -> dict[str, Any]:
+    """Size, room and use of the file system that ``path`` lies on, or will lie on: bytes, and percent."""
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    usage = shutil.disk_usage(there)
+    return {
+        "path": str(path),
+        "total": usage.total,
+        "free": usage.free,
+        # As df(1) counts: what is reserved for root is not to be had.
+        "used_percent": round(100 * usage.used / (usage.used + usage.free), 1),
+    }
+
+
+def problems(facts: Mapping[str, Any]) -> list[str]:
+    """What is not well, a sentence each."""
+    found = []
+    last = facts["convergence"]
+    if last is None:
+        found.append("there was no convergence yet: run salt-call state.apply")
+    elif not last["ok"]:
+        found.append(f"the last convergence failed: {', '.join(last['failed'])}")
+    for name, service in facts["services"].items():
+        if service["state"] == "superfluous":
+            found.append(f"service {name}: runs, but the site does not want it; apply the states")
+        elif service["state"] == "absent":
+            found.append(f"service {name}: is not there; apply the states")
+        elif service["healthy"] < service["desired"] or service["state"] == "failed":
+            detail = f": {service['message']}" if service["message"] else ""
+            found.append(f"service {name}: {service['healthy']} of {service['desired']} tasks are healthy{detail}")
+    for name, node in facts["nodes"].items():
+        if node["state"] != "ready":
+            found.append(f"node {name}: {node['state']}")
+    for name, certificate in facts["certificates"].items():
+        if certificate["status"] not in WELL:
+            found.append(f"certificate {name}: {certificate['status']}")
+        elif certificate["days_left"] <= DAYS_LIMIT and certificate["status"] != "unused":
+            found.append(f"certificate {name}: {certificate['days_left']} days left; apply the states to renew it")
+    if facts["disk"]["used_percent"] > DISK_LIMIT:
+        found.append(f"disk: {facts['disk']['path']} is {facts['disk']['used_percent']} % full")
+    return found
