@@ -1,0 +1,144 @@
+"""
+Container images of the core: built on the head, kept in its registry
+=====================================================================
+
+An image is a folder below ``images/``; docs/images.md tells what it has to hold.
+"""
+
+from datetime import UTC, datetime
+
+from salt.exceptions import CommandExecutionError
+
+try:
+    from vcore import images
+    from vcore.errors import VcoreError
+    from vcore.paths import Paths
+
+    HAS_VCORE = True
+except ImportError as error:
+    HAS_VCORE, MISSING = False, str(error)
+
+__func_alias__ = {"list_": "list"}
+
+
+def __virtual__():
+    return True if HAS_VCORE else (False, f"the vcore package or one that it needs cannot be imported: {MISSING}")
+
+
+def _builder():
+    # Connecting costs as much as everything else that an unchanged image needs: one client for all states of a run.
+    if "vcore_image.api" not in __context__:
+        __context__["vcore_image.api"] = images.connect()
+    return images.Builder(__pillar__["vcore"], Paths.from_opts(__opts__), __context__["vcore_image.api"])
+
+
+def list_():
+    """
+    List the images of the services that are switched on, and those that they build on.
+
+    Each has ``tag`` (what was built last), ``wanted`` (what the files ask for now), ``digest`` (in the registry),
+    ``size`` in bytes and ``built``, the time in UTC; what is not known is None.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_image.list
+    """
+    try:
+        listing = _builder().listing()
+    except VcoreError as error:
+        raise CommandExecutionError(str(error)) from error
+    for image in listing.values():
+        if image["built"] is not None:
+            image["built"] = datetime.fromtimestamp(image["built"], tz=UTC).isoformat()
+    return listing
+
+
+def difference(name):
+    """
+    Say what building the image ``name`` would change; an empty answer means nothing.
+
+    Keys of the answer: ``tag`` and ``digest`` (``old`` and ``new``), ``image`` (built), ``registry`` (pushed).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_image.difference ldap
+    """
+    try:
+        return _builder().plan(name).changes
+    except VcoreError as error:
+        raise CommandExecutionError(str(error)) from error
+
+
+def build(name):
+    """
+    Build the image ``name`` and push it to the registry, as far as its files have changed; what was done.
+
+    A failed build leaves everything running as it was, and its error carries the build's last lines.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_image.build ldap
+    """
+    try:
+        return _builder().ensure(name).changes
+    except VcoreError as error:
+        raise CommandExecutionError(str(error)) from error
+
+
+def reference(name):
+    """
+    Give the reference by which a service runs the image ``name``: with its digest, once it is in the registry.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_image.reference ldap
+    """
+    try:
+        return images.reference(name, __pillar__["vcore"], Paths.from_opts(__opts__))
+    except VcoreError as error:
+        raise CommandExecutionError(str(error)) from error
+
+
+def superseded():
+    """
+    List the images that no service uses, by where they are: ``registry`` and ``docker`` on this host.
+
+    Of each image the wanted tag and the one before it are in use, for a way back, and so is what runs.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_image.superseded
+    """
+    try:
+        return _builder().prune_plan()
+    except VcoreError as error:
+        raise CommandExecutionError(str(error)) from error
+
+
+def prune():
+    """
+    Remove the images that no service uses, and free their space in the registry.
+
+    Answers ``removed`` (as :py:func:`superseded` lists them) and ``freed``, in bytes of the registry's volume.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_image.prune
+    """
+    try:
+        removed, freed = _builder().prune()
+    except VcoreError as error:
+        raise CommandExecutionError(str(error)) from error
+    return {"removed": removed, "freed": freed}
