@@ -12,8 +12,9 @@ from pathlib import Path
 from lab.hosts import SOURCE, Lab, drop_caches
 from lab.machine import LabError, ensure_docker, progress
 
-DESCRIPTION = """A lab of docker-in-docker hosts with systemd, on a private network of this machine: `head` and, if asked for, `compute-1` …
-They are what a fresh Debian 13 server is, with this checkout in /srv/virtual-core/source. It needs Docker only."""
+DESCRIPTION = """A lab of docker-in-docker hosts with systemd, on a private network of this machine:
+`head` and, if asked for, `compute-1` … They are what a fresh Debian 13 server is, with this
+checkout in /srv/virtual-core/source. It needs Docker only."""
 EPILOG = """examples:
   ./lab up                              a head, with Virtual Core on it
   ./lab up --bare --compute 2           three bare hosts
@@ -26,7 +27,7 @@ EPILOG = """examples:
 def lab_name(text: str) -> str:
     """Check a lab's name: it becomes part of Docker's names."""
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", text):
-        raise argparse.ArgumentTypeError("a lab's name is a-z, 0-9 and -, beginning with a letter, at most 31 characters")
+        raise argparse.ArgumentTypeError("a lab is named with a-z, 0-9 and -, a letter first, at most 31 characters")
     return text
 
 
@@ -39,17 +40,21 @@ def count(text: str) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    top = argparse.ArgumentParser(prog="lab", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top = argparse.ArgumentParser(
+        "lab", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     default = os.environ.get("VCORE_LAB", "lab")
-    top.add_argument("--name", type=lab_name, default=default, help="which lab, where several run beside each other (default: $VCORE_LAB or 'lab')")
+    top.add_argument(
+        "--name", type=lab_name, default=default, help="which of several labs (default: $VCORE_LAB or 'lab')"
+    )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     yes = argparse.ArgumentParser(add_help=False)
     yes.add_argument("--yes", action="store_true", help="answer yes to questions (install Docker, mmdebstrap)")
 
     up = commands.add_parser("up", parents=[yes], help="start the hosts and run bootstrap.sh on the head")
-    up.add_argument("--compute", type=count, default=0, metavar="N", help="so many compute nodes beside the head (default: 0)")
+    up.add_argument("--compute", type=count, default=0, metavar="N", help="how many compute nodes (default: 0)")
     up.add_argument("--fresh", action="store_true", help="remove this lab, the host image and the package caches first")
-    up.add_argument("--site", type=Path, metavar="FILE", help="the site file that bootstrap.sh takes (default: the example)")
+    up.add_argument("--site", type=Path, metavar="FILE", help="site file for bootstrap.sh (default: its example)")
     up.add_argument("--bare", action="store_true", help="start the hosts only, without bootstrap.sh")
 
     status = commands.add_parser("status", help="list the hosts; exit code 1 unless all of them run")
@@ -87,11 +92,10 @@ def execute(options: argparse.Namespace) -> int:
         if options.site and not options.site.is_file():
             raise LabError(f"--site {options.site}: there is no such file.")
         if options.fresh:
-            lab.down()
-            drop_caches()
+            drop_caches(lab)
         lab.up(options.compute, options.yes)
         code = 0 if options.bare else lab.bootstrap(options.site)
-        progress("the lab is up" if code == 0 else f"bootstrap.sh failed with exit code {code}; the hosts stay up for a look")
+        progress("the lab is up" if code == 0 else f"bootstrap.sh failed with exit code {code}; the hosts stay up")
         return code
     if options.command == "status":
         rows = lab.status()
@@ -113,9 +117,7 @@ def execute(options: argparse.Namespace) -> int:
             lab.require(host)
             lab.copy(host)
     if options.command == "down":
-        lab.down()
-        if options.caches:
-            drop_caches()
+        drop_caches(lab) if options.caches else lab.down()
     return 0
 
 

@@ -10,6 +10,7 @@ import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from lab import machine
 from lab.image import archive, ensure_image, remove_images
@@ -18,9 +19,14 @@ from lab.machine import CHECKOUT, LabError, docker, inspect, progress
 SOURCE = "/srv/virtual-core/source"
 CACHE = "vcore-lab-cache"
 LABEL = "vcore.lab"
-# All that systemd and a dockerd in a container need; --privileged asks for more, and some machines have no more to give.
-CAPABILITIES = """AUDIT_WRITE CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID IPC_LOCK KILL LEASE MKNOD NET_ADMIN
-    NET_BIND_SERVICE NET_RAW SETFCAP SETGID SETPCAP SETUID SYS_ADMIN SYS_BOOT SYS_CHROOT SYS_NICE SYS_PTRACE SYSLOG""".split()
+# All that systemd and dockerd need in a container; --privileged asks for more than some machines have to give.
+# fmt: off
+CAPABILITIES = (
+    "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "IPC_LOCK", "KILL", "LEASE", "MKNOD",
+    "NET_ADMIN", "NET_BIND_SERVICE", "NET_RAW", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_ADMIN", "SYS_BOOT",
+    "SYS_CHROOT", "SYS_NICE", "SYS_PTRACE", "SYSLOG",
+)
+# fmt: on
 # Virtual Core's own default networks, and Docker's, which the hosts use inside.
 TAKEN_INSIDE = ("172.17.0.0/16", "172.18.0.0/16")
 
@@ -36,7 +42,7 @@ class Lab:
         """Return the name of a host's container."""
         return f"vcore-{self.name}-{host}"
 
-    def hosts(self) -> dict[str, dict]:
+    def hosts(self) -> dict[str, dict[str, Any]]:
         """Return the hosts that exist, head first: host → Docker's description of its container."""
         names = docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}={self.name}").stdout.split()
         found = {entry["Config"]["Hostname"]: entry for entry in inspect("container", *names)}
@@ -61,7 +67,7 @@ class Lab:
             there = f"it has {', '.join(hosts)}" if hosts else "it is not up: `./lab up` starts it"
             raise LabError(f"lab {self.name!r} has no host {host!r}; {there}.")
         if not hosts[host]["State"]["Running"]:
-            raise LabError(f"host {host} is powered off: `docker start {self.container(host)}` starts it, so does `./lab up`.")
+            raise LabError(f"host {host} is powered off: `docker start {self.container(host)}` starts it.")
         return self.container(host)
 
     def create_network(self) -> None:
@@ -71,45 +77,52 @@ class Lab:
         networks = docker("network", "ls", "--quiet").stdout.split()
         taken = [pool["Subnet"] for entry in inspect("network", *networks) for pool in entry["IPAM"]["Config"] or ()]
         used = [ipaddress.ip_network(name, strict=False) for name in (*taken, *machine.routes(), *TAKEN_INSIDE)]
-        candidates = (ipaddress.IPv4Network(f"10.213.{third}.0/24") for third in range(256))
-        subnet = next((one for one in candidates if not any(one.version == other.version and one.overlaps(other) for other in used)), None)
-        if subnet is None:
+        candidates = ipaddress.IPv4Network("10.213.0.0/16").subnets(new_prefix=24)
+        free = [one for one in candidates if not any(other.version == 4 and one.overlaps(other) for other in used)]
+        if not free:
             raise LabError("no subnet in 10.213.0.0/16 is free of this machine's routes: the lab needs one /24.")
+        subnet = free[0]
         progress(f"creating network {self.network} ({subnet})")
         docker("network", "create", "--subnet", str(subnet), "--label", f"{LABEL}={self.name}", self.network)
 
     def create_host(self, host: str, image: str, names: dict[str, str]) -> None:
-        """Create one host's container, not yet started, with what a machine would have on its disk. `names`: host → address."""
+        """Create one host's container, not yet started, with its own files on its disk; `names` is host → address."""
         volumes = {"docker": "/var/lib/docker", "srv": "/srv"}  # on the machine's own file system, as on a real disk
         environment = machine.environment(",".join([str(self.subnet()), *names]))
         command = ["create", "--name", self.container(host), "--hostname", host, "--label", f"{LABEL}={self.name}"]
-        command += ["--network", self.network, "--ip", names[host], "--restart", "unless-stopped", "--cgroupns", "private"]
+        command += ["--network", self.network, "--ip", names[host], "--cgroupns", "private"]
+        command += [
+            "--restart",
+            "unless-stopped",
+            "--stop-timeout",
+            "120",
+        ]  # a reboot comes back; shutting down takes time
         command += ["--tmpfs", "/run:exec,mode=755", "--tmpfs", "/run/lock", "--volume", f"{CACHE}:/var/cache/lab"]
-        command += [part for name in CAPABILITIES for part in ("--cap-add", name)]
-        command += [part for name in ("seccomp", "apparmor", "systempaths") for part in ("--security-opt", f"{name}=unconfined")]
+        command += [f"--cap-add={name}" for name in CAPABILITIES]
+        command += [f"--security-opt={name}=unconfined" for name in ("seccomp", "apparmor", "systempaths")]
         command += ["--device", "/dev/fuse"] if Path("/dev/fuse").exists() else []
-        command += [part for name in environment for part in ("--env", name)]
+        command += [f"--env={name}" for name in environment]
         for name, folder in volumes.items():
             volume = f"{self.container(host)}-{name}"
             docker("volume", "create", "--label", f"{LABEL}={self.name}", volume)
             command += ["--volume", f"{volume}:{folder}"]
-        os.environ.update(environment)
-        docker(*command, image)
+        docker(*command, image, variables=environment)  # by name: a proxy's password is none of `ps`'s business
         resolvers = machine.resolvers() or ["127.0.0.11"]  # Docker's own, which containers inside the host cannot use
         hosts = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
-        variables = "".join(f'{name}="{value}"\n' for name, value in environment.items())
-        defaults = "[Manager]\n" + "".join(f'DefaultEnvironment="{name}={value}"\n' for name, value in environment.items())
+        pairs = sorted(environment.items())
+        defaults = "".join(f'DefaultEnvironment="{name}={value}"\n' for name, value in pairs).replace("%", "%%")
         files = {
             "var/lib/lab/hostname": f"{host}\n",
             "var/lib/lab/hosts": hosts + "".join(f"{address} {name}\n" for name, address in names.items()),
             "var/lib/lab/resolv.conf": "".join(f"nameserver {server}\n" for server in resolvers),
-            "etc/environment": variables,
-            "etc/systemd/system.conf.d/lab.conf": defaults.replace("%", "%%"),
+            "etc/environment": "".join(f'{name}="{value}"\n' for name, value in pairs),
+            "etc/systemd/system.conf.d/lab.conf": f"[Manager]\n{defaults}",
         }
-        docker("cp", "-", f"{self.container(host)}:/", data=archive({name: (text.encode(), 0o644) for name, text in files.items()}))
+        data = archive({name: (text.encode(), 0o644) for name, text in files.items()})
+        docker("cp", "-", f"{self.container(host)}:/", data=data)
 
     def wait(self, host: str) -> None:
-        """Wait until systemd has started everything on a host; LabError names the units that failed."""
+        """Wait until systemd has started everything on a host, and name the units that failed."""
         container = self.container(host)
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
@@ -117,7 +130,7 @@ class Lab:
             if state == "running":
                 return
             if state == "degraded":
-                failed = docker("exec", container, "systemctl", "list-units", "--failed", "--plain", "--no-legend").stdout
+                failed = docker("exec", container, "systemctl", "--failed", "--plain", "--no-legend").stdout
                 units = " ".join(line.split()[0] for line in failed.splitlines())
                 progress(f"{host}: systemd runs, but these units failed: {units}")
                 return
@@ -147,7 +160,8 @@ class Lab:
         docker("cp", "-", f"{container}:/", data=stream.getvalue())
         script = f"cd {SOURCE} && sort > /var/lib/lab/copied.new && touch /var/lib/lab/copied && cd /var/lib/lab"
         script += f" && comm -23 copied copied.new | (cd {SOURCE} && xargs --no-run-if-empty -d '\\n' rm -f --)"
-        docker("exec", "--interactive", "--env", "LC_ALL=C", container, "sh", "-c", f"{script} && mv copied.new copied", data=listing)
+        script += " && mv copied.new copied"
+        docker("exec", "--interactive", "--env", "LC_ALL=C", container, "sh", "-c", script, data=listing)
 
     def up(self, compute: int, yes: bool) -> None:
         """Create and start the head and so many compute nodes; hosts that are there already are kept, and started."""
@@ -165,10 +179,9 @@ class Lab:
             docker("start", self.container(host))
             self.wait(host)
             self.copy(host)
-            known = present.keys() - new
-            for other in new if host in known else ():
-                line = f"{names[other]} {other}"
-                docker("exec", self.container(host), "sh", "-c", f"grep -qxF '{line}' /etc/hosts || echo '{line}' >> /etc/hosts")
+            for other in new if host in present else ():
+                script = f"grep -qx '{names[other]} {other}' /etc/hosts || echo '{names[other]} {other}' >> /etc/hosts"
+                docker("exec", self.container(host), "sh", "-c", script)
             progress(f"{host} runs at {names[host]}")
 
         progress("starting " + " ".join(names))
@@ -179,7 +192,8 @@ class Lab:
         """Run bootstrap.sh in the head with its live output; returns its exit code."""
         if not (CHECKOUT / "bootstrap.sh").is_file():
             raise LabError(f"{CHECKOUT}/bootstrap.sh is missing; `./lab up --bare` starts the hosts only.")
-        command = ["docker", "exec", *(["--tty"] if sys.stdout.isatty() else []), self.container("head"), f"{SOURCE}/bootstrap.sh"]
+        terminal = ["--tty"] if sys.stdout.isatty() else []
+        command = ["docker", "exec", *terminal, self.container("head"), f"{SOURCE}/bootstrap.sh"]
         if site:
             docker("cp", "-", f"{self.container('head')}:/root", data=archive({"site.sls": (site.read_bytes(), 0o600)}))
             command += ["--site", "/root/site.sls"]
@@ -187,8 +201,8 @@ class Lab:
         sys.stdout.flush()
         return os.spawnvp(os.P_WAIT, "docker", command)
 
-    def status(self) -> list[dict]:
-        """Return the hosts: name, address, container, state (a container's, or systemd's once it runs) and start time."""
+    def status(self) -> list[dict[str, Any]]:
+        """Return the hosts: name, address, container, state (the container's, or systemd's if it runs), start time."""
         rows = []
         for host, entry in self.hosts().items():
             state = entry["State"]["Status"]
@@ -196,8 +210,8 @@ class Lab:
                 answer = docker("exec", entry["Name"].lstrip("/"), "systemctl", "is-system-running", check=False)
                 state = answer.stdout.strip() or "starting"
             address = next(iter(entry["NetworkSettings"]["Networks"].values()))["IPAddress"]
-            rows.append({"host": host, "address": address, "container": entry["Name"].lstrip("/"), "state": state,
-                         "since": entry["State"]["StartedAt"]})  # fmt: skip
+            row = {"host": host, "address": address, "container": entry["Name"].lstrip("/")}
+            rows.append(row | {"state": state, "since": entry["State"]["StartedAt"]})
         return rows
 
     def down(self) -> None:
@@ -211,11 +225,14 @@ class Lab:
             docker("network", "rm", self.network)
 
 
-def drop_caches() -> None:
-    """Remove the image and the package caches, which all labs of this machine share."""
+def drop_caches(lab: Lab) -> None:
+    """Remove a lab wholly, and with it the image and the package caches, which all labs of this machine share."""
+    names = docker("ps", "--all", "--filter", f"label={LABEL}", "--format", f'{{{{.Label "{LABEL}"}}}}').stdout.split()
+    if others := {*names} - {lab.name}:
+        other = min(others)
+        raise LabError(f"lab {other!r} still uses the caches: `./lab --name {other} down` first.")
+    lab.down()
     progress("dropping the host image and the package caches")
-    if others := docker("ps", "--all", "--filter", f"label={LABEL}", "--format", f'{{{{.Label "{LABEL}"}}}}').stdout.split():
-        raise LabError(f"lab {others[0]!r} still uses the caches: `./lab --name {others[0]} down` first.")
     if inspect("volume", CACHE):
         docker("volume", "rm", CACHE)
     remove_images()

@@ -57,7 +57,8 @@ def make_base(yes: bool) -> None:
     machine.require_root("mmdebstrap")
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder, "base.tar"))
-        machine.run("mmdebstrap", "--variant=minbase", "--include=debian-archive-keyring", SUITE, path, machine.mirrors()[0])
+        mirror, _ = machine.mirrors()
+        machine.run("mmdebstrap", "--variant=minbase", "--include=debian-archive-keyring", SUITE, path, mirror)
         docker("import", path, BASE)
 
 
@@ -69,6 +70,9 @@ def ensure_image(yes: bool) -> str:
         make_base(yes)
         progress(f"building the host image {reference} (about 30 s)")
         docker("build", "--quiet", "--force-rm", "--build-arg", f"BASE={BASE}", "--tag", reference, "-", data=data)
+        former = docker("image", "ls", "--quiet", "--filter", f"before={reference}", REPOSITORY).stdout.split()
+        if former:
+            docker("image", "rm", *former, check=False)  # refused for those that a host of another lab still uses
     return reference
 
 

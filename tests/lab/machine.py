@@ -1,4 +1,4 @@
-"""What a lab needs of this machine, and what its hosts take over from it: Docker, mirror, proxies, certificates, resolvers."""
+"""What a lab needs of this machine, and what its hosts take over from it: mirrors, proxies, certificates, resolvers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 BUNDLES = (BUNDLE, "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem")
 BUNDLE_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
-PACKAGE_VARIABLES = re.compile(r"(PIP_(INDEX_URL|EXTRA_INDEX_URL|TRUSTED_HOST|DEFAULT_TIMEOUT)|UV_\w*INDEX\w*|UV_HTTP_TIMEOUT)")
+PACKAGE_VARIABLES = re.compile(
+    r"PIP_(EXTRA_)?INDEX_URL|PIP_TRUSTED_HOST|PIP_DEFAULT_TIMEOUT|UV_\w*INDEX\w*|UV_HTTP_TIMEOUT"
+)
 APT_SETTINGS = re.compile(r"Acquire::(Check-|Retries|https?::(Proxy|Timeout|Pipeline-Depth))")
 STARTED = time.monotonic()
 
@@ -31,24 +34,27 @@ def progress(message: str) -> None:
     print(f"[{time.monotonic() - STARTED:6.1f} s] {message}", file=sys.stderr, flush=True)
 
 
-def run(*command: str, data: bytes | None = None, check: bool = True, live: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run a command; a failure carries its last lines. With ``live`` its output goes to standard error as it comes."""
-    output = sys.stderr if live else subprocess.PIPE
-    done = subprocess.run(command, input=data, stdout=output, stderr=output, check=False)
-    text = [(part or b"").decode(errors="replace") for part in (done.stdout, done.stderr)]
+def run(
+    *command: str, data: bytes | None = None, check: bool = True, variables: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command with `variables` added to the environment; a failure carries the last lines of its output."""
+    environment = {**os.environ, **(variables or {})}
+    done = subprocess.run(command, input=data, capture_output=True, check=False, env=environment)
+    text = [part.decode(errors="replace") for part in (done.stdout, done.stderr)]
     if check and done.returncode:
         lines = "\n".join("".join(text).strip().splitlines()[-15:])
-        raise LabError(f"`{' '.join(command[:3])} …` failed with exit code {done.returncode}" + (f":\n{lines}" if lines else ""))
+        raise LabError(f"`{' '.join(command[:3])} …` failed with exit code {done.returncode}:\n{lines}")
     return subprocess.CompletedProcess(done.args, done.returncode, *text)
 
 
-def docker(*arguments: str, data: bytes | None = None, check: bool = True, live: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run the Docker command-line client. The classic builder serves: buildx is not everywhere."""
-    os.environ.setdefault("DOCKER_BUILDKIT", "0")
-    return run("docker", *arguments, data=data, check=check, live=live)
+def docker(
+    *arguments: str, data: bytes | None = None, check: bool = True, variables: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the Docker command-line client, as `run` does. The classic builder serves: buildx is not everywhere."""
+    return run("docker", *arguments, data=data, check=check, variables={"DOCKER_BUILDKIT": "0"} | (variables or {}))
 
 
-def inspect(kind: str, *names: str) -> list[dict]:
+def inspect(kind: str, *names: str) -> list[dict[str, Any]]:
     """Return `docker <kind> inspect` of those names that exist."""
     return json.loads(docker(kind, "inspect", *names, check=False).stdout or "[]") if names else []
 
@@ -71,9 +77,9 @@ def install(packages: list[str], purpose: str, yes: bool) -> None:
         raise LabError(f"{purpose} Install it (`{command}`), or let --yes do so.")
     require_root("installing packages")
     progress(f"installing {' '.join(packages)}")
-    os.environ["DEBIAN_FRONTEND"] = "noninteractive"
     run("apt-get", "update", "--quiet")
-    run("apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *packages)
+    options = ("--yes", "--quiet", "--no-install-recommends")
+    run("apt-get", "install", *options, *packages, variables={"DEBIAN_FRONTEND": "noninteractive"})
 
 
 def ensure_docker(yes: bool) -> None:
@@ -129,8 +135,10 @@ def environment(no_proxy: str) -> dict[str, str]:
     ``no_proxy`` names the lab's own addresses, which never go through a proxy.
     """
     machine = pip_settings() | dict(os.environ)
-    result = {name: machine[name] for name in sorted(machine) if name in PROXY_VARIABLES or PACKAGE_VARIABLES.fullmatch(name)}
-    result = {name: value for name, value in result.items() if value and "file:" not in value and not value.startswith("/")}
+    wanted = {name for name in machine if name in PROXY_VARIABLES or PACKAGE_VARIABLES.fullmatch(name)}
+    result = {
+        name: machine[name] for name in wanted if "file:" not in machine[name] and machine[name][:1] not in ("", "/")
+    }
     if result.keys() & {*PROXY_VARIABLES}:
         others = machine.get("no_proxy") or machine.get("NO_PROXY") or "localhost,127.0.0.1"
         result["no_proxy"] = result["NO_PROXY"] = f"{others},{no_proxy}"
@@ -144,8 +152,9 @@ def mirrors() -> tuple[str, str]:
     """Return the Debian mirror and the security mirror of this machine, or Debian's own."""
     found = {}
     if shutil.which("apt-get"):
-        listing = run("apt-get", "indextargets", "--format", "$(LABEL) $(REPO_URI)", "Identifier: Packages", check=False).stdout
-        found = dict(line.split(" ", 1) for line in reversed(listing.splitlines()) if line.startswith("Debian"))
+        command = ("apt-get", "indextargets", "--format", "$(LABEL) $(REPO_URI)", "Identifier: Packages")
+        listing = run(*command, check=False).stdout.splitlines()
+        found = dict(line.split(" ", 1) for line in reversed(listing) if line.startswith("Debian"))
     debian = found.get("Debian", "http://deb.debian.org/debian").rstrip("/")
     return debian, found.get("Debian-Security", "http://deb.debian.org/debian-security").rstrip("/")
 
@@ -155,7 +164,8 @@ def apt_settings() -> str:
     if not shutil.which("apt-config"):
         return ""
     lines = run("apt-config", "dump", "Acquire", check=False).stdout.splitlines()
-    return "".join(f"{line}\n" for line in lines if APT_SETTINGS.match(line) and '""' not in line and "Auto-Detect" not in line)
+    lines = [line for line in lines if APT_SETTINGS.match(line) and '""' not in line and "Auto-Detect" not in line]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def resolvers() -> list[str]:
@@ -177,8 +187,9 @@ def routes() -> list[str]:
 
 def checkout_files() -> list[Path]:
     """Return the checkout's files, below CHECKOUT: those that git tracks, and new ones that it does not ignore."""
-    command = ("git", "-c", "safe.directory=*", "-C", str(CHECKOUT), "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    if not shutil.which("git") or not (CHECKOUT / ".git").exists():
-        raise LabError(f"the lab copies what git lists, but {CHECKOUT} is no git checkout or git is missing (`apt-get install git`).")
-    names = [Path(name) for name in run(*command).stdout.split("\0") if name]
+    if not shutil.which("git"):
+        raise LabError("the lab copies what git lists, and git is missing: `apt-get install git`.")
+    git = ("git", "-c", "safe.directory=*", "-C", str(CHECKOUT))
+    listing = run(*git, "ls-files", "-z", "--cached", "--others", "--exclude-standard").stdout
+    names = [Path(name) for name in listing.split("\0") if name]
     return sorted(name for name in set(names) if (CHECKOUT / name).is_symlink() or (CHECKOUT / name).is_file())
