@@ -84,14 +84,17 @@ def install(packages: list[str], purpose: str, yes: bool) -> None:
 
 def ensure_docker(yes: bool) -> None:
     """See that Docker is installed and answers: offer to install it, start it where no systemd does."""
-    if not shutil.which("docker"):
+    answer = docker("version", check=False) if shutil.which("docker") else None
+    if answer and answer.returncode == 0:
+        return
+    if not answer or not (shutil.which("dockerd") or os.environ.get("DOCKER_HOST")):
         packages = ["docker.io", "iptables"]
         if run("apt-cache", "show", "docker-cli", check=False).returncode == 0:
             packages.append("docker-cli")  # Debian 13 split the client off
         install(packages, "Docker is missing.", yes)
-    answer = docker("version", "--format", "{{.Server.Version}}", check=False)
-    if answer.returncode == 0:
-        return
+        answer = docker("version", check=False)
+        if answer.returncode == 0:
+            return
     if "permission denied" in answer.stderr:
         raise LabError("Docker does not let this user in: run it again with sudo, or join the group docker.")
     if os.environ.get("DOCKER_HOST"):
