@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import fnmatch
+import functools
 import hashlib
 import io
 import json
@@ -28,12 +29,13 @@ import subprocess
 import tarfile
 import textwrap
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import docker
+import requests
 import yaml
 
 from . import downloads, registry
@@ -157,6 +159,17 @@ def debian_hash(source: str, *, suite: str, refresh: str) -> str:
     return hashlib.sha256(json.dumps([made_of, refresh]).encode()).hexdigest()[:12]
 
 
+def read_versions(paths: Paths) -> dict[str, dict[str, str]]:
+    """The pinned versions, by section and name."""
+    return _parse_versions(paths.versions.read_text())
+
+
+@functools.lru_cache(maxsize=4)
+def _parse_versions(text: str) -> dict[str, dict[str, str]]:
+    # Kept, because reading YAML takes longer than everything else that an unchanged image costs.
+    return {section: dict(names) for section, names in yaml.safe_load(text).items()}
+
+
 def recipe(name: str, pillar: Mapping[str, Any], paths: Paths, _above: tuple[str, ...] = ()) -> Recipe:
     """What the image ``name`` is made of now; ``pillar`` is the resolved one (``__pillar__["vcore"]``).
 
@@ -170,7 +183,7 @@ def recipe(name: str, pillar: Mapping[str, Any], paths: Paths, _above: tuple[str
     if "Dockerfile" not in files:
         raise NotFound(f"there is no image {name}: {paths.images / name / 'Dockerfile'} does not exist")
     dockerfile = files["Dockerfile"].content.decode()
-    versions = yaml.safe_load(paths.versions.read_text())
+    versions = read_versions(paths)
     try:
         arguments = version_arguments(dockerfile, versions)
         parent = DEBIAN if name == BASE else parent_name(dockerfile)
@@ -190,7 +203,7 @@ def lineage(name: str, pillar: Mapping[str, Any], paths: Paths) -> dict[str, str
     while name != DEBIAN:
         wanted = recipe(name, pillar, paths)
         tags[name], name = wanted.tag, wanted.parent
-    suite = yaml.safe_load(paths.versions.read_text())["base"]["suite"]
+    suite = read_versions(paths)["base"]["suite"]
     tags[DEBIAN] = debian_hash(pillar["build"]["source"], suite=suite, refresh=pillar["build"]["refresh"])
     return tags
 
@@ -332,6 +345,15 @@ def connect() -> Any:
         raise VcoreError(f"Docker does not answer on this host, is it running? {error}") from None
 
 
+@contextlib.contextmanager
+def _docker_errors() -> Iterator[None]:
+    """What Docker refuses, as an error of the brain."""
+    try:
+        yield
+    except (docker.errors.DockerException, requests.RequestException) as error:
+        raise VcoreError(f"Docker on this host fails: {downloads.without_credentials(str(error))}") from None
+
+
 class Builder:
     """Builds and pushes the images of one resolved pillar, with this host's Docker."""
 
@@ -361,6 +383,7 @@ class Builder:
                 return True
         return False
 
+    @_docker_errors()
     def plan(self, name: str) -> Plan:
         """What has to happen until the image ``name`` is there."""
         return self._plan(recipe(name, self.pillar, self.paths), self.local())
@@ -382,6 +405,7 @@ class Builder:
             published=published,
         )
 
+    @_docker_errors()
     def listing(self) -> dict[str, dict[str, Any]]:
         """The images of the services that are on, and those below them; sizes in bytes, ``built`` in Unix seconds."""
         local, records = self.local(), read_records(self.paths)
@@ -406,6 +430,7 @@ class Builder:
 
     # -- building
 
+    @_docker_errors()
     def ensure(self, name: str) -> Plan:
         """Build and push the image ``name`` as far as that is needed; what was done.
 
@@ -421,7 +446,7 @@ class Builder:
             todo = self._plan(wanted, local)
             if todo.changes:
                 if todo.build and not self._adopt(wanted, local):
-                    suite = yaml.safe_load(self.paths.versions.read_text())["base"]["suite"]
+                    suite = read_versions(self.paths)["base"]["suite"]
                     self._build(wanted, local, downloads.Way.find(self.pillar["build"], suite))
                 if todo.push:
                     digest: str | None = self._push(name, wanted.tag)
@@ -471,7 +496,7 @@ class Builder:
             below = self.full(parent.name, parent.tag)
         self._run(
             wanted.name,
-            self.api.build(
+            lambda: self.api.build(
                 fileobj=context(files),
                 custom_context=True,
                 tag=self.full(wanted.name, wanted.tag),
@@ -485,28 +510,26 @@ class Builder:
             ),
         )
 
-    def _run(self, name: str, stream: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    def _run(self, name: str, start: Callable[[], Iterable[dict[str, Any]]]) -> dict[str, Any]:
         """Follow a build, pull or push: report its steps, keep its last lines; the auxiliary data that it returned."""
         lines: deque[str] = deque(maxlen=LAST_LINES)
         auxiliary: dict[str, Any] = {}
         step = f"image {name}"
         try:
-            for message in stream:
+            for message in start():
                 if "error" in message:
                     raise CommandFailed(downloads.without_credentials(_failure(step, message["error"].strip(), lines)))
                 auxiliary |= message.get("aux") or {}
                 for line in message.get("stream", "").splitlines():
-                    if not line.strip():
+                    # Docker's own bookkeeping between the lines of the programs.
+                    if not line.strip() or line.startswith((" ---> ", "Removing intermediate container")):
                         continue
                     lines.append(line)
                     if matched := re.match(r"Step (\d+)/(\d+) : (.*)", line):
                         instruction = textwrap.shorten(matched[3], 100, placeholder=" …")
                         report(self.paths, step, f"step {matched[1]} of {matched[2]}: {instruction}")
-        except docker.errors.DockerException as error:
-            text = downloads.without_credentials(_failure(step, str(error), lines))
-            raise CommandFailed(text) from None
-        except OSError as error:
-            raise CommandFailed(_failure(step, f"the connection to Docker broke: {error}", lines)) from None
+        except (docker.errors.DockerException, requests.RequestException) as error:
+            raise CommandFailed(downloads.without_credentials(_failure(step, str(error), lines))) from None
         return auxiliary
 
     def _debian(self, way: downloads.Way) -> str:
@@ -528,7 +551,7 @@ class Builder:
                     raise CommandFailed(f"Docker does not import {tarball}: {answer[-500:]}")
             else:
                 report(self.paths, f"image {DEBIAN}", f"{source} is pulled")
-                self._run(DEBIAN, self.api.pull(source, stream=True, decode=True))
+                self._run(DEBIAN, lambda: self.api.pull(source, stream=True, decode=True))
                 self._tag(source, DEBIAN, tag)
         self._record(DEBIAN, tag, None)
         return wanted
@@ -545,7 +568,7 @@ class Builder:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True, mode=0o700)
         unfinished = work / "debian.tar"
-        suite = yaml.safe_load(self.paths.versions.read_text())["base"]["suite"]
+        suite = read_versions(self.paths)["base"]["suite"]
         command = ["unshare", "--mount", "mmdebstrap", *MMDEBSTRAP, suite, str(unfinished), *way.lines]
         environment = {**os.environ, **way.environment, "TMPDIR": str(work)}
         lines: deque[str] = deque(maxlen=LAST_LINES)
@@ -576,13 +599,16 @@ class Builder:
         report(self.paths, f"image {name}", "is pushed to the registry")
         credentials = registry.credentials(self.paths, "push", self.pillar["registry"])
         repository = f"{self.pillar['registry']}/{name}"
-        answer = self._run(name, self.api.push(repository, tag, stream=True, decode=True, auth_config=credentials))
+        answer = self._run(
+            name, lambda: self.api.push(repository, tag, stream=True, decode=True, auth_config=credentials)
+        )
         if "Digest" not in answer:
             raise CommandFailed(f"image {name}: Docker pushed it and did not say under which digest; run this again")
         return str(answer["Digest"])
 
     # -- clearing away
 
+    @_docker_errors()
     def prune_plan(self) -> dict[str, list[str]]:
         """The images that no service uses: ``{"registry": ["name:tag", …], "docker": […]}``, without empty lists.
 
@@ -616,6 +642,7 @@ class Builder:
         except docker.errors.APIError:
             return []  # Not a swarm manager, or not yet.
 
+    @_docker_errors()
     def prune(self) -> tuple[dict[str, list[str]], int]:
         """Remove what :meth:`prune_plan` lists; that, and the bytes that the registry freed.
 
@@ -647,5 +674,6 @@ class Builder:
             return found, freed
 
 
-def _failure(step: str, message: str, lines: Iterable[str]) -> str:
-    return "\n".join([f"{step}: {message}; the last lines:", *(f"  {line}" for line in lines)])
+def _failure(step: str, message: str, lines: Collection[str]) -> str:
+    heading = f"{step}: {message}" + ("; the last lines:" if lines else "")
+    return "\n".join([heading, *(f"  {line}" for line in lines)])

@@ -5,7 +5,8 @@
 set -eu
 
 perl -MIO::Socket::UNIX -e '
-    my $socket = IO::Socket::UNIX->new(Peer => "/run/supervisor.sock") or die "supervisord does not answer: $!\n";
+    sub unhealthy { print @_; exit 1 }
+    my $socket = IO::Socket::UNIX->new(Peer => "/run/supervisor.sock") or unhealthy "supervisord does not answer: $!\n";
     my $call = "<?xml version=\"1.0\"?><methodCall><methodName>supervisor.getAllProcessInfo</methodName></methodCall>";
     print $socket "POST /RPC2 HTTP/1.0\r\nContent-Type: text/xml\r\nContent-Length: ", length $call, "\r\n\r\n", $call;
     my $answer = do { local $/; <$socket> };
@@ -14,10 +15,9 @@ perl -MIO::Socket::UNIX -e '
         my %field = $program =~ m{<name>(\w+)</name>\s*<value><string>([^<]*)</string>}g;
         $state{$field{name}} = $field{statename} if defined $field{statename};
     }
-    die "supervisord lists no program\n" unless %state;
+    unhealthy "supervisord lists no program\n" unless %state;
     my @wrong = grep { $state{$_} ne "RUNNING" } sort keys %state;
-    print "$_ is $state{$_}\n" for @wrong;
-    exit(@wrong ? 1 : 0);
+    unhealthy map { "$_ is $state{$_}\n" } @wrong if @wrong;
 '
 
 if [ -x /sbin/probe.sh ]; then
