@@ -124,6 +124,7 @@ class Lab:
     def wait(self, host: str) -> None:
         """Wait until systemd has started everything on a host, and name the units that failed."""
         container = self.container(host)
+        restarts = inspect("container", container)[0]["RestartCount"]
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             state = docker("exec", container, "systemctl", "is-system-running", "--wait", check=False).stdout.strip()
@@ -134,9 +135,10 @@ class Lab:
                 units = " ".join(line.split()[0] for line in failed.splitlines())
                 progress(f"{host}: systemd runs, but these units failed: {units}")
                 return
-            if not inspect("container", container)[0]["State"]["Running"]:
+            # Once may be a reboot that is under way.
+            if inspect("container", container)[0]["RestartCount"] > restarts + 2:
                 log = docker("logs", "--tail", "10", container, check=False)
-                raise LabError(f"host {host} stopped while it started:\n{log.stdout}{log.stderr}")
+                raise LabError(f"host {host} does not start:\n{log.stdout}{log.stderr}")
             time.sleep(0.2)
         raise LabError(f"systemd on {host} has not started after 120 s: see `docker logs {container}`.")
 

@@ -1,0 +1,44 @@
+"""How long the main steps of a core take: recorded by the system tests, written to tests/report/timings.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class Timings:
+    """A list of named steps with their seconds, and with a limit where one is promised."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, str | float | None]] = []
+
+    def record(self, step: str, seconds: float, limit: float | None = None) -> None:
+        """Note a step of so many seconds; AssertionError if that is over the limit (seconds)."""
+        self.steps.append({"step": step, "seconds": round(seconds, 2), "limit": limit})
+        assert limit is None or seconds <= limit, f"{step} took {seconds:.1f} s, and at most {limit:g} s are promised"
+
+    @contextmanager
+    def step(self, step: str, limit: float | None = None) -> Iterator[None]:
+        """Time the block; a step that fails is not recorded."""
+        started = time.monotonic()
+        yield
+        self.record(step, time.monotonic() - started, limit)
+
+    def write(self, path: Path) -> None:
+        """Write the report, with what it was measured on."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        report = {"processors": os.cpu_count(), "kernel": os.uname().release, "steps": self.steps}
+        path.write_text(json.dumps(report, indent=2) + "\n")
+
+    def table(self) -> list[str]:
+        """Return the steps as lines for people."""
+        width = max((len(str(step["step"])) for step in self.steps), default=0)
+        limits = ["" if step["limit"] is None else f"  (at most {step['limit']:g} s)" for step in self.steps]
+        return [
+            f"{step['step']!s:<{width}} {step['seconds']:8.2f} s{limit}"
+            for step, limit in zip(self.steps, limits, strict=True)
+        ]
