@@ -310,9 +310,7 @@ salt_do() {
 
 convergence_title() { say 'Convergence: authority, swarm, images, services'; }
 convergence_done() { return 1; } # Salt itself is the judge
-convergence_do() {
-    "$VENV/bin/salt-call" --retcode-passthrough --force-color state.apply queue=True
-}
+convergence_do() { brain converge; }
 
 readonly STEPS=(packages environment site docker salt convergence)
 
@@ -321,7 +319,7 @@ readonly STEPS=(packages environment site docker salt convergence)
 declare -A SECONDS_OF=()
 
 run_step() {
-    local step=$1 number=$2 start code=0 follower='' position
+    local step=$1 number=$2 start code=0 position
     start=$(now)
     position=$(wc -c <"$LOG")
     printf '%s[%d/%d]%s %s\n' "$BOLD" "$number" "${#STEPS[@]}" "$PLAIN" "$("${step}_title")"
@@ -330,26 +328,17 @@ run_step() {
         SECONDS_OF[$step]=0
         return
     fi
-    if [[ $step == convergence ]]; then
-        brain follow 9>&- &
-        follower=$!
-    fi
-    # The site step talks to the person who runs this; the others talk to the log.
     # In the background, since errexit does not hold in a list with ||.
-    if [[ $step == site ]]; then
-        site_do
-    else
-        ("${step}_do") >>"$LOG" 2>&1 9>&- </dev/null &
-        wait $! || code=$?
-    fi
-    if [[ -n $follower ]]; then
-        kill "$follower" 2>/dev/null
-        wait "$follower" 2>/dev/null || true
-    fi
+    case $step in
+        site) site_do ;; # it ends with an exit code of its own
+        convergence) convergence_do 9>&- & ;;
+        *) ("${step}_do") >>"$LOG" 2>&1 9>&- </dev/null & ;;
+    esac
+    if [[ $step != site ]]; then wait $! || code=$?; fi
     SECONDS_OF[$step]=$(($(now) - start))
     if ((code)); then
-        complain "      failed after ${SECONDS_OF[$step]} s; the end of $LOG:"
-        tail -c +"$((position + 1))" "$LOG" | tail -n 30 | sed 's/^/      | /' >&2
+        complain "      failed after ${SECONDS_OF[$step]} s"
+        tail -c +"$((position + 1))" "$LOG" | tail -n 30 | sed "s|^|      $LOG: |" >&2
         complain "      When that is mended, run bootstrap.sh again: it goes on from here."
         exit 1
     fi

@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
+import textwrap
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from . import site
 from .documents import SiteError
@@ -63,28 +68,65 @@ def keys(minion: str, pki: Path = PKI) -> str:
     return str(pem_finger(str(pki / "master" / "master.pub")))
 
 
-def follow(paths: Paths) -> None:
-    """Print the lines of progress that appear from now on, until this process is ended."""
-    start = time.time()
-    position = paths.progress.stat().st_size if paths.progress.exists() else 0
-    shown = None
-    while True:
-        time.sleep(0.3)
-        if not paths.progress.exists():
-            continue
-        if paths.progress.stat().st_size < position:
-            position = 0
-        with paths.progress.open() as stream:
-            stream.seek(position)
+class Follower:
+    """Reads the lines of progress that are written from now on."""
+
+    def __init__(self, paths: Paths) -> None:
+        self.path = paths.progress
+        self.position = self.path.stat().st_size if self.path.exists() else 0
+
+    def lines(self) -> Iterator[str]:
+        """The lines that are new since the last call."""
+        if not self.path.exists():
+            return
+        if self.path.stat().st_size < self.position:
+            self.position = 0  # it was begun anew
+        with self.path.open() as stream:
+            stream.seek(self.position)
             for line in stream:
                 if not line.endswith("\n"):
-                    break
-                position += len(line.encode())
+                    return
+                self.position += len(line.encode())
                 entry = json.loads(line)
-                text = f"{entry['step']}: {entry['message']}"
-                if text != shown:
-                    print(f"      {time.time() - start:5.0f} s  {text[:110]}", flush=True)
-                    shown = text
+                yield f"{entry['step']}: {entry['message']}"
+
+
+def failures(states: Any) -> list[str]:
+    """What went wrong in a convergence, a line or more each; what only failed because of something else is left out."""
+    if not isinstance(states, dict):
+        return [str(line) for line in states] if isinstance(states, list) else [str(states)]
+    failed = [state for state in states.values() if state["result"] is False]
+    return [
+        f"{state.get('__id__', state['name'])}: {state['comment']}"
+        for state in sorted(failed, key=lambda state: int(state.get("__run_num__", 0)))
+        if not str(state["comment"]).startswith("One or more requisite failed")
+    ]
+
+
+def converge(paths: Paths, *, indent: str = "      ") -> int:
+    """Apply all states of this node, print progress, changes and failures; return salt-call's exit code."""
+    command = [str(Path(sys.executable).with_name("salt-call")), "--retcode-passthrough", "--out=json"]
+    follower, start = Follower(paths), time.monotonic()
+    with subprocess.Popen(
+        [*command, "state.apply", "queue=True"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    ) as process:
+        # Read beside the waiting, or a long return would fill the pipe and stop Salt.
+        with ThreadPoolExecutor(1) as reader:
+            output = reader.submit(process.stdout.read)  # type: ignore[union-attr]
+            while process.poll() is None:
+                time.sleep(0.3)
+                for line in follower.lines():
+                    print(f"{indent}{time.monotonic() - start:5.0f} s  {line[:110]}", flush=True)
+    try:
+        states = json.loads(output.result())["local"]
+    except (ValueError, KeyError):
+        states = [output.result().strip() or "salt-call ended without a word; see /var/log/salt/minion"]
+    for failure in failures(states) if process.returncode else []:
+        print(textwrap.indent(failure, indent + "! "), file=sys.stderr, flush=True)
+    if isinstance(states, dict):
+        changed = [state for state in states.values() if state.get("changes")]
+        print(f"{indent}{len(changed)} of {len(states)} states changed something", flush=True)
+    return process.returncode
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -95,7 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("validate", help="check a site file, print its head").add_argument("site", type=Path)
     commands.add_parser("data", help="print the site's base directory").add_argument("site", type=Path)
     commands.add_parser("keys").add_argument("minion")
-    commands.add_parser("follow")
+    commands.add_parser("converge", help="apply all states of this node, with progress")
     chosen = parser.parse_args(arguments)
     paths = Paths(checkout=chosen.checkout)
     try:
@@ -106,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif chosen.command == "keys":
             print(keys(chosen.minion))
         else:
-            follow(paths)
+            return converge(paths)
     except SiteError as error:
         print("\n".join(str(problem) for problem in error.problems), file=sys.stderr)
         return 1

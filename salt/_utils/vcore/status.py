@@ -64,7 +64,8 @@ def _nodes(pillar: Mapping[str, Any], seen: list[Any]) -> dict[str, Any]:
     members = {node["name"]: node for node in seen}
     return {
         name: {
-            "roles": node["roles"],
+            # A list of its own: Salt masks whatever of the pillar itself is returned.
+            "roles": [str(role) for role in node["roles"]],
             "address": node["address"],
             "state": members[name]["state"] if name in members else "not joined",
             "availability": members[name]["availability"] if name in members else None,
