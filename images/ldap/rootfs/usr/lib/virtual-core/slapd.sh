@@ -1,0 +1,8 @@
+#!/bin/sh
+# slapd in the foreground, on TLS for everybody and on a socket for root in the container; 389 is not listened on.
+set -eu
+
+# slapd reserves memory for each descriptor that it may open, and Docker allows a million.
+ulimit -n 8192
+level=$(sed -n 's/^olcLogLevel: *//p' /etc/virtual-core/config.ldif)
+exec /usr/sbin/slapd -d "$level" -u openldap -g openldap -F /etc/ldap/slapd.d -h 'ldaps:/// ldapi:///'

@@ -1,0 +1,96 @@
+"""
+The LDAP directory of the core
+==============================
+
+For administrators on the head: these functions bind as the directory's administrator.
+"""
+
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+try:
+    from vcore import directory
+    from vcore.errors import VcoreError
+    from vcore.paths import Paths
+
+    HAS_VCORE = True
+except ImportError as error:
+    HAS_VCORE, MISSING = False, str(error)
+
+
+def __virtual__():
+    return True if HAS_VCORE else (False, f"the vcore package or python-ldap cannot be imported: {MISSING}")
+
+
+def _open():
+    if "ldap" not in __pillar__.get("vcore", {}).get("services", {}):
+        raise CommandExecutionError("the service ldap is not switched on in the site file, or this is not the head")
+    return directory.open_administrator(__pillar__["vcore"], Paths.from_opts(__opts__))
+
+
+def whoami():
+    """
+    Bind to the directory as its administrator and return the DN that it knows us by.
+
+    Raises CommandExecutionError when the directory does not answer or does not accept the stored password.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_directory.whoami
+    """
+    try:
+        with _open() as connection:
+            return connection.whoami()
+    except VcoreError as error:
+        raise CommandExecutionError(str(error)) from error
+
+
+def search(filter="(objectClass=*)", attributes=None):
+    """
+    Search the whole directory; returns a mapping of DNs to attributes, each a list of values.
+
+    filter
+        A search filter (RFC 4515).
+
+    attributes
+        A list of attributes, or one; all that are not operational if left out. ``+`` stands for the operational ones.
+
+    Values that are not text come as ``base64:`` and their encoding. Hashes of passwords are never returned, and
+    asking for them raises SaltInvocationError, as a malformed filter does.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_directory.search '(memberUid=ada)' cn
+        salt-call vcore_directory.search '(uid=ada)' '[mail, memberOf]'
+    """
+    names = [attributes] if isinstance(attributes, str) else list(attributes or ["*"])
+    hashes = [name for name in names if directory.is_hash(name)]
+    if hashes:
+        raise SaltInvocationError(f"{', '.join(hashes)}: hashes of passwords are never returned")
+    try:
+        with _open() as connection:
+            return dict(connection.search(directory.suffix(__pillar__["vcore"]), filter, names))
+    except directory.BadFilter as error:
+        raise SaltInvocationError(str(error)) from error
+    except VcoreError as error:
+        raise CommandExecutionError(str(error)) from error
+
+
+def status():
+    """
+    Show how many entries there are, how full the database is (bytes), and the policy for people's passwords.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_directory.status
+    """
+    try:
+        with _open() as connection:
+            return directory.status(__pillar__["vcore"], connection)
+    except VcoreError as error:
+        raise CommandExecutionError(str(error)) from error

@@ -1,0 +1,549 @@
+"""The LDAP directory: the entries that the core owns in it, how they differ from what is there, and a client.
+
+Attribute values are lists of strings, entries are mappings of attribute names, and a tree is a mapping of DNs in the
+order in which its entries can be added. What people and administrators put into the directory beside that is theirs.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import ssl
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ldap
+from ldap.controls import SimplePagedResultsControl
+
+from .errors import VcoreError
+from .files import write_atomic
+from .paths import Paths
+from .progress import report
+from .secrets import Store
+
+Attributes = dict[str, list[str]]
+Entries = dict[str, Attributes]
+
+#: Attributes that hold hashes; nothing here ever returns them.
+HASHES = frozenset(
+    name.lower()
+    for name in ("userPassword", "pwdHistory", "sambaNTPassword", "sambaLMPassword", "sambaPasswordHistory")
+)
+
+#: The accounts that services bind with. Each has a secret ``<name>-password`` in the store.
+SERVICE_ACCOUNTS = {
+    "readonly": "Looks people and groups up for the services",
+    "samba": "Checks and changes passwords for the file server",
+}
+
+#: Group id of the administrators: below those of people's groups, above the ones that Debian gives out by itself.
+ADMINISTRATORS_GID = 9000
+
+#: How long :func:`open_administrator` tries again while the service comes up, in seconds.
+START_TIME = 60.0
+
+
+class Unreachable(VcoreError):
+    """The directory does not answer at all, or not with a certificate of the site's authority."""
+
+
+class Refused(VcoreError):
+    """The directory answers, and does not accept the name and password."""
+
+
+class BadFilter(VcoreError):
+    """A search filter that is not one."""
+
+
+# --- what is wanted -------------------------------------------------------------------------------------------------
+
+
+def suffix(pillar: Mapping[str, Any]) -> str:
+    """The base DN of the directory."""
+    return str(pillar["services"]["ldap"]["settings"]["suffix"])
+
+
+def administrator(pillar: Mapping[str, Any]) -> str:
+    """The DN that may do everything; it is in slapd's configuration and has no entry."""
+    return f"cn=admin,{suffix(pillar)}"
+
+
+def uri(pillar: Mapping[str, Any]) -> str:
+    """Where the directory answers: the address of its node, which its certificate names."""
+    service = pillar["services"]["ldap"]
+    address = pillar["nodes"][service["node"]]["address"]
+    host = f"[{address}]" if ":" in address else address
+    return f"ldaps://{host}:{service['ports']['ldaps']['number']}"
+
+
+def service_accounts(pillar: Mapping[str, Any]) -> dict[str, str]:
+    """The DNs of the service accounts, each with the name of its secret."""
+    return {f"cn={name},ou=services,{suffix(pillar)}": f"{name}-password" for name in SERVICE_ACCOUNTS}
+
+
+def wanted_entries(pillar: Mapping[str, Any]) -> Entries:
+    """The entries that the core owns, with the attributes that it owns in them, parents first.
+
+    Passwords are not among them, and neither are the members of the administrators' group.
+    """
+    base, settings = suffix(pillar), pillar["services"]["ldap"]["settings"]
+    locks = settings["lockout_failures"] > 0
+    entries: Entries = {
+        base: {
+            "objectClass": ["dcObject", "organization"],
+            "dc": [base.split(",")[0].removeprefix("dc=")],
+            "o": [pillar["site"]["organization"]],
+        }
+    }
+    for name in ("people", "groups", "services", "policies"):
+        entries[f"ou={name},{base}"] = {"objectClass": ["organizationalUnit"], "ou": [name]}
+    # slapo-ppolicy(5). Durations are in seconds.
+    entries[f"cn=default,ou=policies,{base}"] = {
+        "objectClass": ["namedObject", "pwdPolicy"],
+        "cn": ["default"],
+        "description": ["Passwords of people"],
+        "pwdAttribute": ["userPassword"],
+        "pwdMinLength": [str(settings["password_minimum_length"])],
+        # 2 refuses what cannot be checked, that is, passwords which arrive hashed.
+        "pwdCheckQuality": ["2"],
+        "pwdInHistory": [str(settings["password_history"])],
+        "pwdLockout": ["TRUE" if locks else "FALSE"],
+        "pwdMaxFailure": [str(settings["lockout_failures"])],
+        "pwdLockoutDuration": [str(settings["lockout_duration"])],
+        "pwdFailureCountInterval": [str(settings["lockout_duration"])],
+        "pwdMustChange": ["FALSE"],
+        "pwdSafeModify": ["FALSE"],
+        "pwdAllowUserChange": ["TRUE"],
+    }
+    # Service accounts have long generated passwords. Nobody can lock a service out by guessing at them.
+    entries[f"cn=service,ou=policies,{base}"] = {
+        "objectClass": ["namedObject", "pwdPolicy"],
+        "cn": ["service"],
+        "description": ["Passwords of service accounts"],
+        "pwdAttribute": ["userPassword"],
+        "pwdLockout": ["FALSE"],
+        "pwdAllowUserChange": ["FALSE"],
+    }
+    for name, description in SERVICE_ACCOUNTS.items():
+        entries[f"cn={name},ou=services,{base}"] = {
+            "objectClass": ["organizationalRole", "simpleSecurityObject"],
+            "cn": [name],
+            "description": [description],
+            "pwdPolicySubentry": [f"cn=service,ou=policies,{base}"],
+        }
+    entries[f"cn=administrators,ou=groups,{base}"] = {
+        "objectClass": ["posixGroup", "vcoreMemberGroup"],
+        "cn": ["administrators"],
+        "description": ["Members manage people and groups"],
+        "gidNumber": [str(ADMINISTRATORS_GID)],
+    }
+    return entries
+
+
+def diff(current: Mapping[str, Mapping[str, Sequence[str]] | None], wanted: Entries) -> dict[str, dict[str, Any]]:
+    """What has to change, by DN: ``{"old": None, "new": attributes}`` for an entry that is missing, otherwise
+    ``old`` and ``new`` with the owned attributes that differ.
+
+    An owned attribute has exactly the wanted values, in any order. Object classes are the exception: further ones
+    stay, because an administrator's extra attributes may need them. Attributes that ``wanted`` does not name and
+    entries that it does not name are left alone. LDAP compares object class names without case (RFC 4512, 2.5).
+    """
+    changes: dict[str, dict[str, Any]] = {}
+    for dn, attributes in wanted.items():
+        there = current.get(dn)
+        if there is None:
+            changes[dn] = {"old": None, "new": {name: list(values) for name, values in attributes.items()}}
+            continue
+        found = {name.lower(): list(values) for name, values in there.items()}
+        old: Attributes = {}
+        new: Attributes = {}
+        for name, values in attributes.items():
+            have = found.get(name.lower(), [])
+            if name == "objectClass":
+                known = {value.lower() for value in have}
+                values = have + [value for value in values if value.lower() not in known]
+            if sorted(have) != sorted(values):
+                old[name], new[name] = sorted(have), list(values)
+        if new:
+            changes[dn] = {"old": old, "new": new}
+    return changes
+
+
+# --- the client -----------------------------------------------------------------------------------------------------
+
+
+def _reason(error: ldap.LDAPError) -> str:
+    details = error.args[0] if error.args and isinstance(error.args[0], dict) else {}
+    words = [str(details[key]) for key in ("desc", "info") if details.get(key)]
+    return ": ".join(words) or type(error).__name__
+
+
+def is_hash(attribute: str) -> bool:
+    """Whether an attribute, named with or without options, holds hashes."""
+    return attribute.split(";")[0].lower() in HASHES
+
+
+def _octets(values: Iterable[str]) -> list[bytes]:
+    return [value.encode() for value in values]
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return "base64:" + base64.b64encode(value).decode()
+
+
+class Directory:
+    """One bound connection to a directory.
+
+    Args:
+        uri: such as ``ldaps://192.0.2.1:636``; the certificate has to name the host.
+        authority: PEM file of the only authority that is trusted.
+        dn, password: whom to bind as.
+        timeout: seconds for the connection, and twice as many for each operation.
+
+    Raises:
+        Unreachable: nothing answers, or its certificate is not to be trusted.
+        Refused: the name and password are not accepted.
+        VcoreError: anything else that the directory objects to.
+    """
+
+    def __init__(self, uri: str, authority: Path, dn: str, password: str, *, timeout: float = 5.0) -> None:
+        if not authority.is_file():
+            raise Unreachable(f"the authority's certificate {authority} does not exist; apply the states on the head")
+        self.uri = uri
+        self._connection = ldap.initialize(uri)
+        for option, value in (
+            (ldap.OPT_PROTOCOL_VERSION, ldap.VERSION3),
+            (ldap.OPT_REFERRALS, 0),
+            (ldap.OPT_NETWORK_TIMEOUT, timeout),
+            (ldap.OPT_TIMEOUT, 2 * timeout),
+            (ldap.OPT_X_TLS_REQUIRE_CERT, ldap.OPT_X_TLS_DEMAND),
+            (ldap.OPT_X_TLS_CACERTFILE, str(authority)),
+            # Takes the TLS options above into use, so it comes last.
+            (ldap.OPT_X_TLS_NEWCTX, 0),
+        ):
+            self._connection.set_option(option, value)
+        with self._translated():
+            self._connection.simple_bind_s(dn, password)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn what python-ldap raises into errors that say what to do."""
+        try:
+            yield
+        except (ldap.SERVER_DOWN, ldap.CONNECT_ERROR, ldap.TIMEOUT, ldap.UNAVAILABLE, ldap.BUSY) as error:
+            raise Unreachable(f"the directory does not answer at {self.uri} ({_reason(error)})") from None
+        except ldap.INVALID_CREDENTIALS:
+            raise Refused(f"the directory at {self.uri} does not accept this name and password") from None
+        except ldap.FILTER_ERROR:
+            raise BadFilter("the search filter is not valid (RFC 4515), such as (uid=ada)") from None
+        except ldap.LDAPError as error:
+            raise VcoreError(f"the directory at {self.uri} refuses: {_reason(error)}") from None
+
+    def __enter__(self) -> Directory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.unbind_s()
+
+    def whoami(self) -> str:
+        """The DN that the server knows this connection by (RFC 4532)."""
+        with self._translated():
+            return str(self._connection.whoami_s()).removeprefix("dn:")
+
+    def read(self, dn: str, attributes: Iterable[str]) -> dict[str, list[bytes]] | None:
+        """These attributes of one entry, as they are stored; None if there is no such entry."""
+        with self._translated():
+            try:
+                found = self._connection.search_s(dn, ldap.SCOPE_BASE, "(objectClass=*)", list(attributes))
+            except ldap.NO_SUCH_OBJECT:
+                return None
+        return found[0][1] if found else None
+
+    def search(
+        self, base: str, filter_string: str, attributes: Iterable[str] = ("*",), *, page: int = 500
+    ) -> Iterator[tuple[str, Attributes]]:
+        """The entries below ``base`` that match (RFC 4515), in pages (RFC 2696); hashes are left out."""
+        control = SimplePagedResultsControl(True, size=page, cookie="")
+        names = list(attributes)
+        while True:
+            with self._translated():
+                try:
+                    message = self._connection.search_ext(
+                        base, ldap.SCOPE_SUBTREE, filter_string, names, serverctrls=[control]
+                    )
+                    _, found, _, controls = self._connection.result3(message)
+                except ldap.NO_SUCH_OBJECT:
+                    return
+            for dn, values in found:
+                if dn is not None:
+                    yield (
+                        dn,
+                        {
+                            name: [_text(value) for value in values[name]]
+                            for name in sorted(values)
+                            if not is_hash(name)
+                        },
+                    )
+            control.cookie = next((c.cookie for c in controls if c.controlType == control.controlType), "")
+            if not control.cookie:
+                return
+
+    def add(self, dn: str, attributes: Mapping[str, Sequence[str]]) -> None:
+        """Add an entry."""
+        with self._translated():
+            self._connection.add_s(dn, [(name, _octets(values)) for name, values in attributes.items()])
+
+    def replace(self, dn: str, attributes: Mapping[str, Sequence[str]]) -> None:
+        """Give attributes of an entry new values."""
+        with self._translated():
+            self._connection.modify_s(
+                dn, [(ldap.MOD_REPLACE, name, _octets(values)) for name, values in attributes.items()]
+            )
+
+    def set_password(self, dn: str, new: str) -> None:
+        """Set a password by the password operation (RFC 3062), which the server hashes."""
+        with self._translated():
+            self._connection.passwd_s(dn, None, new)
+
+
+def open_administrator(pillar: Mapping[str, Any], paths: Paths, *, wait: float = 0.0) -> Directory:
+    """Connect as the administrator, with the stored password; try again for ``wait`` seconds while nothing answers.
+
+    Raises:
+        NotFound: the administrator's password or the authority was not made yet.
+        Unreachable, Refused: as :class:`Directory` does.
+    """
+    password = Store(paths.secrets).read("ldap", "admin-password").decode()
+    end = time.monotonic() + wait
+    reported = False
+    while True:
+        try:
+            return Directory(uri(pillar), paths.authority / "ca.crt", administrator(pillar), password)
+        except Unreachable:
+            if time.monotonic() >= end:
+                raise
+            if not reported:
+                report(paths, "directory", "waiting for it to answer")
+                reported = True
+            time.sleep(0.5)
+
+
+# --- plan and apply -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What bringing the core's entries into place changes.
+
+    ``entries`` is what :func:`diff` says; ``passwords`` are the existing service accounts whose password is not the
+    stored one, with the name of the secret; ``verified`` is what there is to remember of those whose password is.
+    """
+
+    entries: dict[str, dict[str, Any]]
+    passwords: dict[str, str]
+    verified: dict[str, str]
+
+    def changes(self) -> dict[str, dict[str, Any]]:
+        """The plan as a state returns it; passwords are mentioned and not shown."""
+        changes = dict(self.entries)
+        for dn, secret in self.passwords.items():
+            before = changes.get(dn, {"old": {}, "new": {}})
+            changes[dn] = {
+                "old": {**before["old"], "userPassword": "another one"},
+                "new": {**before["new"], "userPassword": f"the secret ldap/{secret}"},
+            }
+        return changes
+
+
+def plan(pillar: Mapping[str, Any], paths: Paths, directory: Directory | None) -> Plan:
+    """Compare the directory with what is wanted; ``None`` stands for one that has no entry yet.
+
+    Whether a service account still has its stored password is told without a bind for each (a bind costs a whole
+    argon2 computation, 30 to 160 ms): the state folder keeps a keyed fingerprint of secret and stored hash together
+    from the last time that a bind succeeded, and the hash has a new salt whenever a password is set. Only where the
+    two have parted, or nothing is remembered, a bind decides.
+    """
+    wanted, accounts, store = wanted_entries(pillar), service_accounts(pillar), Store(paths.secrets)
+    if directory is None:
+        return Plan(diff({}, wanted), {}, {})
+    current: dict[str, Attributes | None] = {}
+    passwords: dict[str, str] = {}
+    verified: dict[str, str] = {}
+    remembered = _read_memory(paths)
+    for dn, attributes in wanted.items():
+        entry = directory.read(dn, [*attributes, *(["userPassword"] if dn in accounts else [])])
+        hashes = (entry or {}).pop("userPassword", [])
+        current[dn] = None if entry is None else {name: [_text(v) for v in values] for name, values in entry.items()}
+        if dn not in accounts or entry is None:
+            continue
+        if not store.exists("ldap", accounts[dn]):
+            # It is generated before this is applied, so it cannot be the one that the account has.
+            passwords[dn] = accounts[dn]
+            continue
+        secret = store.read("ldap", accounts[dn])
+        fingerprint = _fingerprint(store, secret, hashes)
+        if remembered.get(dn) == fingerprint or _accepts(pillar, paths, dn, secret):
+            verified[dn] = fingerprint
+        else:
+            passwords[dn] = accounts[dn]
+    return Plan(diff(current, wanted), passwords, verified)
+
+
+def apply(pillar: Mapping[str, Any], paths: Paths, directory: Directory, planned: Plan) -> None:
+    """Carry a plan out, parents first; killed in between, the next plan holds what is left."""
+    accounts, store = service_accounts(pillar), Store(paths.secrets)
+    for dn, change in planned.entries.items():
+        if change["old"] is None:
+            attributes = dict(change["new"])
+            if dn in accounts:
+                attributes["userPassword"] = [store.read("ldap", accounts[dn]).decode()]
+            directory.add(dn, attributes)
+        else:
+            directory.replace(dn, change["new"])
+    for dn, secret in planned.passwords.items():
+        directory.set_password(dn, store.read("ldap", secret).decode())
+    verified = dict(planned.verified)
+    for dn in accounts.keys() - verified.keys():
+        stored = directory.read(dn, ["userPassword"]) or {}
+        verified[dn] = _fingerprint(store, store.read("ldap", accounts[dn]), stored.get("userPassword", []))
+    if verified != _read_memory(paths):
+        paths.state.mkdir(parents=True, exist_ok=True)
+        write_atomic(_memory(paths), json.dumps(verified, indent=2).encode(), mode=0o600)
+
+
+def has_been_up(pillar: Mapping[str, Any], paths: Paths) -> bool:
+    """Whether there is a directory with entries somewhere, even if it does not answer now.
+
+    Its volume tells, if it is on this node, and otherwise what an earlier :func:`apply` left in the state folder.
+    """
+    volume = Path(pillar["services"]["ldap"]["volumes"]["data"]["source"])
+    return (volume / "data.mdb").exists() or _memory(paths).exists()
+
+
+def _accepts(pillar: Mapping[str, Any], paths: Paths, dn: str, password: bytes) -> bool:
+    try:
+        Directory(uri(pillar), paths.authority / "ca.crt", dn, password.decode()).close()
+    except Refused:
+        return False
+    return True
+
+
+def _fingerprint(store: Store, secret: bytes, hashes: Iterable[bytes]) -> str:
+    return store.fingerprint(b"\0".join([secret, *hashes]))
+
+
+def _memory(paths: Paths) -> Path:
+    return paths.state / "directory.json"
+
+
+def _read_memory(paths: Paths) -> dict[str, str]:
+    try:
+        return dict(json.loads(_memory(paths).read_text()))
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+# --- what people ask ------------------------------------------------------------------------------------------------
+
+
+def status(pillar: Mapping[str, Any], directory: Directory) -> dict[str, Any]:
+    """How many entries there are, how full the database is (bytes), and the policy for people's passwords."""
+    base = suffix(pillar)
+    maximum = pillar["services"]["ldap"]["settings"]["database_maximum_size"]
+    counters = ("olmMDBPagesMax", "olmMDBPagesUsed", "olmMDBPagesFree")
+    pages = directory.read("cn=Database 1,cn=Databases,cn=Monitor", counters) or {}
+    total, used, free = (int(pages.get(name, [b"0"])[0]) for name in counters)
+    default = f"cn=default,ou=policies,{base}"
+    policy = directory.read(default, (name for name in wanted_entries(pillar)[default] if name.startswith("pwd"))) or {}
+    return {
+        "suffix": base,
+        "entries": {
+            name: sum(1 for _ in directory.search(f"ou={name},{base}", filter_string, ["1.1"]))
+            for name, filter_string in (
+                ("people", "(objectClass=person)"),
+                ("groups", "(objectClass=posixGroup)"),
+                ("services", "(objectClass=simpleSecurityObject)"),
+            )
+        },
+        "database": {"used": (used - free) * maximum // total if total else 0, "maximum": maximum},
+        "policy": {name: _text(values[0]) for name, values in sorted(policy.items())},
+    }
+
+
+def check(pillar: Mapping[str, Any], paths: Paths) -> list[dict[str, Any]]:
+    """End-to-end checks of the directory from this node, for vcore.doctor.
+
+    Each is ``{"check": what was tried, "ok": bool, "saw": what happened, "remedy": what to do if not ok}``.
+    """
+    address = pillar["nodes"][pillar["services"]["ldap"]["node"]]["address"]
+    results = []
+
+    def add(tried: str, ok: bool, saw: str, remedy: str) -> None:
+        results.append({"check": tried, "ok": ok, "saw": saw, "remedy": "" if ok else remedy})
+
+    try:
+        with open_administrator(pillar, paths) as directory:
+            saw = f"bound as {directory.whoami()}"
+        ok = True
+    except VcoreError as error:
+        ok, saw = False, str(error)
+    add(
+        f"the administrator binds at {uri(pillar)}, the certificate verified by the site's authority",
+        ok,
+        saw,
+        "run salt-call state.apply, then docker service logs ldap",
+    )
+
+    try:
+        Directory(uri(pillar), paths.authority / "ca.crt", "", "").close()
+        ok, saw = False, "the anonymous bind was accepted"
+    except Unreachable as error:
+        ok, saw = False, str(error)
+    except VcoreError:
+        ok, saw = True, "refused"
+    add("an anonymous bind is refused", ok, saw, "run salt-call state.apply to bring the configuration back")
+
+    port = pillar["services"]["ldap"]["ports"]["ldaps"]["number"]
+    # A context of this kind verifies, and trusts no authority until it is given one.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        with (
+            socket.create_connection((address, port), timeout=5) as plain,
+            context.wrap_socket(plain, server_hostname=address),
+        ):
+            ok, saw = False, "the certificate was accepted"
+    except ssl.SSLCertVerificationError as error:
+        ok, saw = True, error.verify_message
+    except OSError as error:
+        ok, saw = False, str(error)
+    add(
+        "a client without the site's authority refuses the certificate",
+        ok,
+        saw,
+        "run salt-call state.apply, then docker service logs ldap",
+    )
+
+    try:
+        socket.create_connection((address, 389), timeout=2).close()
+        ok, saw = False, "port 389 answers"
+    except OSError as error:
+        ok, saw = True, str(error)
+    add(
+        f"nothing answers in the clear at {address}, port 389",
+        ok,
+        saw,
+        "find what listens with ss -ltnp; the core's directory never does",
+    )
+    return results
