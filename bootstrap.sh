@@ -268,15 +268,26 @@ install_file() {
     chmod 644 "$temporary"
     mv "$temporary" "$target"
 }
+# Salt's daemons name themselves by their command line.
+daemon_pattern() { printf '^%s/bin/python[^ ]* %s/bin/salt-%s' "$VENV" "$VENV" "$1"; }
 daemon_runs() {
-    if systemd_runs; then systemctl is-active --quiet "salt-$1"; else pgrep -f "^$VENV/bin/python[^ ]* $VENV/bin/salt-$1" >/dev/null; fi
+    if systemd_runs; then systemctl is-active --quiet "salt-$1"; else pgrep -f "$(daemon_pattern "$1")" >/dev/null; fi
+}
+daemon_stop() {
+    if systemd_runs; then
+        systemctl stop "salt-$1" 2>/dev/null || true
+    else
+        pkill -f "$(daemon_pattern "$1")" || true
+        local n
+        for ((n = 0; n < 50; n++)); do daemon_runs "$1" || return 0; sleep 0.2; done
+        pkill -9 -f "$(daemon_pattern "$1")" || true
+    fi
 }
 daemon_start() {
     if systemd_runs; then
         systemctl enable "salt-$1"
-        systemctl restart "salt-$1"
+        systemctl start "salt-$1"
     else
-        pkill -f "^$VENV/bin/python[^ ]* $VENV/bin/salt-$1" && sleep 2
         "$VENV/bin/salt-$1" -d 9>&-
     fi
 }
@@ -290,7 +301,10 @@ salt_done() {
         cmp -s <(FINGER=$finger rendered minion.conf) /etc/salt/minion.d/virtual-core.conf &&
         daemon_runs master && daemon_runs minion && minion_answers
 }
-minion_answers() { "$VENV/bin/salt" --out=quiet -t 5 "$NODE" test.ping >/dev/null 2>&1; }
+# The master's publisher first: a ping that nobody hears waits half a minute for its answer.
+minion_answers() {
+    [[ -n $(ss -Htn state established '( sport = :4505 )') ]] && "$VENV/bin/salt" -t 5 "$NODE" test.ping >/dev/null 2>&1
+}
 salt_do() {
     local role FINGER
     FINGER=$(brain keys "$NODE")
@@ -301,9 +315,11 @@ salt_do() {
         if systemd_runs; then install_file "/etc/systemd/system/salt-$role.service" <"$CHECKOUT/etc/systemd/salt-$role.service"; fi
     done
     if systemd_runs; then systemctl daemon-reload; fi
+    # A minion whose master goes away first takes half a minute to notice.
+    for role in minion master; do daemon_stop "$role"; done
     for role in master minion; do daemon_start "$role"; done
     local n
-    for ((n = 0; n < 30; n++)); do minion_answers && return 0; sleep 1; done
+    for ((n = 0; n < 150; n++)); do minion_answers && return 0; sleep 0.2; done
     say 'the minion does not answer its master; see /var/log/salt/minion and /var/log/salt/master'
     return 1
 }
@@ -416,11 +432,10 @@ uninstall_core() {
     fi
     say 'Salt'
     for role in minion master; do
+        daemon_stop "$role"
         if systemd_runs; then
-            systemctl disable --now "salt-$role" 2>/dev/null || true
+            systemctl disable "salt-$role" 2>/dev/null || true
             rm -f "/etc/systemd/system/salt-$role.service"
-        else
-            pkill -f "$VENV/bin/salt-$role" || true
         fi
         rm -f "/etc/salt/$role.d/virtual-core.conf"
     done
