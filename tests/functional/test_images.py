@@ -159,6 +159,7 @@ def base(api: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     started = time.monotonic()
     head.builder.ensure("base")
     print(f"base image: {time.monotonic() - started:.1f} s")
+    head.builder.prune()  # Those of earlier checkouts.
     return head
 
 

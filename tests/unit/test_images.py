@@ -241,6 +241,7 @@ def test_what_is_pruned_is_the_same_before_and_after_the_build():
 ONE_LINE = """
 # deb http://commented.example.org/debian trixie main
 deb-src http://source.example.org/debian trixie main
+deb http://user:password@first.example.org/debian trixie main
 deb [arch=amd64 signed-by=/x] http://packages.example.org/tool stable main
 deb http://mirror.example.org/debian/ bookworm main
 deb cdrom:[Debian]/ bookworm main
@@ -320,6 +321,13 @@ def test_a_ca_bundle_that_is_none_is_one_clear_error(tmp_path, content, message)
     build = {"mirror": None, "proxy": None, "ca_bundle": str(path)}
     with pytest.raises(VcoreError, match=rf"vcore\.build\.ca_bundle: .*{message}"):
         downloads.Way.find(build, "trixie")
+
+
+def test_a_mirror_with_a_password_is_one_clear_error():
+    build = {"mirror": "http://user:secret@mirror.example.org/debian", "proxy": None, "ca_bundle": None}
+    with pytest.raises(VcoreError, match=r"vcore\.build\.mirror: a password") as caught:
+        downloads.Way.find(build, "trixie")
+    assert "secret" not in str(caught.value)
 
 
 def test_a_mirror_that_does_not_answer_is_one_clear_error():

@@ -41,7 +41,11 @@ def apt_addresses(texts: Iterable[str]) -> list[str]:
             matched = re.match(r"deb\s+(?:\[[^]]*\]\s*)?(\S+)|URIs:\s*(.+)", line)
             if matched:
                 addresses += (matched[1] or matched[2]).split()
-    return [address.rstrip("/") for address in addresses if address.startswith(("http://", "https://", "mirror+file:"))]
+    known = (
+        address.rstrip("/") for address in addresses if address.startswith(("http://", "https://", "mirror+file:"))
+    )
+    # What needs a password stays on the host: sources end up in images.
+    return [address for address in known if "@" not in urlsplit(address).netloc]
 
 
 def debian_mirrors(addresses: Iterable[str]) -> tuple[str | None, str | None]:
@@ -101,6 +105,8 @@ class Way:
         certificates = _bundle(build["ca_bundle"])
         if build["mirror"]:
             mirror = build["mirror"].rstrip("/")
+            if "@" in urlsplit(mirror).netloc:
+                raise VcoreError("vcore.build.mirror: a password here would end up in every image; leave it out")
             # Mirrors that carry both keep them side by side, as Debian's own do.
             security = f"{mirror}-security"
         else:

@@ -658,6 +658,8 @@ class Builder:
                 # Forced, because swarm keeps the stopped containers of earlier tasks for a while.
                 with contextlib.suppress(docker.errors.ImageNotFound):
                     self.api.remove_image(f"{self.pillar['registry']}/{image}", force=True)
+            # What builds that were cut off have left; not the layers of one that somebody runs by hand just now.
+            self.api.prune_images(filters={"dangling": True, "until": "24h", "label": LABEL_NAME})
             freed = 0
             if "registry" in found or "garbage" in found:
                 self._uncollected.touch()
