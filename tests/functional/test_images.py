@@ -547,6 +547,17 @@ def test_an_image_is_pushed_once_and_deployed_by_digest(live):
     assert live.apply("built", "first").changes == {}
 
 
+def test_an_image_builds_on_another_one_of_the_project(live):
+    live.add("parent", "of the parent")
+    live.builder.ensure("parent")
+    child = live.add("child", "of the child", dockerfile="ARG BASE=parent\nFROM ${BASE}\nRUN grep parent /copy\n")
+    live.builder.ensure("child")
+    assert child.removeprefix(f"{live.address}/") in live.local()
+    assert live.builder.plan("parent").changes == {}
+    live.add("parent", "of the parent, changed")
+    assert set(live.builder.plan("child").changes) == {"tag", "image", "registry"}
+
+
 def test_what_is_lost_is_made_good(live):
     reference = live.add("second", "one")
     live.builder.ensure("second")

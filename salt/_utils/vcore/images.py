@@ -52,8 +52,8 @@ BASE, DEBIAN = "base", "debian"
 IGNORED = ("__pycache__", "*.pyc", "*~", ".*.sw?", "README.md")
 #: Lines of a failed build that its error carries.
 LAST_LINES = 20
-#: Seconds that a daemon may stay silent, in a step that compiles something for instance.
-SILENCE = 1800
+#: Seconds that Docker may take to answer, and that a step of a build may stay silent, compiling for instance.
+PATIENCE, SILENCE = 300, 1800
 
 #: What containers have no use for. mmdebstrap could leave it out by itself, but takes twice as long to do so.
 UNWANTED = ("/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/doc/*/changelog*")
@@ -340,7 +340,7 @@ def connect() -> Any:
         VcoreError: it does not answer.
     """
     try:
-        return docker.APIClient(version="auto", timeout=SILENCE)
+        return docker.APIClient(version="auto", timeout=PATIENCE)
     except docker.errors.DockerException as error:
         raise VcoreError(f"Docker does not answer on this host, is it running? {error}") from None
 
@@ -492,7 +492,8 @@ class Builder:
             parent = recipe(wanted.parent, self.pillar, self.paths)
             if not self._adopt(parent, local, **{LABEL_DOWNLOADS: way.fingerprint}):
                 self._build(parent, local, way)
-            self._record(parent.name, parent.tag, None)
+            if not is_pushed(parent.name, self.pillar):  # One that is has a state and a record of its own.
+                self._record(parent.name, parent.tag, None)
             below = self.full(parent.name, parent.tag)
         self._run(
             wanted.name,
