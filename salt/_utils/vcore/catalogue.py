@@ -28,45 +28,65 @@ SETTING_TYPES: dict[str, Any] = {
 class Image(Model):
     """The container image that a service runs."""
 
-    name: ServiceName = field(description="Folder below images/ that it is built from.")
+    name: ServiceName = field(description="Folder below images/ that it is built from.", example="ldap")
     push: bool = field(
-        True, description="Whether it goes through the registry; only what the registry itself needs does not."
+        True,
+        description="Whether it goes through the registry; only what the registry itself needs does not.",
+        example=False,
     )
 
 
 class Port(Model):
     """A port that a service publishes on its node (host mode)."""
 
-    number: int = field(ge=1, le=65535, description="Port on the node.")
-    target: int | None = field(None, ge=1, le=65535, description="Port in the container, if it is another one.")
-    protocol: Literal["tcp", "udp"] = "tcp"
-    audience: Literal["node", "core", "site"] = field(description="Who may reach it.")
-    description: str = ""
+    number: int = field(ge=1, le=65535, description="Port on the node.", example=636)
+    target: int | None = field(
+        None, ge=1, le=65535, description="Port in the container, if it is another one.", example=8443
+    )
+    protocol: Literal["tcp", "udp"] = field("tcp", description="Transport protocol.", example="udp")
+    audience: Literal["node", "core", "site"] = field(
+        description="Who is meant to reach it: its own node, the nodes of the core, or everybody at the site.",
+        example="site",
+    )
+    description: str = field("", description="What the port is for.", example="LDAP over TLS.")
 
 
 class Volume(Model):
     """A directory below the base directory that a service keeps its data in."""
 
-    path: AbsolutePath = field(description="Where the container sees it.")
-    owner: int = field(0, ge=0, description="Numeric user id of the owner; images give their users fixed ids.")
-    group: int = field(0, ge=0, description="Numeric group id.")
-    mode: Mode = "0750"
-    backup: bool = field(True, description="Whether a backup takes it.")
+    path: AbsolutePath = field(description="Where the container sees it.", example="/var/lib/ldap")
+    owner: int = field(
+        0, ge=0, description="Numeric user id of the owner; images give their users fixed ids.", example=911
+    )
+    group: int = field(0, ge=0, description="Numeric group id.", example=911)
+    mode: Mode = field("0750", description="Mode of the directory.", example="0700")
+    backup: bool = field(True, description="Whether a backup takes it.", example=False)
 
 
 class Certificate(Model):
     """A leaf certificate of the site's authority, mounted into the service."""
 
     names: list[str] = field(
-        default_factory=list, description="Further DNS names; the service's and its node's names are always there."
+        default_factory=list,
+        description="Further DNS names; the service's and its node's names are always there.",
+        example=["www.example.org"],
     )
-    lifetime: int = field(397, ge=1, le=825, unit="days", description="How long a new certificate is valid.")
-    certificate: AbsolutePath = field(description="Path of the certificate with its chain, in the container.")
-    key: AbsolutePath = field(description="Path of the private key, in the container.")
-    authority: AbsolutePath | None = field(None, description="Path of the authority's root certificate, if wanted.")
-    owner: int = field(0, ge=0, description="Numeric user id that owns the key file.")
-    group: int = field(0, ge=0, description="Numeric group id of the key file.")
-    key_mode: Mode = "0400"
+    lifetime: int = field(
+        397, ge=1, le=825, unit="days", description="How long a new certificate is valid.", example=90
+    )
+    certificate: AbsolutePath = field(
+        description="Path of the certificate with its chain, in the container.",
+        example="/etc/ldap/tls/certificate.pem",
+    )
+    key: AbsolutePath = field(description="Path of the private key, in the container.", example="/etc/ldap/tls/key.pem")
+    authority: AbsolutePath | None = field(
+        None,
+        description="Path of the authority's root certificate, if wanted.",
+        example="/etc/ldap/tls/authority.pem",
+    )
+    owner: int = field(0, ge=0, description="Numeric user id that owns the key file.", example=911)
+    group: int = field(0, ge=0, description="Numeric group id of the key file.", example=911)
+    key_mode: Mode = field("0400", description="Mode of the key file.", example="0440")
 
 
 class Secret(Model):
@@ -75,66 +95,89 @@ class Secret(Model):
     kind: Literal["password", "token", "bytes", "supplied"] = field(
         "password",
         description="password: letters and digits; token: hexadecimal; bytes: raw; supplied: asked of a person.",
+        example="token",
     )
-    length: int = field(32, ge=16, le=4096, description="Characters of a password or token, bytes of a raw secret.")
-    path: AbsolutePath | None = field(None, description="Where the container sees it; left out, it stays on the head.")
-    owner: int = field(0, ge=0)
-    group: int = field(0, ge=0)
-    mode: Mode = "0400"
-    description: str = ""
+    length: int = field(
+        32, ge=16, le=4096, description="Characters of a password or token, bytes of a raw secret.", example=64
+    )
+    path: AbsolutePath | None = field(
+        None,
+        description="Where the container sees it; left out, it stays on the head.",
+        example="/run/secrets/admin-password",
+    )
+    owner: int = field(0, ge=0, description="Numeric user id that owns the file.", example=911)
+    group: int = field(0, ge=0, description="Numeric group id of the file.", example=911)
+    mode: Mode = field("0400", description="Mode of the file.", example="0440")
+    description: str = field("", description="What the secret is for.", example="Password of the directory's root DN.")
 
 
 class Config(Model):
     """A configuration file rendered from a template in ``files/``."""
 
     template: str = field(
-        description="File below the service's files/ folder.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+        description="File below the service's files/ folder.",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        example="config.ldif.j2",
     )
-    path: AbsolutePath = field(description="Where the container sees it.")
-    owner: int = field(0, ge=0)
-    group: int = field(0, ge=0)
-    mode: Mode = "0444"
+    path: AbsolutePath = field(description="Where the container sees it.", example="/etc/virtual-core/config.ldif")
+    owner: int = field(0, ge=0, description="Numeric user id that owns the file.", example=911)
+    group: int = field(0, ge=0, description="Numeric group id of the file.", example=911)
+    mode: Mode = field("0444", description="Mode of the file.", example="0440")
 
 
 class Database(Model):
     """A database that the service needs, with the role that owns it."""
 
-    name: ItemName
-    role: ItemName
+    name: ItemName = field(description="Name of the database.", example="zabbix")
+    role: ItemName = field(description="Role that owns it.", example="zabbix")
 
 
 class Health(Model):
     """How swarm learns that a task works: /sbin/server_health.sh of the base image, with these limits."""
 
-    interval: int = field(10, ge=1, unit="seconds", description="Time between two checks.")
-    timeout: int = field(10, ge=1, unit="seconds", description="Time that one check may take.")
-    retries: int = field(3, ge=1, description="Failures in a row before the task counts as unhealthy.")
-    start_period: int = field(60, ge=0, unit="seconds", description="Time that the service has to come up.")
+    interval: int = field(10, ge=1, unit="seconds", description="Time between two checks.", example=30)
+    timeout: int = field(10, ge=1, unit="seconds", description="Time that one check may take.", example=20)
+    retries: int = field(3, ge=1, description="Failures in a row before the task counts as unhealthy.", example=5)
+    start_period: int = field(
+        60, ge=0, unit="seconds", description="Time that the service has to come up.", example=120
+    )
 
 
 class Memory(Model):
     """What the service may use, and what is kept free for it."""
 
-    limit: Size
-    reservation: Size | None = None
+    limit: Size = field(description="More than this ends the service's container.", unit="bytes", example="1G")
+    reservation: Size | None = field(None, description="What is kept free for it on its node.", example="256M")
 
 
 class Setting(Model):
     """One setting of a service that a site or a flavor may change."""
 
-    description: str
-    type: Literal["string", "integer", "boolean", "size", "strings"]
-    default: Any = None
-    derived: Literal["directory_suffix"] | None = field(
-        None, description="How the value follows from the site's domain when nobody sets it."
+    description: str = field(
+        min_length=1, description="What it does, in one sentence.", example="Shortest password that people may choose."
     )
-    unit: str | None = None
-    example: Any = None
-    choices: list[Any] | None = None
-    minimum: int | None = None
-    maximum: int | None = None
-    pattern: str | None = None
-    advanced: bool = False
+    type: Literal["string", "integer", "boolean", "size", "strings"] = field(
+        description="Type of its value.", example="integer"
+    )
+    default: Any = field(None, description="Value that it has when nobody sets it; none, if left out.", example=10)
+    derived: Literal["directory_suffix"] | None = field(
+        None,
+        description="How the value follows from the site's domain when nobody sets it.",
+        example="directory_suffix",
+    )
+    unit: str | None = field(None, description="Unit of its value.", example="characters")
+    example: Any = field(None, description="A value, for the documentation and the wizard.", example=12)
+    choices: list[Any] | None = field(
+        None, description="The only values that it may have.", example=["none", "stats", "acl"]
+    )
+    minimum: int | None = field(None, description="Least number or size, in bytes, that it may be.", example=8)
+    maximum: int | None = field(None, description="Greatest number or size, in bytes, that it may be.", example=128)
+    pattern: str | None = field(
+        None, description="Regular expression that a string has to match.", example="^dc=[a-z0-9-]+(,dc=[a-z0-9-]+)*$"
+    )
+    advanced: bool = field(
+        False, description="Whether the wizard hides it from those who do not ask for it.", example=True
+    )
 
     def annotation(self) -> Any:
         """The Python type that validates a value of this setting."""
@@ -149,34 +192,61 @@ class Setting(Model):
 class Service(Model):
     """One service of the catalogue: the whole of service.yaml."""
 
-    title: str
-    description: str = ""
-    enabled: bool = field(True, description="Whether it runs unless a site or flavor says otherwise.")
-    image: Image
-    requires: list[ServiceName] = field(default_factory=list, description="Services that must be on too.")
-    mode: Literal["replicated", "global"] = field("replicated", description="One task on one node, or one a node.")
-    placement: Literal["head", "compute"] = field("head", description="Role of the nodes that it runs on.")
+    title: str = field(description="What people call it.", example="LDAP directory")
+    description: str = field(
+        "", description="What it is for, in a sentence.", example="OpenLDAP with the people and groups of the core."
+    )
+    enabled: bool = field(True, description="Whether it runs unless a site or flavor says otherwise.", example=False)
+    image: Image = field(description="The image that it runs.")
+    requires: list[ServiceName] = field(
+        default_factory=list, description="Services that must be on too, and run first.", example=["registry"]
+    )
+    mode: Literal["replicated", "global"] = field(
+        "replicated", description="replicated: one task, on one node; global: one on each node.", example="global"
+    )
+    placement: Literal["head", "compute"] = field(
+        "head", description="Role of the nodes that a global service runs on.", example="compute"
+    )
     update: Literal["start-first", "stop-first"] = field(
-        "stop-first", description="stop-first for what owns data or a host port."
+        "stop-first", description="stop-first for what owns data or a host port.", example="start-first"
     )
-    ports: dict[ItemName, Port] = field(default_factory=dict)
-    volumes: dict[ItemName, Volume] = field(default_factory=dict)
-    certificates: dict[ItemName, Certificate] = field(default_factory=dict)
-    secrets: dict[ItemName, Secret] = field(default_factory=dict)
-    configs: dict[ItemName, Config] = field(default_factory=dict)
-    databases: list[Database] = field(default_factory=list)
-    capabilities: list[str] = field(default_factory=list, description="Linux capabilities beyond Docker's default set.")
-    health: Health = field(default_factory=Health)
-    memory: Memory
-    stop_grace: int = field(20, ge=1, unit="seconds", description="Time between SIGTERM and SIGKILL.")
+    ports: dict[ItemName, Port] = field(default_factory=dict, description="Ports that it publishes, by name.")
+    volumes: dict[ItemName, Volume] = field(
+        default_factory=dict, description="Directories that it keeps data in: <base_directory>/<service>/<volume>."
+    )
+    certificates: dict[ItemName, Certificate] = field(
+        default_factory=dict, description="Certificates that it gets, by name."
+    )
+    secrets: dict[ItemName, Secret] = field(default_factory=dict, description="Secrets that it needs, by name.")
+    configs: dict[ItemName, Config] = field(
+        default_factory=dict, description="Configuration files that it gets, by name."
+    )
+    databases: list[Database] = field(default_factory=list, description="Databases that it needs.")
+    capabilities: list[str] = field(
+        default_factory=list,
+        description="Linux capabilities beyond Docker's default set.",
+        example=["SYS_ADMIN"],
+    )
+    health: Health = field(default_factory=Health, description="Limits of the health check.")
+    memory: Memory = field(description="Memory limits.")
+    stop_grace: int = field(20, ge=1, unit="seconds", description="Time between SIGTERM and SIGKILL.", example=60)
     checks: str | None = field(
-        None, pattern=r"^[a-z_]+$", description="Module of the brain whose check() vcore.doctor runs for this service."
+        None,
+        pattern=r"^[a-z_]+$",
+        description="Module of the brain whose check() vcore.doctor runs for this service.",
+        example="directory",
     )
-    monitoring: list[str] = field(default_factory=list, description="What the monitoring service watches here.")
+    monitoring: list[str] = field(
+        default_factory=list, description="What the monitoring service watches here.", example=["slapd"]
+    )
     settings: dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")], Setting] = field(
-        default_factory=dict
+        default_factory=dict, description="What a site may set, by name."
     )
-    wizard: list[str] = field(default_factory=list, description="Settings that the first-configuration wizard asks.")
+    wizard: list[str] = field(
+        default_factory=list,
+        description="Settings that the first-configuration wizard asks.",
+        example=["suffix"],
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Service:

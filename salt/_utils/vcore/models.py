@@ -59,4 +59,5 @@ AbsolutePath = Annotated[str, StringConstraints(pattern=r"^/[^\x00]*$"), AfterVa
 Size = Annotated[
     int, BeforeValidator(_size, json_schema_input_type=int | str), Field(ge=1, json_schema_extra={"unit": "bytes"})
 ]
-Mode = Annotated[str, BeforeValidator(_mode), StringConstraints(pattern=r"^0[0-7]{3}$")]
+#: A file mode, such as "0640"; quotes keep YAML from reading a number.
+Mode = Annotated[str, StringConstraints(pattern=r"^0[0-7]{3}$"), BeforeValidator(_mode)]

@@ -52,14 +52,18 @@ class NetworkSettings(Model):
     """The core's networks; none may overlap a network that the head already has a route to."""
 
     name: ServiceName | Literal["virtual_core"] = field(
-        "virtual_core", description="Name of the overlay network that the services share."
+        "virtual_core", description="Name of the overlay network that the services share.", example="genomics"
     )
     subnet: str = field("172.18.0.0/24", description="IPv4 network of the overlay.", example="10.99.0.0/24")
     bridge_subnet: str = field(
-        "172.18.1.0/24", description="IPv4 network of the bridge through which containers reach the outside."
+        "172.18.1.0/24",
+        description="IPv4 network of the bridge through which containers reach the outside.",
+        example="10.99.1.0/24",
     )
     ingress_subnet: str = field(
-        "172.18.2.0/24", description="IPv4 network that swarm keeps for itself; no service of the core uses it."
+        "172.18.2.0/24",
+        description="IPv4 network that swarm keeps for itself; no service of the core uses it.",
+        example="10.99.2.0/24",
     )
 
 
@@ -90,22 +94,29 @@ class MemorySettings(Model):
 class SuppliedCertificate(Model):
     """A certificate that the site brings."""
 
-    certificate: AbsolutePath = field(description="PEM file on the head, the chain behind the certificate.")
+    certificate: AbsolutePath = field(
+        description="PEM file on the head, the chain behind the certificate.", example="/etc/ssl/site/ldap.pem"
+    )
     key: AbsolutePath = field(
-        description="PEM file of its unencrypted private key, on the head, readable by root only."
+        description="PEM file of its unencrypted private key, on the head, readable by root only.",
+        example="/etc/ssl/private/ldap.key",
     )
 
 
 class ServiceSettings(Model):
     """What a site says of one service; the keys of ``settings`` are each service's own."""
 
-    enabled: bool | None = field(None, description="Whether it runs; by default what the catalogue or a flavor says.")
-    node: NodeName | None = field(None, description="Node that it runs on; by default the head.")
+    enabled: bool | None = field(
+        None, description="Whether it runs; by default what the catalogue or a flavor says.", example=False
+    )
+    node: NodeName | None = field(None, description="Node that it runs on; by default the head.", example="head")
     memory: MemorySettings = field(default_factory=MemorySettings, description="Memory limits.")
     certificates: dict[str, SuppliedCertificate] = field(
         default_factory=dict, description="Certificates that the site brings, by the name that the service gives them."
     )
-    settings: dict[str, Any] = field(default_factory=dict, description="Settings of this service.")
+    settings: dict[str, Any] = field(
+        default_factory=dict, description="Settings of this service; each service has its own."
+    )
 
 
 class BuildSettings(Model):
@@ -138,15 +149,26 @@ class BuildSettings(Model):
 class AuthoritySettings(Model):
     """The certificate authority of the core."""
 
-    certificate: AbsolutePath | None = field(None, description="PEM file of an authority that the site brings.")
-    key: AbsolutePath | None = field(None, description="PEM file of its private key.")
-    lifetime: int = field(3650, ge=365, le=7300, unit="days", description="Validity of an authority made here.")
+    certificate: AbsolutePath | None = field(
+        None,
+        description="PEM file of an authority that the site brings, with the chain up to its root.",
+        example="/etc/ssl/site/authority.pem",
+    )
+    key: AbsolutePath | None = field(
+        None,
+        description="PEM file of its unencrypted private key, readable by root only.",
+        example="/etc/ssl/private/authority.key",
+    )
+    lifetime: int = field(
+        3650, ge=365, le=7300, unit="days", description="Validity of an authority made here.", example=7300
+    )
     renew_before: int = field(
         30,
         ge=1,
         le=180,
         unit="days",
         description="Service certificates are renewed at least this long before they end.",
+        example=60,
     )
 
 
@@ -155,7 +177,9 @@ class Site(Model):
 
     site: Identity = field(default_factory=Identity, description="Who this core belongs to.")
     base_directory: AbsolutePath = field(
-        "/srv/virtual-core/data", description="Folder on each node that the services keep their data in."
+        "/srv/virtual-core/data",
+        description="Folder on each node that the services keep their data in.",
+        example="/data/virtual-core",
     )
     network: NetworkSettings = field(default_factory=NetworkSettings, description="The core's networks.")
     nodes: dict[NodeName, NodeSettings] = field(
@@ -170,6 +194,7 @@ class Site(Model):
     authorized_keys: list[str] = field(
         default_factory=list,
         description="Public ssh keys of the administrators who may log in to the containers as root; none, no sshd.",
+        example=["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExampleExampleExampleExampleExampleExampl ada"],
     )
     build: BuildSettings = field(default_factory=BuildSettings, description="Where image builds get software from.")
     certificate_authority: AuthoritySettings = field(

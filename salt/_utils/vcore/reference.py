@@ -1,0 +1,338 @@
+"""The reference of what can be configured, written from the models: ``python -m vcore.reference [--check]``.
+
+``docs/settings.md`` is what an administrator writes in pillar/site.sls, ``docs/service-yaml.md`` what a developer
+writes in service.yaml. Both follow from the JSON Schema of the models, so they say what the validator checks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from . import catalogue as catalogue_module
+from .catalogue import Catalogue, Service
+from .errors import VcoreError
+from .files import write_atomic
+from .models import DomainName, ItemName, Mode, NodeName, ServiceName
+from .paths import Paths
+from .site import Site
+
+Schema = Mapping[str, Any]
+
+NOTE = "<!-- Written by python -m vcore.reference from the models. Change those, not this file. -->\n"
+
+SETTINGS_INTRODUCTION = """
+# Settings
+
+Everything that can stand below `vcore:` in `pillar/site.sls` and in a flavor. [configuring.md](configuring.md) says
+how it is used. What has a default, or none, can be left out. A size is a number of bytes, or a number with K, M, G or
+T behind it, such as 512M.
+
+`salt-run vcore.schema --out json` prints the same as JSON Schema.
+"""
+
+SERVICES_INTRODUCTION = """
+## The services and their settings
+"""
+
+SERVICE_INTRODUCTION = """
+# service.yaml
+
+The keys of `salt/states/services/<service>/service.yaml`. [adding-a-service.md](adding-a-service.md) shows how one is
+written. What has a default, or none, can be left out. A mode is an octal string in quotes, such as `"0640"`; a size is
+a number of bytes, or a number with K, M, G or T behind it, such as 512M. A file that breaks these rules fails every
+state run with one line that names file and key.
+
+These keys describe what later parts of the project will use, and have no effect yet: `ports.<port>.audience`,
+`volumes.<volume>.backup`, `databases`, `monitoring`, `wizard`, `settings.<setting>.advanced`.
+"""
+
+#: How a value with ``derived:`` follows from the site.
+DERIVED = {"directory_suffix": "made of `vcore.site.domain`"}
+
+
+def _pattern(alias: Any) -> str:
+    return str(pydantic.TypeAdapter(alias).json_schema().get("pattern"))
+
+
+#: Patterns in plain words; one that is not here is shown as it is.
+PATTERNS = {
+    _pattern(NodeName): "name (a-z, 0-9, -; a letter first; at most 63 characters)",
+    _pattern(ServiceName): "name (a-z, 0-9, -; a letter first; at most 31 characters)",
+    _pattern(ItemName): "name (a-z, 0-9, - and .; a letter first; at most 30 characters)",
+    _pattern(DomainName): "DNS domain in lower case",
+    _pattern(Mode): "mode, in quotes",
+    r"^/[^\x00]*$": "absolute path",
+    r"^https?://[^\s'\"]+$": "http or https address",
+    r"^[^\x00-\x1f]+$": "text on one line",
+}
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Reading a schema
+# ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One key of a model."""
+
+    name: str
+    schema: Schema
+    required: bool
+
+
+@dataclass(frozen=True)
+class Section:
+    """One model, and the key path that leads to it; the path of the root may be empty."""
+
+    path: str
+    description: str
+    entries: tuple[Entry, ...]
+
+
+def sections(root: Schema, path: str = "") -> Iterator[Section]:
+    """A model and all models below it, each where it is used, parents first."""
+    yield from _sections(root, path, root.get("$defs", {}))
+
+
+def _sections(model: Schema, path: str, definitions: Schema) -> Iterator[Section]:
+    required = set(model.get("required", ()))
+    entries = tuple(
+        # pydantic leaves a description out where it is that of the model below.
+        Entry(
+            name, {"description": _definition(schema, definitions).get("description", ""), **schema}, name in required
+        )
+        for name, schema in model.get("properties", {}).items()
+    )
+    yield Section(path, model.get("description", ""), entries)
+    for entry in entries:
+        below = _below(entry)
+        if below is not None:
+            ending, inner = below
+            yield from _sections(_definition(inner, definitions), join(path, entry.name + ending), definitions)
+
+
+def _definition(schema: Schema, definitions: Schema) -> Schema:
+    """The model that a schema refers to; empty where it refers to none."""
+    found: Schema = definitions[schema["$ref"].rsplit("/", 1)[1]] if "$ref" in schema else {}
+    return found
+
+
+def _below(entry: Entry) -> tuple[str, Schema] | None:
+    """How the path to the model below a key goes on, and the schema that refers to it; None for a plain value."""
+    schema = entry.schema
+    values = [*schema.get("patternProperties", {}).values(), schema.get("additionalProperties")]
+    placeholder = f".<{entry.name.removesuffix('s')}>"
+    for ending, inner in (("", schema), ("[]", schema.get("items")), *((placeholder, value) for value in values)):
+        if isinstance(inner, Mapping) and "$ref" in inner:
+            return ending, inner
+    return None
+
+
+def join(path: str, name: str) -> str:
+    """A key path with one more key."""
+    return f"{path}.{name}" if path else name
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Words
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def kind(schema: Schema) -> str:
+    """The type of a value and what it may be, in plain words."""
+    unit = schema.get("unit")
+    if [member.get("type") for member in schema.get("anyOf", ())] == ["integer", "string"]:
+        least = schema["ge"] if schema.get("ge", 1) > 1 else None
+        words = "size" + _bounds(least, schema.get("le"), size)
+    elif "const" in schema:
+        words = code(schema["const"])
+    elif "enum" in schema:
+        words = "one of " + ", ".join(code(value) for value in schema["enum"])
+    elif "anyOf" in schema:
+        members = [member for member in schema["anyOf"] if member.get("type") != "null"]
+        words = " or ".join(dict.fromkeys(kind(member) for member in members))
+    elif schema.get("type") == "string":
+        words = _text(schema)
+    elif schema.get("type") == "integer":
+        words = "whole number" + _bounds(schema.get("minimum"), schema.get("maximum"), str)
+        words += f" ({unit})" if unit else ""
+    elif schema.get("type") == "boolean":
+        words = "true or false"
+    elif schema.get("type") == "array":
+        words = f"list; each: {kind(schema['items'])}" + ("; at least one" if schema.get("minItems") else "")
+    elif schema.get("type") == "object" or "$ref" in schema:
+        words = "mapping"
+    else:
+        words = "any value"
+    return words
+
+
+def _text(schema: Schema) -> str:
+    pattern = schema.get("pattern")
+    words = "text" if pattern is None else PATTERNS.get(pattern, f"text that matches {code(pattern)}")
+    return words + (f", at most {schema['maxLength']} characters" if "maxLength" in schema else "")
+
+
+def _bounds(least: int | None, most: int | None, show: Any) -> str:
+    if least is not None and most is not None:
+        return f", {show(least)} to {show(most)}"
+    if least is not None:
+        return f", at least {show(least)}"
+    return f", at most {show(most)}" if most is not None else ""
+
+
+def size(value: int) -> str:
+    """Bytes as a site file writes them: 512M, 2G."""
+    for letter, factor in (("T", 1024**4), ("G", 1024**3), ("M", 1024**2), ("K", 1024)):
+        if value % factor == 0:
+            return f"{value // factor}{letter}"
+    return str(value)
+
+
+def code(value: Any) -> str:
+    """A value as YAML would have it, in a table cell."""
+    text = value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+    return f"`{text}`".replace("|", "\\|")
+
+
+def default(entry: Entry) -> str:
+    """The value that a key has when nobody sets it."""
+    if entry.required:
+        return "required"
+    value = entry.schema.get("default", [] if entry.schema.get("type") == "array" else None)
+    return "" if value is None else code(value)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Markdown
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def anchor(heading: str) -> str:
+    """The fragment that leads to a heading, as GitHub and others make it."""
+    kept = "".join(letter for letter in heading.lower() if letter.isalnum() or letter in " -_")
+    return kept.replace(" ", "-")
+
+
+def table(section: Section, defaults: Mapping[str, str] | None = None) -> str:
+    """The keys of one model; ``defaults`` replaces what the schema says of them."""
+    lines = ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
+    for entry in section.entries:
+        below = _below(entry)
+        words = kind(entry.schema)
+        if below is not None:
+            path = join(section.path, entry.name + below[0])
+            words = f"{'list' if below[0] == '[]' else 'mapping'}: [`{path}`](#{anchor(path)})"
+        meaning = entry.schema.get("description", "").replace("``", "`")
+        meaning = meaning.replace("<", "\\<").replace("|", "\\|")
+        example = entry.schema.get("example")
+        if example is not None:
+            meaning += f" Example: {code(example)}"
+        value = (defaults or {}).get(entry.name, default(entry) if below is None or entry.required else "")
+        lines.append(f"| `{entry.name}` | {words} | {value} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def _models(root: Schema, path: str) -> Iterator[str]:
+    for section in sections(root, path):
+        if section.path:
+            yield f"\n## `{section.path}`\n"
+        yield f"\n{section.description.replace('``', '`')}\n\n{table(section)}"
+
+
+def settings(catalogue: Catalogue) -> str:
+    """The text of docs/settings.md."""
+    services = (_service(name, service) for name, service in catalogue.items())
+    models = _models(Site.model_json_schema(), "vcore")
+    return "".join([NOTE, SETTINGS_INTRODUCTION, *models, SERVICES_INTRODUCTION, *services])
+
+
+def _service(name: str, service: Service) -> str:
+    facts = [
+        "On unless it is switched off" if service.enabled else "Off unless it is switched on",
+        f"memory limit {size(service.memory.limit)}",
+    ]
+    if service.requires:
+        facts.append(f"requires {', '.join(service.requires)}")
+    if service.ports:
+        facts.append("ports " + ", ".join(f"{port.number}/{port.protocol}" for port in service.ports.values()))
+    if service.certificates:
+        facts.append("certificates " + ", ".join(code(certificate) for certificate in service.certificates))
+    supplied = [secret for secret, definition in service.secrets.items() if definition.kind == "supplied"]
+    if supplied:
+        facts.append("secrets that a person supplies " + ", ".join(code(f"{name}/{secret}") for secret in supplied))
+    text = f"\n### {name}: {service.title}\n\n{service.description}\n\n{'; '.join(facts)}.\n\n"
+    if not service.settings:
+        return text + "It has no settings.\n"
+    section = next(sections(service.settings_model().model_json_schema()))
+    derived = {key: DERIVED[setting.derived] for key, setting in service.settings.items() if setting.derived}
+    return f"{text}Below `vcore.services.{name}.settings`:\n\n{table(section, derived)}"
+
+
+def service_file() -> str:
+    """The text of docs/service-yaml.md."""
+    return "".join([NOTE, SERVICE_INTRODUCTION, *_models(Service.model_json_schema(), "")])
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Command
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def documents(paths: Paths) -> dict[Path, str]:
+    """The generated files of a checkout, and what belongs into them."""
+    folder = paths.checkout / "docs"
+    return {
+        folder / "settings.md": settings(catalogue_module.load(paths.services)),
+        folder / "service-yaml.md": service_file(),
+    }
+
+
+def stale(paths: Paths) -> str:
+    """How the generated files differ from what belongs into them, as a unified diff; empty when they do not."""
+    return "".join(
+        line
+        for path, text in documents(paths).items()
+        for line in difflib.unified_diff(
+            path.read_text().splitlines(keepends=True) if path.exists() else [],
+            text.splitlines(keepends=True),
+            str(path.relative_to(paths.checkout)),
+            "from the models",
+        )
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the files, or with ``--check`` say whether they are up to date."""
+    parser = argparse.ArgumentParser(prog="python -m vcore.reference", description="Write the reference in docs/.")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail with a diff if a file is stale")
+    parser.add_argument("--checkout", type=Path, default=Path(__file__).resolve().parents[3])
+    chosen = parser.parse_args(arguments)
+    paths = Paths(checkout=chosen.checkout)
+    try:
+        difference = stale(paths)
+        if not chosen.check:
+            for path, text in documents(paths).items():
+                write_atomic(path, text.encode(), mode=0o644)
+    except VcoreError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if chosen.check and difference:
+        print(difference, end="")
+        print("The reference is stale; write it with: python -m vcore.reference", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
