@@ -1,0 +1,287 @@
+"""
+Certificate authority of the core
+=================================
+
+Shows and works the authority on the head: the root, the certificates of the services, revocation.
+``vcore_ca.trust`` and ``vcore_ca.trust_difference`` also work on nodes that only trust it, which have no M2Crypto.
+"""
+
+import contextlib
+
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+try:
+    from vcore import pki
+    from vcore.errors import NotFound, VcoreError
+    from vcore.paths import Paths
+
+    HAS_VCORE = True
+except ImportError as error:
+    HAS_VCORE, MISSING = False, str(error)
+
+__func_alias__ = {"list_": "list"}
+
+
+def __virtual__():
+    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
+
+
+@contextlib.contextmanager
+def _salt_errors():
+    try:
+        yield
+    except NotFound as error:
+        raise SaltInvocationError(str(error)) from None
+    except (VcoreError, OSError) as error:
+        raise CommandExecutionError(str(error)) from None
+
+
+def _vcore():
+    try:
+        return __pillar__["vcore"]
+    except KeyError:
+        raise CommandExecutionError(
+            "this minion's pillar has no vcore; see that salt-run vcore.validate passes"
+        ) from None
+
+
+def _authority():
+    return pki.Authority(Paths.from_opts(__opts__).authority, pki.policy(_vcore()))
+
+
+def _leaves(name):
+    """The wanted certificates that ``name`` means; None means all."""
+    return pki.wanted_all(_vcore()) if name is None else [pki.wanted(_vcore(), name)]
+
+
+def root():
+    """
+    The authority: subject, key type, days left, SHA-256 fingerprint of the root (hexadecimal), and where it lies.
+
+    Fails where there is no authority: on nodes other than the head, and before the first convergence.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_ca.root
+    """
+    with _salt_errors():
+        return _authority().information()
+
+
+def list_():
+    """
+    Every certificate by ``service/name``: status, whole days left, date of its end, date from which it is renewed,
+    names, addresses, key type, issuer and serial (hexadecimal).
+
+    The status is ``valid``, ``renewal due``, ``expired``, ``revoked``, ``supplied`` (by the site), ``untrusted`` (of
+    another authority), ``key does not match``, ``unused`` (no service wants it) or ``not issued``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_ca.list
+        salt-call vcore_ca.list --out json
+    """
+    with _salt_errors():
+        return _authority().leaves(_leaves(None))
+
+
+def verify(name=None):
+    """
+    Check one certificate, or all: that key and certificate are a pair, names, validity, and with OpenSSL's strict
+    checks the chain and the revocation list. Returns ``valid`` or what is wrong, by ``service/name``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_ca.verify
+        salt-call vcore_ca.verify ldap/tls
+    """
+    with _salt_errors():
+        authority = _authority()
+        return {leaf.name: "; ".join(authority.verify(leaf)) or "valid" for leaf in _leaves(name)}
+
+
+def difference(names=None):
+    """
+    What ``issue`` would change, as ``{"ldap/tls": {"old": why, "new": "issued"}}``; empty when all is as wanted.
+
+    names
+        A list of certificates; without it all.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_ca.difference
+    """
+    with _salt_errors():
+        leaves = _leaves(None) if names is None else [pki.wanted(_vcore(), name) for name in names]
+        return _authority().plan_leaves(leaves)
+
+
+def issue(name=None):
+    """
+    Issue one certificate, or all, where it is missing, due for renewal, or not as wanted. Returns what it changed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_ca.issue
+        salt-call vcore_ca.issue ldap/tls
+    """
+    with _salt_errors():
+        authority, changes = _authority(), {}
+        for leaf in _leaves(name):
+            changes.update(authority.issue(leaf))
+        return changes
+
+
+def renew(name):
+    """
+    Issue one certificate anew, with a new key, though the present one is still good. Returns what it changed.
+
+    The service gets it with the next ``state.apply``. The old one stays valid until it ends; to end it, revoke it.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_ca.renew ldap/tls
+    """
+    with _salt_errors():
+        leaf = pki.wanted(_vcore(), name)
+        if leaf.supplied:
+            raise SaltInvocationError(f"{name} is supplied by the site: put the new one at {leaf.supplied[0]}")
+        return _authority().issue(leaf, force=True)
+
+
+def revoke(name, reason="unspecified"):
+    """
+    Revoke the present certificate of a service, or any by its serial, and sign a new revocation list.
+
+    The next ``state.apply`` issues another one.
+
+    name
+        ``service/name``, or a serial in hexadecimal, in quotes.
+
+    reason
+        ``unspecified``, ``keyCompromise``, ``affiliationChanged``, ``superseded`` or ``cessationOfOperation``
+        (RFC 5280, 5.3.1).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_ca.revoke ldap/tls reason=keyCompromise
+    """
+    with _salt_errors():
+        authority = _authority()
+        authority.revoke(str(name), reason)
+        return authority.revocation_list()
+
+
+def crl():
+    """
+    The revocation list: path of the PEM file, date of its end, days left, and the serials that it revokes.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_ca.crl
+    """
+    with _salt_errors():
+        return _authority().revocation_list()
+
+
+def root_difference():
+    """
+    What ``ensure_root`` would change: ``authority``, ``crl`` and ``permissions``, each from old to new.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_ca.root_difference
+    """
+    with _salt_errors():
+        return _authority().plan()
+
+
+def ensure_root():
+    """
+    Make, renew or take over the authority, and sign the revocation list, as far as needed. Returns what it changed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_ca.ensure_root
+    """
+    with _salt_errors():
+        return _authority().ensure()
+
+
+def _trusted_root(certificate):
+    """The root to trust (PEM, bytes), or None on a head whose authority is yet to be made."""
+    # The head asks its store: its pillar was made before this run, which may have replaced the root.
+    if not certificate and "certificate_authority" in _vcore():
+        return _authority().anchor()
+    return pki.root_of((certificate or _vcore().get("authority_certificate") or "").encode())
+
+
+def trust_difference(certificate=None, registry=None):
+    """
+    What ``trust`` would change on this node, by path; empty when it trusts the root already.
+
+    The arguments are those of ``trust``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_ca.trust_difference
+    """
+    with _salt_errors():
+        store, files = pki.trust_files(__grains__["os_family"], registry or _vcore().get("registry"))
+        return pki.trust_difference(_trusted_root(certificate), store, files)
+
+
+def trust(certificate=None, registry=None):
+    """
+    Make this node, and its Docker towards the core's registry, trust the root. Returns what it changed.
+
+    certificate
+        PEM of the root, or of a chain that ends in it; by default that of this core.
+
+    registry
+        ``host:port``; by default this core's.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_ca.trust
+    """
+
+    def run(command):
+        if not __salt__["cmd.which"](command[0]):
+            raise VcoreError(f"{command[0]} is not there: install the package ca-certificates")
+        done = __salt__["cmd.run_all"](list(command), python_shell=False)
+        if done["retcode"]:
+            raise VcoreError(f"{command[0]} failed: {done['stderr'] or done['stdout']}")
+
+    with _salt_errors():
+        store, files = pki.trust_files(__grains__["os_family"], registry or _vcore().get("registry"))
+        pem = _trusted_root(certificate)
+        if pem is None:
+            raise VcoreError("there is no certificate authority yet: apply the head's states, which make it")
+        changes = pki.trust_difference(pem, store, files)
+        pki.trust(pem, store, changes, run)
+        return changes
