@@ -168,8 +168,8 @@ preflight() {
 # --- Steps: each has a title, a test whether it is done, and a way to do it --------------------------------------
 
 packages() {
-    local list=(ca-certificates iproute2 openssl ldap-utils mmdebstrap python3 python3-venv python3-dev gcc libc6-dev
-        swig pkgconf libssl-dev libldap-dev libsasl2-dev libpq-dev)
+    local list=(ca-certificates debian-archive-keyring iproute2 ldap-utils mmdebstrap openssl procps
+        python3 python3-dev python3-venv gcc libc6-dev swig pkgconf libldap-dev libpq-dev libsasl2-dev libssl-dev)
     if ! has dockerd || dpkg-query -W docker.io >/dev/null 2>&1; then
         list+=(docker.io iptables)
         # Debian 13 has the command line in a package of its own; in older releases docker.io holds it.
@@ -192,7 +192,7 @@ packages_do() {
 }
 
 environment_title() { say "Salt $(versions python | sed -n 's/^salt==//p') in its own environment, $VENV"; }
-environment_stamp() { { versions python; python3 --version; say "$CHECKOUT"; } | sha256sum | cut -c1-16; }
+environment_stamp() { { versions python; versions constraints; python3 --version; say "$CHECKOUT"; } | sha256sum | cut -c1-16; }
 environment_done() { [[ -x $VENV/bin/salt-call && $(cat "$VENV/.complete" 2>/dev/null) == "$(environment_stamp)" ]]; }
 environment_do() {
     # Downloads are checked against the host's own authorities, which a site behind an inspecting proxy has extended.
@@ -205,8 +205,9 @@ environment_do() {
     local index
     index=${PIP_INDEX_URL:-$("$VENV/bin/pip" config get global.index-url 2>/dev/null || true)}
     versions python >"$PREFIX/requirements.txt"
+    versions constraints >"$PREFIX/constraints.txt"
     "$VENV/bin/uv" pip install --python "$VENV/bin/python" --system-certs --link-mode copy --compile-bytecode \
-        ${index:+--index-url "$index"} -r "$PREFIX/requirements.txt"
+        ${index:+--index-url "$index"} -r "$PREFIX/requirements.txt" -c "$PREFIX/constraints.txt"
     say "$CHECKOUT/salt/_utils" >"$(echo "$VENV"/lib/python3*/site-packages)/virtual-core.pth"
     local command
     for command in "${SALT_COMMANDS[@]}"; do ln -sfn "$VENV/bin/$command" "/usr/local/bin/$command"; done

@@ -1,0 +1,98 @@
+"""A first convergence that is killed in the middle, and a core that is taken off: the next run completes."""
+
+import json
+import time
+
+import pytest
+
+SOURCE = "/srv/virtual-core/source"
+SECRETS = "find /etc/virtual-core -type f | sort | xargs sha256sum"
+PROGRESS = "/var/lib/virtual-core/progress.jsonl"
+
+#: What is killed, and at which line of progress. Each stands for another half-done thing.
+KILLS = {
+    "bootstrap.sh, during an image build": ("pkill -9 -f bootstrap.sh", "image base: step 3"),
+    "the minion, at the start of a service": ("pkill -9 -f 'bin/salt-(minion|call)'", "service registry: is created"),
+    "dockerd, during an image build": ("kill -9 $(cat /run/docker.pid)", "image ldap: step 3"),
+}
+
+
+def start(head):
+    """Run bootstrap.sh behind the scenes, as a person who loses the terminal."""
+    head.run("systemctl reset-failed first-run 2>/dev/null; systemd-run --unit=first-run --collect "
+             f"--property=Type=exec {SOURCE}/bootstrap.sh")  # fmt: skip
+
+
+def wait_for(head, line, timeout=300):
+    """Wait until a line of progress appears: ``step: beginning of the message``."""
+    step, _, message = line.partition(": ")
+    began = time.monotonic()
+    while time.monotonic() - began < timeout:
+        seen = head.run(f"cat {PROGRESS}", check=False).stdout.splitlines()
+        entries = [json.loads(entry) for entry in seen if entry.endswith("}")]
+        if any(entry["step"] == step and entry["message"].startswith(message) for entry in entries):
+            return
+        assert head.run("systemctl is-active first-run", check=False).returncode == 0, "bootstrap.sh ended too early"
+        time.sleep(0.2)
+    raise AssertionError(f"{line} did not come within {timeout} s")
+
+
+def settle(head):
+    """Wait until nothing of the killed run is at work any more."""
+    head.run("while systemctl is-active -q first-run; do sleep 0.5; done", timeout=600, check=False)
+
+
+def is_whole(head):
+    """Everything is healthy, and nothing is there twice."""
+    status = head.salt_call("vcore.status")
+    assert status["ok"] is True, status["problems"]
+    services = head.run("docker service ls --format '{{.Name}} {{.Replicas}}'").stdout.split("\n")
+    assert sorted(filter(None, services)) == ["ldap 1/1", "registry 1/1"]
+    running = head.run("docker ps --format '{{.Label \"com.docker.swarm.service.name\"}}'").stdout.split()
+    assert sorted(running) == ["ldap", "registry"]
+    assert head.run("docker network ls --format '{{.Name}}'").stdout.split().count("virtual_core") == 1
+    configs = head.run("docker config ls --format '{{.Name}}'; docker secret ls --format '{{.Name}}'").stdout.split()
+    items = [name.rsplit("-", 1)[0] for name in configs]
+    assert len(items) == len(set(items)), f"superseded configs or secrets are left: {configs}"
+
+
+def test_taking_the_core_off_keeps_what_cannot_be_made_again(head, timings):
+    kept = head.run(SECRETS).stdout
+    with timings.step("uninstall"):
+        head.run(f"{SOURCE}/bootstrap.sh --uninstall --yes")
+    assert head.run("docker service ls", check=False).returncode != 0, "the swarm is still there"
+    assert head.run("ls -d /opt/virtual-core /usr/local/bin/salt /etc/salt/pki", check=False).stdout == ""
+    assert head.run("systemctl is-active salt-minion salt-master docker", check=False).stdout.split() == [
+        "inactive", "inactive", "active",
+    ]  # fmt: skip
+    assert "Virtual Core" not in head.run("cat /etc/hosts").stdout
+    trusted = "find /etc/docker/certs.d /usr/local/share/ca-certificates -name '*vcore*' -o -name '*virtual*'"
+    assert head.run(trusted, check=False).stdout == ""
+    assert head.run("docker network ls --format '{{.Name}}'").stdout.split().count("docker_gwbridge") == 0
+    assert head.run(SECRETS).stdout == kept
+    assert head.run("ls /srv/virtual-core/data/ldap/data/data.mdb").returncode == 0
+    with timings.step("bootstrap after an uninstall that kept the data"):
+        head.run(f"{SOURCE}/bootstrap.sh", timeout=900)
+    assert head.run(SECRETS).stdout == kept
+    is_whole(head)
+
+
+@pytest.mark.parametrize("kill", KILLS)
+def test_a_killed_first_convergence_is_completed_by_the_next_run(head, timings, kill):
+    command, line = KILLS[kill]
+    head.run(f"{SOURCE}/bootstrap.sh --uninstall --purge --yes", timeout=300)
+    assert head.run("ls -d /etc/virtual-core /var/lib/virtual-core /srv/virtual-core/data", check=False).stdout == ""
+    assert head.run("docker images --quiet").stdout == ""
+    start(head)
+    wait_for(head, line)
+    before = head.run(SECRETS).stdout
+    assert before
+    head.run(command, check=False)
+    settle(head)
+    with timings.step(f"bootstrap after kill -9 of {kill}"):
+        head.run(f"{SOURCE}/bootstrap.sh", timeout=900)
+    is_whole(head)
+    after = head.run(SECRETS).stdout.splitlines()
+    rewritten = ("/index", "/crl.pem")
+    lost = [entry for entry in before.splitlines() if entry not in after and not entry.endswith(rewritten)]
+    assert lost == [], "the second run made anew what the first had made"
