@@ -1,0 +1,87 @@
+"""
+Docker Swarm: what runs on the core
+===================================
+"""
+
+import importlib.util
+
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+
+def __virtual__():
+    if importlib.util.find_spec("docker") is None:
+        return (False, "the Python package docker is not installed")
+    return True
+
+
+def status():
+    """
+    Nodes and services of the swarm that this machine manages.
+
+    Returns ``{swarm: active|inactive, nodes: [...], services: {<name>: {...}}}``: of each node its name, hostname,
+    roles, state, availability, whether it leads and its engine's version; of each service the image as
+    ``name:tag``, the numbers of desired, running and healthy tasks, the time (UTC) since which it runs, its state
+    and what swarm says of it.
+
+    Errors: no Docker daemon answers, or this machine is only a worker of its swarm.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_swarm.status
+    """
+    from vcore import swarm_client
+    from vcore.errors import VcoreError
+
+    try:
+        return swarm_client.overview()
+    except VcoreError as error:
+        raise CommandExecutionError(str(error)) from None
+
+
+def services():
+    """
+    Services of the core that run on the swarm: ``{<name>: <image:tag>}``.
+
+    Errors: as of ``vcore_swarm.status``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_swarm.services
+    """
+    return {name: service["image"] for name, service in status()["services"].items()}
+
+
+def inspect(name):
+    """
+    The swarm specification that the site wants for a service, as the Docker API takes it. It names configs and
+    secrets and holds the value of none.
+
+    name
+        The service, such as ``ldap``.
+
+    Errors: the site has no such service, or one of its templates is wrong.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_swarm.inspect ldap
+    """
+    from vcore import swarm, swarm_client
+    from vcore.errors import VcoreError
+    from vcore.paths import Paths
+
+    pillar = __pillar__.get("vcore") or {"services": {}}
+    if name not in pillar["services"]:
+        raise SaltInvocationError(f"the site has no service {name}; it has {', '.join(sorted(pillar['services']))}")
+    try:
+        # As a plan: what does not exist yet shows as unknown.
+        spec = swarm_client.wanted(name, pillar=pillar, paths=Paths.from_opts(__opts__), plan=True).spec
+    except VcoreError as error:
+        raise CommandExecutionError(str(error)) from None
+    # The label repeats the specification.
+    return {**spec, "Labels": {key: value for key, value in spec["Labels"].items() if key != swarm.SPEC_LABEL}}

@@ -1,0 +1,181 @@
+"""
+Docker Swarm: the swarm, its overlay network, node labels and the core's services
+=================================================================================
+"""
+
+import importlib.util
+import os
+
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+
+def __virtual__():
+    if importlib.util.find_spec("docker") is None:
+        return (False, "the Python package docker is not installed")
+    return True
+
+
+def _swarm():
+    """The connection to the daemon: one for all states of a run, which also shares what it has listed."""
+    from vcore.swarm_client import Swarm
+
+    key = f"vcore_swarm {os.environ.get('DOCKER_HOST', '')}"
+    if key not in __context__:
+        __context__[key] = Swarm()
+    return __context__[key]
+
+
+def _pillar():
+    from vcore.errors import VcoreError
+
+    if not __pillar__.get("vcore"):
+        raise VcoreError("the site file names no node of this minion's id")
+    return __pillar__["vcore"]
+
+
+def _state(name, changes_of, apply, present, done, planned):
+    """Run one state: ``changes_of()`` says what to do, ``apply(changes)`` does it."""
+    from vcore.errors import VcoreError
+
+    ret = {"name": name, "result": True, "changes": {}, "comment": present}
+    try:
+        changes = changes_of()
+        if changes and __opts__["test"]:
+            ret.update(result=None, changes=changes, comment=planned)
+        elif changes:
+            apply(changes)
+            ret.update(changes=changes, comment=done)
+    except (VcoreError, CommandExecutionError, SaltInvocationError) as error:
+        ret.update(result=False, changes={}, comment=str(error))
+    return ret
+
+
+def initialised(name):
+    """
+    Make this machine the manager of a swarm, and put ``docker_gwbridge`` and the ingress network where the site
+    wants them (``network.bridge_subnet``, ``network.ingress_subnet``).
+
+    A swarm that this machine manages already is kept as it is. A machine that is a worker of another swarm is left
+    alone, and the state fails.
+
+    name
+        A sentence; it changes nothing.
+    """
+    return _state(
+        name,
+        lambda: _swarm().swarm_changes(_pillar()),
+        lambda changes: _swarm().initialise(_pillar(), changes),
+        present="This machine manages a swarm.",
+        done="This machine now manages a new swarm.",
+        planned="A swarm would be started.",
+    )
+
+
+def network_present(name):
+    """
+    Make sure that the core's attachable overlay network exists (``network.name`` with ``network.subnet``).
+
+    A network of that name with other settings is made again when nothing uses it; otherwise the state fails and
+    says what uses it.
+
+    name
+        A sentence; it changes nothing.
+    """
+    return _state(
+        name,
+        lambda: _swarm().network_changes(_pillar()),
+        lambda changes: _swarm().create_network(_pillar(), changes),
+        present="The overlay network is there.",
+        done="The overlay network was created.",
+        planned="The overlay network would be created.",
+    )
+
+
+def node_labelled(name, nodes=None):
+    """
+    Give nodes of the swarm the labels that services are placed by: ``vcore.node=<minion id>`` and
+    ``vcore.role.<role>=true`` for each role; labels of roles that a node lost go.
+
+    name
+        A sentence; it changes nothing.
+
+    nodes
+        Minion ids; by default all nodes of the site that have joined the swarm.
+    """
+    return _state(
+        name,
+        lambda: _swarm().label_changes(_pillar(), nodes),
+        lambda changes: _swarm().label(_pillar(), changes),
+        present="The nodes carry their labels.",
+        done="The nodes now carry their labels.",
+        planned="Nodes would be labelled.",
+    )
+
+
+def service_running(name, timeout=None):
+    """
+    Make sure that a service of the catalogue runs as the resolved pillar describes it, and is healthy.
+
+    A change rolls exactly this service. When the new tasks do not become healthy, swarm goes back to the
+    specification before and the state fails with the task's error and the last lines of its log; so does every
+    apply until the cause is mended.
+
+    name
+        The service, such as ``ldap``.
+
+    timeout
+        Seconds that the service has to become healthy, the pull of its image and a rollback included; by default
+        it follows from the limits of the service's health check.
+    """
+    from vcore import swarm, swarm_client
+    from vcore.paths import Paths
+
+    paths = Paths.from_opts(__opts__)
+    plan = None
+
+    def changes_of():
+        nonlocal plan
+        plan = _swarm().plan(swarm_client.wanted(name, pillar=_pillar(), paths=paths, plan=__opts__["test"]))
+        if not plan.changes and not __opts__["test"]:
+            _swarm().prune(name)  # what an interrupted run left behind
+        return plan.changes
+
+    def apply(_):
+        service = _pillar()["services"][name]
+        image = plan.wanted.spec["TaskTemplate"]["ContainerSpec"]["Image"]
+        _swarm().apply(
+            plan,
+            paths=paths,
+            authorization=swarm_client.registry_authorization(image, _pillar(), paths),
+            timeout=timeout or swarm.patience(service),
+        )
+
+    return _state(
+        name,
+        changes_of,
+        apply,
+        present=f"The service {name} runs and is healthy.",
+        done=f"The service {name} now runs as wanted and is healthy.",
+        planned=f"The service {name} would be changed.",
+    )
+
+
+def services_absent(name, keep=None):
+    """
+    Remove services of the core that the site does not want any more, with their configs and secrets, and wait until
+    their containers are gone. Their data stays.
+
+    name
+        A sentence; it changes nothing.
+
+    keep
+        Names of further services to keep.
+    """
+    return _state(
+        name,
+        lambda: _swarm().absent_changes({*_pillar()["services"], *(keep or [])}),
+        lambda changes: _swarm().remove(set(changes)),
+        present="No other services of the core run here.",
+        done="Services that the site does not want were removed; their data was kept.",
+        planned="Services that the site does not want would be removed; their data would be kept.",
+    )
