@@ -46,13 +46,11 @@ now() { printf '%(%s)T' -1; }
 has() { command -v "$1" >/dev/null 2>&1; }
 systemd_runs() { [[ -d /run/systemd/system ]]; }
 
-# --- Versions: one section of versions.yaml as name==version lines -----------------------------------------------
+# --- Versions ----------------------------------------------------------------------------------------------------
 
-versions() {
-    awk -v section="$1:" '
-        /^[^ #]/ { inside = ($1 == section) }
-        inside && /^  [^ #]/ { sub(":", "", $1); print $1 "==" $2 }' "$CHECKOUT/versions.yaml"
-}
+# shellcheck source=etc/versions.sh
+. "$CHECKOUT/etc/versions.sh"
+pinned() { versions "$CHECKOUT/versions.yaml" "$1"; }
 
 # --- Preflight: everything that can be known before the first change ---------------------------------------------
 
@@ -146,7 +144,7 @@ preflight() {
     done < <(routes)
     if has dockerd; then
         version=$(dockerd --version | sed -nE 's/.*version ([0-9.]+).*/\1/p')
-        minimum=$(versions docker); minimum=${minimum#*==}
+        minimum=$(pinned docker); minimum=${minimum#*==}
         if [[ $(printf '%s\n%s\n' "$minimum" "$version" | sort -V | head -n 1) != "$minimum" ]]; then
             problems+=("Docker $version: older than $minimum; upgrade or remove it")
         fi
@@ -191,8 +189,8 @@ packages_do() {
     packages | xargs apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends
 }
 
-environment_title() { say "Salt $(versions python | sed -n 's/^salt==//p') in its own environment, $VENV"; }
-environment_stamp() { { versions python; versions constraints; python3 --version; say "$CHECKOUT"; } | sha256sum | cut -c1-16; }
+environment_title() { say "Salt $(pinned python | sed -n 's/^salt==//p') in its own environment, $VENV"; }
+environment_stamp() { { pinned python; pinned constraints; python3 --version; say "$CHECKOUT"; } | sha256sum | cut -c1-16; }
 environment_done() { [[ -x $VENV/bin/salt-call && $(cat "$VENV/.complete" 2>/dev/null) == "$(environment_stamp)" ]]; }
 environment_do() {
     # Downloads are checked against the host's own authorities, which a site behind an inspecting proxy has extended.
@@ -201,11 +199,11 @@ environment_do() {
     rm -f "$VENV/.complete"
     mkdir -p "$PREFIX"
     python3 -m venv --clear "$VENV"
-    "$VENV/bin/pip" install -q "$(versions python | grep '^uv==')"
+    "$VENV/bin/pip" install -q "$(pinned python | grep '^uv==')"
     local index
     index=${PIP_INDEX_URL:-$("$VENV/bin/pip" config get global.index-url 2>/dev/null || true)}
-    versions python >"$PREFIX/requirements.txt"
-    versions constraints >"$PREFIX/constraints.txt"
+    pinned python >"$PREFIX/requirements.txt"
+    pinned constraints >"$PREFIX/constraints.txt"
     "$VENV/bin/uv" pip install --python "$VENV/bin/python" --system-certs --link-mode copy --compile-bytecode \
         ${index:+--index-url "$index"} -r "$PREFIX/requirements.txt" -c "$PREFIX/constraints.txt"
     say "$CHECKOUT/salt/_utils" >"$(echo "$VENV"/lib/python3*/site-packages)/virtual-core.pth"

@@ -97,7 +97,7 @@ def failures(states: Any) -> list[str]:
         return [str(line) for line in states] if isinstance(states, list) else [str(states)]
     failed = [state for state in states.values() if state["result"] is False]
     return [
-        f"{state.get('__id__', state['name'])}: {state['comment']}"
+        f"{state['__id__']}: {state['comment']}"
         for state in sorted(failed, key=lambda state: int(state.get("__run_num__", 0)))
         if not str(state["comment"]).startswith("One or more requisite failed")
     ]

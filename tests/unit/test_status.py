@@ -1,0 +1,114 @@
+"""What counts as a problem of the core, and how status and doctor look to people."""
+
+import copy
+import importlib.util
+from pathlib import Path
+
+import pytest
+from vcore import status
+
+CHECKOUT = Path(__file__).parents[2]
+NOW = 1_800_000_000.0
+
+SERVICE = {
+    "title": "LDAP directory", "node": "head", "image": "ldap:0123456789ab", "desired": 1, "running": 1, "healthy": 1,
+    "since": "2027-01-15T08:00:00.123456789Z", "state": "settled", "message": "1 of 1 running",
+}  # fmt: skip
+WELL = {
+    "services": {"ldap": SERVICE},
+    "nodes": {"head": {"roles": ["head"], "address": "10.0.0.1", "state": "ready", "availability": "active"}},
+    "certificates": {"ldap/tls": {"status": "valid", "days_left": 300, "expires": "2027-12-01"}},
+    "disk": {"path": "/data", "total": 100 * 2**30, "free": 50 * 2**30, "used_percent": 50.0},
+    "convergence": {"ended": NOW, "ok": True, "states": 18, "changed": 2, "seconds": 1.0, "failed": []},
+}
+
+
+def ill(**changes):
+    facts = copy.deepcopy(WELL)
+    for path, value in changes.items():
+        *folders, last = path.split("__")
+        inner = facts
+        for folder in folders:
+            inner = inner[folder]
+        inner[last] = value
+    return facts
+
+
+def test_a_core_that_is_well_has_no_problems():
+    assert status.problems(WELL) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"convergence": None}, "there was no convergence yet"),
+        (
+            {"convergence": {**WELL["convergence"], "ok": False, "failed": ["The service ldap runs"]}},
+            "the last convergence failed: The service ldap runs",
+        ),
+        ({"services__ldap__healthy": 0}, "service ldap: 0 of 1 tasks are healthy"),
+        ({"services__ldap__state": "failed"}, "service ldap: 1 of 1 tasks are healthy: 1 of 1 running"),
+        ({"services__ldap__state": "absent"}, "service ldap: is not there"),
+        ({"services__ldap__state": "superfluous"}, "service ldap: runs, but the site does not want it"),
+        ({"nodes__head__state": "down"}, "node head: down"),
+        ({"certificates": {"ldap/tls": {"status": "expired", "days_left": -1}}}, "certificate ldap/tls: expired"),
+        ({"certificates": {"ldap/tls": {"status": "not issued"}}}, "certificate ldap/tls: not issued"),
+        ({"certificates": {"ldap/tls": {"status": "valid", "days_left": 7}}}, "certificate ldap/tls: 7 days left"),
+        ({"disk__used_percent": 90.1}, "disk: /data is 90.1 % full"),
+    ],
+)
+def test_what_is_not_well_is_one_sentence(changes, says):
+    (problem,) = status.problems(ill(**changes))
+    assert problem.startswith(says)
+
+
+def test_the_disk_is_that_of_the_nearest_folder_that_exists(tmp_path):
+    disk = status.disk(tmp_path / "not" / "yet")
+    assert disk["total"] >= disk["free"] > 0
+    assert 0 < disk["used_percent"] < 100
+
+
+# --- the tables --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def output(monkeypatch):
+    """The outputter, as Salt's loader sets it up."""
+    spec = importlib.util.spec_from_file_location("vcore_output", CHECKOUT / "salt" / "_output" / "vcore.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module.time, "time", lambda: NOW + 3 * 3600)
+
+    def render(data, color=False):
+        module.__opts__ = {"color": color}
+        return module.output({"local": data})
+
+    return render
+
+
+def test_a_healthy_core_as_a_table(output, golden):
+    text = output({"ok": True, "problems": [], **WELL})
+    golden(CHECKOUT / "tests" / "unit" / "golden" / "status" / "well.txt", text + "\n")
+
+
+def test_problems_stand_at_the_end_and_programs_get_no_colour(output):
+    facts = ill(services__ldap__healthy=0, services__ldap__state="waiting")
+    text = output({"ok": False, "problems": status.problems(facts), **facts})
+    assert text.endswith("1 problems:\n  - service ldap: 0 of 1 tasks are healthy: 1 of 1 running")
+    assert "\x1b" not in text
+    assert "\x1b[1;31m" in output({"ok": False, "problems": ["x"], **facts}, color=True)
+
+
+def test_the_doctor_names_the_remedy_of_what_failed(output):
+    checks = [
+        {"check": "the directory answers", "ok": True, "saw": "yes", "remedy": ""},
+        {"check": "port 389 is closed", "ok": False, "saw": "it answers", "remedy": "find what listens"},
+    ]
+    text = output(checks)
+    assert "FAIL" in text
+    assert "remedy: find what listens" in text
+    assert text.endswith("2 checks, 1 failed.")
+
+
+def test_an_error_is_printed_as_it_is(output):
+    assert output("this is answered on the head of a core only; ask there").startswith("this is answered on the head")
