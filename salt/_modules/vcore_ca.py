@@ -120,8 +120,9 @@ def difference(names=None):
         salt-call vcore_ca.difference
     """
     with _salt_errors():
+        authority = _authority()
         leaves = _leaves(None) if names is None else [pki.wanted(_vcore(), name) for name in names]
-        return _authority().plan_leaves(leaves)
+        return authority.plan_leaves(leaves)
 
 
 def issue(name=None):
@@ -155,10 +156,10 @@ def renew(name):
         salt-call vcore_ca.renew ldap/tls
     """
     with _salt_errors():
-        leaf = pki.wanted(_vcore(), name)
+        authority, leaf = _authority(), pki.wanted(_vcore(), name)
         if leaf.supplied:
             raise SaltInvocationError(f"{name} is supplied by the site: put the new one at {leaf.supplied[0]}")
-        return _authority().issue(leaf, force=True)
+        return authority.issue(leaf, force=True)
 
 
 def revoke(name, reason="unspecified"):

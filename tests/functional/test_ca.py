@@ -680,7 +680,7 @@ loaders = Loaders(salt.config.minion_config(sys.argv[1]))
 loaders.refresh_pillar()
 trusted = loaders.states.vcore_ca.trusted
 results = [trusted("A sentence", test=True), trusted("A sentence"), trusted("A sentence")]
-results.append(loaders.states.vcore_ca.root_present("A sentence"))
+results += [loaders.states.vcore_ca.root_present("A sentence"), loaders.states.vcore_ca.issued("ldap/tls")]
 print(json.dumps([[result.result, result.changes, result.comment] for result in results]))
 """
 
@@ -696,12 +696,12 @@ def test_trust_on_a_node_without_m2crypto(core, trust_store, tmp_path):
         capture_output=True, text=True, check=False, timeout=120, env=os.environ | {"PYTHONPATH": str(BRAIN)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    plan, applied, again, root = json.loads(done.stdout.splitlines()[-1])
+    plan, applied, again, root, leaf = json.loads(done.stdout.splitlines()[-1])
     assert plan[0] is None
     assert applied[:2] == [True, plan[1]]
     assert set(plan[1]) == {str(path) for path in (*files, store.bundle)}
     assert again[:2] == [True, {}]
-    assert root == [False, {}, "the certificate authority is on the head node only; run this there"]
+    assert root == leaf == [False, {}, "the certificate authority is on the head node only; run this there"]
     openssl("verify", "-CAfile", store.bundle, elsewhere / "issued" / "ldap" / "tls.crt")
 
 
