@@ -41,5 +41,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_unconfigure() -> None:
-    """Salt writes the log lines that it has put by when Python ends, to a stream that pytest has closed: do not tell."""
+    """At exit Salt writes log lines to a stream that pytest has closed: do not report that."""
     logging.raiseExceptions = False
