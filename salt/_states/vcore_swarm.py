@@ -71,6 +71,25 @@ def initialised(name):
     )
 
 
+def left(name):
+    """
+    Take the core's services off this machine and end its swarm, with its networks, configs and secrets. Data stays.
+
+    It fails, and does nothing, while other nodes are in the swarm.
+
+    name
+        A sentence; it changes nothing.
+    """
+    return _state(
+        name,
+        lambda: _swarm().leave_changes(),
+        lambda changes: _swarm().leave(changes),
+        present="This machine is in no swarm.",
+        done="This machine left the swarm.",
+        planned="This machine would leave the swarm.",
+    )
+
+
 def network_present(name):
     """
     Make sure that the core's attachable overlay network exists (``network.name`` with ``network.subnet``).

@@ -339,6 +339,37 @@ class Swarm:
             )
         self.changed()
 
+    def leave_changes(self) -> dict[str, Any]:
+        """What :meth:`leave` does: the core's services, the swarm and its bridge go; {} where there are none.
+
+        Raises:
+            VcoreError: other nodes are in the swarm, which would be left without a manager.
+        """
+        with _docker_errors():
+            snapshot = self.snapshot()
+            others = [node["Description"]["Hostname"] for node in snapshot.nodes if not node.get("ManagerStatus")]
+            if others:
+                raise VcoreError(
+                    f"the swarm still has other nodes: {', '.join(others)}; let them leave first, "
+                    "each with docker swarm leave, then docker node rm on this one"
+                )
+            changes = self.absent_changes(keep=())
+            if snapshot.active:
+                changes["swarm"] = {"old": "manager", "new": None}
+            if self._network(GATEWAY_BRIDGE):
+                changes[GATEWAY_BRIDGE] = {"old": "bridge", "new": None}
+            return changes
+
+    def leave(self, changes: Mapping[str, Any]) -> None:
+        """Remove the core's services, end the swarm with its networks, configs and secrets; data stays."""
+        self.remove(set(changes) - {"swarm", GATEWAY_BRIDGE})
+        with _docker_errors():
+            if "swarm" in changes:
+                self.api.leave_swarm(force=True)
+                self.changed()
+            if GATEWAY_BRIDGE in changes and self._network(GATEWAY_BRIDGE):
+                self.api.remove_network(GATEWAY_BRIDGE)
+
     def create_gateway_bridge(self, subnet: str) -> None:
         """Create the bridge that overlay containers reach the outside by, before swarm does it where it likes.
 

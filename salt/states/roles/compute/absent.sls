@@ -1,0 +1,7 @@
+# Takes the role off this machine: names and trust.
+The names of the core's services are gone:
+  vcore_host.names_present:
+    - addresses: {}
+
+This host does not trust the certificate authority:
+  vcore_ca.untrusted: []

@@ -1,0 +1,10 @@
+# Takes the role off this machine: services, swarm, trust and names. Data, authority and secrets stay.
+This machine is in no swarm:
+  vcore_swarm.left: []
+
+The names of the core's services are gone:
+  vcore_host.names_present:
+    - addresses: {}
+
+This host does not trust the certificate authority:
+  vcore_ca.untrusted: []
