@@ -324,6 +324,7 @@ def test_a_worker_of_another_swarm_is_left_alone(core, another_daemon, tmp_path,
     assert f"managed by {core.pillar['node']['address']}:2377" in result.comment
     assert "docker swarm leave" in result.comment
     worker.add()
+    worker.set_image("missing")
     assert "is a worker in another swarm" in worker.apply("service_running", succeeds=False).comment
 
     # The manager labels it once the site knows it, and a global service runs on it.
@@ -471,7 +472,7 @@ def test_a_failed_update_goes_back_and_fails_again(core):
         result = core.apply("service_running", succeeds=False)
         assert "the service tiny does not run well" in result.comment
         assert "the container ended by itself" in result.comment
-        assert "went back to the specification before" in result.comment
+        assert "went back to the specification before, which runs" in result.comment
         assert "the password is (secret)" in result.comment
         assert "the config says health: bad" in result.comment
         assert core.service()["Spec"]["Labels"]["vcore.spec"] == running

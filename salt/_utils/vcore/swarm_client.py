@@ -580,12 +580,11 @@ class Swarm:
                     identifier = plan.current["ID"]
                     version = self.api.inspect_service(identifier)["Version"]["Index"]
                     self._send(f"/services/{identifier}/update", spec, authorization, version=version)
-                self.changed()
             else:
                 assert plan.current is not None
                 identifier = plan.current["ID"]
+            self.changed()
             self._wait(plan, identifier, seen, timeout, tell)
-        self.changed()
         self.prune(name)
 
     def _bound(self, want: Wanted) -> dict[str, Any]:
@@ -637,7 +636,8 @@ class Swarm:
             what = f"the service {name} does not run well after {timeout:g} seconds: {verdict.message}"
         update = (service.get("UpdateStatus") or {}).get("State")
         if updating and update == "rollback_completed":
-            what += "; swarm went back to the specification before, which runs"
+            what += "; swarm went back to the specification before"
+            what += ", which runs" if swarm.verdict(service, tasks, expected).state == "settled" else ""
         elif updating and update == "rollback_paused":
             what += "; going back to the specification before failed as well"
         raise VcoreError(f"{what}. Mend the cause and apply again.{details}")
