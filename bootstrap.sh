@@ -291,10 +291,14 @@ daemon_start() {
     fi
 }
 
+# Salt keeps code in memory: when it changes, the daemons are started anew.
+salt_stamp() { { environment_stamp; find "$CHECKOUT/salt" -name '*.py' -print0 | sort -z | xargs -0 cat; } | sha256sum; }
+
 salt_title() { say 'Salt master and minion, the minion accepted by its fingerprint'; }
 salt_done() {
     local finger
     [[ -f /etc/salt/pki/master/minions/$NODE && -f /etc/salt/minion.d/virtual-core.conf ]] || return 1
+    [[ $(cat "$STATE/salt.stamp" 2>/dev/null) == "$(salt_stamp)" ]] || return 1
     finger=$(sed -nE 's/^master_finger: "(.*)"/\1/p' /etc/salt/minion.d/virtual-core.conf)
     cmp -s <(rendered master.conf) /etc/salt/master.d/virtual-core.conf &&
         cmp -s <(FINGER=$finger rendered minion.conf) /etc/salt/minion.d/virtual-core.conf &&
@@ -318,7 +322,13 @@ salt_do() {
     for role in minion master; do daemon_stop "$role"; done
     for role in master minion; do daemon_start "$role"; done
     local n
-    for ((n = 0; n < 150; n++)); do minion_answers && return 0; sleep 0.2; done
+    for ((n = 0; n < 150; n++)); do
+        if minion_answers; then
+            salt_stamp >"$STATE/salt.stamp"
+            return 0
+        fi
+        sleep 0.2
+    done
     say 'the minion does not answer its master; see /var/log/salt/minion and /var/log/salt/master'
     return 1
 }
@@ -421,13 +431,13 @@ confirm() {
 uninstall_core() {
     local what="Take the core off this machine; data and authority stay." data role command
     if [[ $PURGE == yes ]]; then what="Take the core off this machine and DELETE its data, certificate authority and secrets."; fi
-    confirm "$what" || die 1 'Nothing was changed.'
     [[ $EUID -eq 0 ]] || die 3 'Run this as root.'
+    confirm "$what" || die 1 'Nothing was changed.'
     data=$(brain data "$SITE" 2>/dev/null) || data=/srv/virtual-core/data
     if [[ -x $VENV/bin/salt-call && -f /etc/salt/minion.d/virtual-core.conf ]]; then
         say 'Services, swarm and trust'
         "$VENV/bin/salt-call" --retcode-passthrough state.apply roles.head.absent queue=True ||
-            complain 'Not all of it could be taken off in good order; going on without.'
+            die 1 'Not all of it could be taken off; nothing else was changed. Mend what is said above, and run this again.'
     fi
     say 'Salt'
     for role in minion master; do
@@ -445,7 +455,9 @@ uninstall_core() {
     rm -rf "$PREFIX" /etc/salt/pki /var/cache/salt
     if [[ $PURGE == yes ]]; then
         say 'Data, authority, secrets and images'
-        docker images --filter label=vcore.image --quiet 2>/dev/null | sort -u | xargs -r docker rmi -f >/dev/null 2>&1 || true
+        # By name: an id that other images build on is refused.
+        docker images --filter label=vcore.image --format '{{.Repository}}:{{.Tag}}' | grep -v '<none>' |
+            xargs -r docker rmi --force >/dev/null
         rm -rf "$CONFIGURATION" "$STATE" "$data"
     else
         say "Kept: $data (data), $CONFIGURATION (authority and secrets), $SITE"
@@ -458,8 +470,11 @@ uninstall_core() {
 ACTION=install_core SITE_FILE='' NODE='' YES='' PURGE=''
 while (($#)); do
     case $1 in
-        --site) SITE_FILE=${2:?--site needs a file}; shift ;;
-        --id) NODE=${2:?--id needs a name}; shift ;;
+        --site | --id)
+            [[ -n ${2:-} ]] || die 2 "$1 needs a value"
+            if [[ $1 == --site ]]; then SITE_FILE=$2; else NODE=$2; fi
+            shift
+            ;;
         --dry-run) ACTION=dry_run ;;
         --uninstall) ACTION=uninstall_core ;;
         --purge) PURGE=yes ;;

@@ -1,22 +1,33 @@
 """Every SLS, under named sites, through Salt's own renderer; every state function that they name exists."""
 
+import json
 from pathlib import Path
 
 import pytest
 import salt.client
 import salt.config
-from vcore import resolve, site
+from vcore import catalogue, resolve, site
 
 CHECKOUT = Path(__file__).parents[2]
 STATES = CHECKOUT / "salt" / "states"
 
 HEAD = "vcore:\n  nodes: {head: {roles: [head], address: 10.0.0.1}}\n"
+CATALOGUE = catalogue.load(STATES / "services")
+NEEDED = {required for service in CATALOGUE.values() for required in service.requires}
+
+
+def switched(wanted):
+    """A site in which exactly the services that ``wanted`` answers true for are on."""
+    return HEAD + "  services: " + json.dumps({name: {"enabled": wanted(name)} for name in CATALOGUE})
+
+
 SITES = {
     "one machine": HEAD,
     "a cluster": "vcore:\n  nodes:\n    head: {roles: [head], address: 10.0.0.1}\n"
     "    compute-1: {roles: [compute], address: 10.0.0.2}\n  services: {ldap: {node: compute-1}}\n",
-    "everything off": HEAD + "  services: {ldap: {enabled: false}, registry: {enabled: false}}\n",
-    "only the registry": HEAD + "  services: {ldap: {enabled: false}}\n",
+    "everything on": switched(lambda name: True),
+    "everything off": switched(lambda name: False),
+    "only what others need": switched(lambda name: name in NEEDED),
 }
 
 

@@ -93,6 +93,6 @@ def test_a_killed_first_convergence_is_completed_by_the_next_run(head, timings, 
         head.run(f"{SOURCE}/bootstrap.sh", timeout=900)
     is_whole(head)
     after = head.run(SECRETS).stdout.splitlines()
-    rewritten = ("/index", "/crl.pem")
+    rewritten = ("/index.json", "/crl.pem")
     lost = [entry for entry in before.splitlines() if entry not in after and not entry.endswith(rewritten)]
     assert lost == [], "the second run made anew what the first had made"

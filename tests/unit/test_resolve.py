@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from vcore import resolve, site
 
-CHECKOUT = Path(__file__).parents[2]
-GOLDEN = Path(__file__).parent / "golden" / "resolve"
+FOLDER = Path(__file__).parent
+GOLDEN = FOLDER / "golden" / "resolve"
+#: A catalogue of the tests' own: a service that the project gains changes nothing here.
+CATALOGUE = FOLDER / "catalogue"
 CLUSTER = """
 vcore:
   site: {name: genomics, domain: core.example.org, organization: Genomics}
@@ -16,7 +18,7 @@ vcore:
     head: {roles: [head], address: 10.1.0.1}
     compute-1: {roles: [compute], address: 10.1.0.2}
   services:
-    ldap:
+    directory:
       node: compute-1
       memory: {limit: 2G}
 """
@@ -26,8 +28,7 @@ vcore:
 def resolved(tmp_path):
     path = tmp_path / "site.sls"
     path.write_text(CLUSTER)
-    services = CHECKOUT / "salt" / "states" / "services"
-    configuration, _ = site.load(path, services=services, flavors=tmp_path, routes=[])
+    configuration, _ = site.load(path, services=CATALOGUE, flavors=tmp_path, routes=[])
     return resolve.resolve(configuration, head_address="10.9.9.9")
 
 
@@ -43,18 +44,20 @@ def test_a_stranger_gets_nothing(resolved):
 
 def test_services_stand_behind_what_they_require(resolved):
     names = list(resolved["services"])
-    assert names.index("registry") < names.index("ldap")
+    assert names.index("store") < names.index("directory")
 
 
 def test_the_suffix_follows_from_the_domain(resolved):
-    assert resolved["services"]["ldap"]["settings"]["suffix"] == "dc=core,dc=example,dc=org"
+    assert resolved["services"]["directory"]["settings"]["suffix"] == "dc=core,dc=example,dc=org"
 
 
 def test_certificates_name_the_service_and_its_node(resolved):
-    certificate = resolved["services"]["ldap"]["certificates"]["tls"]
-    assert {"ldap", "ldap.core.example.org", "compute-1", "compute-1.core.example.org"} <= set(certificate["names"])
+    certificate = resolved["services"]["directory"]["certificates"]["tls"]
+    domain = "core.example.org"
+    names = {"directory", f"directory.{domain}", "compute-1", f"compute-1.{domain}", "localhost", "people"}
+    assert set(certificate["names"]) == names
     assert certificate["addresses"] == ["10.1.0.2", "127.0.0.1"]
 
 
 def test_memory_of_the_site_wins_and_the_rest_stays(resolved):
-    assert resolved["services"]["ldap"]["memory"]["limit"] == 2 * 1024**3
+    assert resolved["services"]["directory"]["memory"]["limit"] == 2 * 1024**3

@@ -107,16 +107,18 @@ def converge(paths: Paths, *, indent: str = "      ") -> int:
     """Apply all states of this node, print progress, changes and failures; return salt-call's exit code."""
     command = [str(Path(sys.executable).with_name("salt-call")), "--retcode-passthrough", "--out=json"]
     follower, start = Follower(paths), time.monotonic()
-    with subprocess.Popen(
-        [*command, "state.apply", "queue=True"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with (
+        subprocess.Popen(
+            [*command, "state.apply", "queue=True"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        ) as process,
         # Read beside the waiting, or a long return would fill the pipe and stop Salt.
-        with ThreadPoolExecutor(1) as reader:
-            output = reader.submit(process.stdout.read)  # type: ignore[union-attr]
-            while process.poll() is None:
-                time.sleep(0.3)
-                for line in follower.lines():
-                    print(f"{indent}{time.monotonic() - start:5.0f} s  {line[:110]}", flush=True)
+        ThreadPoolExecutor(1) as reader,
+    ):
+        output = reader.submit(process.stdout.read)  # type: ignore[union-attr]
+        while process.poll() is None:
+            time.sleep(0.3)
+            for line in follower.lines():
+                print(f"{indent}{time.monotonic() - start:5.0f} s  {line[:110]}", flush=True)
     try:
         states = json.loads(output.result())["local"]
     except (ValueError, KeyError):

@@ -43,6 +43,7 @@ from .errors import CommandFailed, NotFound, VcoreError
 from .files import write_atomic
 from .paths import Paths
 from .progress import report
+from .swarm import SERVICE_LABEL
 
 #: Labels of every image that is built here: its name, its input hash, and (on the base) how it reached its packages.
 LABEL_NAME, LABEL_HASH, LABEL_DOWNLOADS = "vcore.image", "vcore.hash", "vcore.downloads"
@@ -614,7 +615,8 @@ class Builder:
         """The images that no service uses: ``{"registry": ["name:tag", …], "docker": […]}``, without empty lists.
 
         Of each image that a service which is on uses, the wanted tag and the one before it stay, and so does what a
-        swarm service runs at this moment. A registry that does not answer keeps what it has until the next time.
+        swarm service runs at this moment, unless the site does not want that service any more: a plan counts it as
+        gone, as it is when this is applied. A registry that does not answer keeps what it has until the next time.
         """
         kept = kept_tags(read_records(self.paths), self._wanted())
         prefix = f"{self.pillar['registry']}/"
@@ -639,9 +641,14 @@ class Builder:
 
     def _running(self) -> list[str]:
         try:
-            return [service["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"] for service in self.api.services()]
+            services = self.api.services()
         except docker.errors.APIError:
             return []  # Not a swarm manager, or not yet.
+        return [
+            service["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"]
+            for service in services
+            if (service["Spec"].get("Labels") or {}).get(SERVICE_LABEL) in (None, *self.pillar["services"])
+        ]
 
     @_docker_errors()
     def prune(self) -> tuple[dict[str, list[str]], int]:

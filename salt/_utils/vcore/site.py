@@ -249,6 +249,8 @@ MESSAGES = {
 #: How pydantic begins its other messages, and how ours do.
 PHRASES = {
     r"Value error, ": "",
+    r"Input should be greater than or equal to ": "has to be at least ",
+    r"Input should be less than or equal to ": "has to be at most ",
     r"Input should be ": "has to be ",
     r"(String|List|Dictionary) should have ": "has to have ",
     r"String should match pattern ": "has to match ",
