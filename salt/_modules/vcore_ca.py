@@ -12,6 +12,8 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 try:
     from vcore import pki
+    from vcore import trust as node_trust
+    from vcore.authority import Authority
     from vcore.errors import NotFound, VcoreError
     from vcore.paths import Paths
 
@@ -46,7 +48,7 @@ def _vcore():
 
 
 def _authority():
-    return pki.Authority(Paths.from_opts(__opts__).authority, pki.policy(_vcore()))
+    return Authority(Paths.from_opts(__opts__).authority, pki.policy(_vcore()))
 
 
 def _leaves(name):
@@ -234,7 +236,7 @@ def _trusted_root(certificate):
     # The head asks its store: its pillar was made before this run, which may have replaced the root.
     if not certificate and "certificate_authority" in _vcore():
         return _authority().anchor()
-    return pki.root_of((certificate or _vcore().get("authority_certificate") or "").encode())
+    return node_trust.root_of((certificate or _vcore().get("authority_certificate") or "").encode())
 
 
 def trust_difference(certificate=None, registry=None):
@@ -250,8 +252,8 @@ def trust_difference(certificate=None, registry=None):
         salt-call vcore_ca.trust_difference
     """
     with _salt_errors():
-        store, files = pki.trust_files(__grains__["os_family"], registry or _vcore().get("registry"))
-        return pki.trust_difference(_trusted_root(certificate), store, files)
+        store, files = node_trust.trust_files(__grains__["os_family"], registry or _vcore().get("registry"))
+        return node_trust.trust_difference(_trusted_root(certificate), store, files)
 
 
 def trust(certificate=None, registry=None):
@@ -279,10 +281,10 @@ def trust(certificate=None, registry=None):
             raise VcoreError(f"{command[0]} failed: {done['stderr'] or done['stdout']}")
 
     with _salt_errors():
-        store, files = pki.trust_files(__grains__["os_family"], registry or _vcore().get("registry"))
+        store, files = node_trust.trust_files(__grains__["os_family"], registry or _vcore().get("registry"))
         pem = _trusted_root(certificate)
         if pem is None:
             raise VcoreError("there is no certificate authority yet: apply the head's states, which make it")
-        changes = pki.trust_difference(pem, store, files)
-        pki.trust(pem, store, changes, run)
+        changes = node_trust.trust_difference(pem, store, files)
+        node_trust.trust(pem, store, changes, run)
         return changes

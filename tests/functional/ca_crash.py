@@ -16,6 +16,7 @@ from pathlib import Path
 
 import cryptography.x509  # noqa: F401  before the forks, for their sake
 from vcore import pki
+from vcore.authority import Authority
 
 POLICY = pki.Policy(organization="Virtual Core", common_name="vcore root CA", lifetime=3650, renew_before=30)
 LEAF = pki.Leaf("ldap/tls", ("ldap", "ldap.vcore.test"), ("10.0.0.1",), "Virtual Core", 397)
@@ -24,7 +25,7 @@ EARLIER = datetime.now(UTC) - timedelta(days=300)
 
 
 def authority(folder, policy=POLICY, now=None):
-    return pki.Authority(folder, policy, now)
+    return Authority(folder, policy, now)
 
 
 def made(folder, now=None):

@@ -22,7 +22,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 BRAIN = CHECKOUT / "salt" / "_utils"
 sys.path.insert(0, str(BRAIN))
 
-from vcore import pki  # noqa: E402
+from vcore import authority, pki, trust  # noqa: E402
 from vcore.paths import Paths  # noqa: E402
 
 REGISTRY = "registry.virtual-core.invalid:5000"
@@ -158,14 +158,14 @@ class Head:
 
     def verify(self, *more, name: str = "ldap", succeeds: bool = True) -> str:
         trusted = self.folder / "root.pem"
-        trusted.write_bytes(pki.root_of((self.authority / "ca.crt").read_bytes()))
+        trusted.write_bytes(trust.root_of((self.authority / "ca.crt").read_bytes()))
         arguments = ["-x509_strict", "-CAfile", trusted, "-untrusted", self.leaf(name), *more, self.leaf(name)]
         return openssl("verify", *arguments, succeeds=succeeds)
 
-    def earlier(self, days: int) -> pki.Authority:
+    def earlier(self, days: int) -> authority.Authority:
         """The authority as a run ``days`` ago would have used it."""
         now = datetime.now(UTC) - timedelta(days=days)
-        return pki.Authority(self.authority, pki.policy(self.pillar), now)
+        return authority.Authority(self.authority, pki.policy(self.pillar), now)
 
 
 @pytest.fixture(scope="module")
@@ -491,7 +491,7 @@ def handshake(core, *more, succeeds=True, server=()):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     root = core.folder / "root.pem"
-    root.write_bytes(pki.root_of((core.authority / "ca.crt").read_bytes()))
+    root.write_bytes(trust.root_of((core.authority / "ca.crt").read_bytes()))
     serving = subprocess.Popen(
         ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-quiet", "-cert", core.leaf(), "-cert_chain",
          core.leaf(), "-key", core.leaf(suffix="key"), *server],
@@ -579,8 +579,9 @@ PARALLEL = """
 import json, sys
 from pathlib import Path
 from vcore import pki
+from vcore.authority import Authority
 pillar = json.loads(sys.stdin.read())
-store = pki.Authority(Path(sys.argv[1]), pki.policy(pillar))
+store = Authority(Path(sys.argv[1]), pki.policy(pillar))
 print(json.dumps([store.ensure(), store.issue(pki.wanted(pillar, "ldap/tls"))]))
 """
 
@@ -606,7 +607,7 @@ def test_two_runs_do_not_issue_at_once(head):
 
 
 def test_a_lock_that_is_held_is_one_clear_sentence(core, monkeypatch):
-    monkeypatch.setattr(pki, "LOCK_TIMEOUT", 0.2)
+    monkeypatch.setattr(authority, "LOCK_TIMEOUT", 0.2)
     with (
         core.earlier(0)._locked(),
         pytest.raises(pki.VcoreError, match=r"another run has held .*authority/\.lock for 0\.2 seconds"),
@@ -631,7 +632,7 @@ def test_killed_anywhere_the_next_run_completes(scenario):
 def trust_store(head):
     """This machine's own trust store, given back as it was."""
     family = head.loaders.grains["os_family"]
-    store, files = pki.trust_files(family, REGISTRY)
+    store, files = trust.trust_files(family, REGISTRY)
     if not shutil.which(store.command[0]):
         pytest.fail(f"{store.command[0]} is missing: apt-get install ca-certificates")
     before = {path: path.read_bytes() if path.is_file() else None for path in files}

@@ -25,6 +25,7 @@ sys.path[:0] = [str(CHECKOUT / "salt" / "_utils"), str(Path(__file__).parent)]
 
 from dockerd import Dockerd  # noqa: E402
 from vcore import images, pki  # noqa: E402
+from vcore.authority import Authority  # noqa: E402
 from vcore.catalogue import Service  # noqa: E402
 from vcore.paths import Paths  # noqa: E402
 from vcore.secrets import Store  # noqa: E402
@@ -156,7 +157,7 @@ class Core:
 
     def make(self) -> None:
         """What the states before ``service_running`` do: authority, certificates, secrets, image."""
-        authority = pki.Authority(self.paths.authority, pki.policy(self.pillar))
+        authority = Authority(self.paths.authority, pki.policy(self.pillar))
         authority.ensure()
         for name in self.pillar["services"]:
             authority.issue(pki.wanted(self.pillar, f"{name}/tls"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from vcore import pki
+from vcore import pki, trust
 from vcore.errors import NotFound, VcoreError
 
 GOLDEN = Path(__file__).parent / "golden" / "pki"
@@ -382,9 +382,9 @@ def test_pem_certificates_normalises(authority):
     pem = authority.certificate_pem()
     windows = b"subject=/CN=x\r\n" + pem.replace(b"\n", b"\r\n") + b"\r\ntail"
     assert pki.pem_certificates(windows + pem) == [pem, pem]
-    assert pki.root_of(windows) == pem
+    assert trust.root_of(windows) == pem
     with pytest.raises(VcoreError, match="not PEM"):
-        pki.root_of(b"")
+        trust.root_of(b"")
 
 
 # Trust.
@@ -396,11 +396,11 @@ def test_pem_certificates_normalises(authority):
 )
 def test_trust_files_refuses(family, registry, message):
     with pytest.raises(VcoreError, match=message):
-        pki.trust_files(family, registry)
+        trust.trust_files(family, registry)
 
 
 def test_trust_difference(tmp_path):
-    store = pki.TrustStore(tmp_path / "anchors", tmp_path / "bundle.pem", ("update",))
+    store = trust.TrustStore(tmp_path / "anchors", tmp_path / "bundle.pem", ("update",))
     files = (tmp_path / "anchors" / "virtual-core.crt", tmp_path / "docker" / "ca.crt")
     root, runs = b"the root\n", []
 
@@ -413,17 +413,17 @@ def test_trust_difference(tmp_path):
         str(files[1]): {"old": None, "new": "installed"},
         str(store.bundle): {"old": "without the root", "new": "with the root"},
     }
-    changes = pki.trust_difference(root, store, files)
-    assert changes == expected == pki.trust_difference(None, store, files)
-    pki.trust(root, store, changes, update)
+    changes = trust.trust_difference(root, store, files)
+    assert changes == expected == trust.trust_difference(None, store, files)
+    trust.trust(root, store, changes, update)
     assert runs == [("update",)]
-    assert pki.trust_difference(root, store, files) == {}
-    assert {change["old"] for change in pki.trust_difference(b"new\n", store, files).values()} == {
+    assert trust.trust_difference(root, store, files) == {}
+    assert {change["old"] for change in trust.trust_difference(b"new\n", store, files).values()} == {
         "another certificate",
         "without the root",
     }
     with pytest.raises(VcoreError, match="still lacks the root"):
-        pki.trust(b"new\n", store, pki.trust_difference(b"new\n", store, ()), lambda command: None)
+        trust.trust(b"new\n", store, trust.trust_difference(b"new\n", store, ()), lambda command: None)
 
 
 def test_nodes_need_only_python():
@@ -431,9 +431,9 @@ def test_nodes_need_only_python():
     code = (
         "import sys\n"
         "for name in ('M2Crypto', 'pydantic', 'cryptography', 'yaml'): sys.modules[name] = None\n"
-        "from vcore import pki\n"
-        "print(pki.AVAILABLE, pki.trust_files('RedHat', 'registry.vcore.test:5000')[1])\n"
-        "try: pki.Authority(None, None)\n"
+        "from vcore import authority, pki, trust\n"
+        "print(pki.AVAILABLE, trust.trust_files('RedHat', 'registry.vcore.test:5000')[1])\n"
+        "try: authority.Authority(None, None)\n"
         "except pki.VcoreError as error: print(error)\n"
     )
     done = subprocess.run(

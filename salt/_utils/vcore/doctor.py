@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import core, pki, status, swarm_client
+from .authority import Authority
 from .errors import VcoreError
 from .paths import Paths
 
@@ -77,7 +78,7 @@ def _certificates(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
     checks = []
     for leaf in pki.wanted_all(pillar):
         try:
-            found = pki.Authority(paths.authority, pki.policy(pillar)).verify(leaf)
+            found = Authority(paths.authority, pki.policy(pillar)).verify(leaf)
         except (VcoreError, OSError) as error:
             found = [str(error)]
         saw = "; ".join(found) or "chain, names and dates are right"

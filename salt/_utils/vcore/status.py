@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from . import convergence, pki, swarm_client
+from .authority import Authority
 from .errors import VcoreError
 from .paths import Paths
 
@@ -32,7 +33,7 @@ def collect(pillar: Mapping[str, Any], paths: Paths) -> dict[str, Any]:
         seen = {"nodes": [], "services": {}}
         unavailable.append(str(error))
     try:
-        authority = pki.Authority(paths.authority, pki.policy(pillar))
+        authority = Authority(paths.authority, pki.policy(pillar))
         certificates = authority.leaves(pki.wanted_all(pillar))
     except (VcoreError, OSError) as error:
         certificates = {}

@@ -110,9 +110,10 @@ class _Source:
         self.plan = plan
         self.anew: set[Path] = set()
         if plan and service["certificates"]:
-            from . import pki  # only a plan needs it, and it takes a while to load
+            from . import pki  # only a plan needs these, and they take a while to load
+            from .authority import Authority
 
-            authority = pki.Authority(paths.authority, pki.policy(pillar))
+            authority = Authority(paths.authority, pki.policy(pillar))
             if "authority" in authority.plan():
                 self.anew.add(paths.authority / "ca.crt")
             leaves = [pki.wanted(pillar, f"{service['name']}/{item}") for item in service["certificates"]]
