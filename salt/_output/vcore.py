@@ -66,7 +66,7 @@ def _since(stamp):
 
 
 def _status(facts):
-    services = _table("SERVICE", "TITLE", "STATE", "NODE", "IMAGE", "SINCE")
+    services = _table("SERVICE", "TITLE", "STATE", "NODE", "ADDRESS", "IMAGE", "SINCE")
     for name, service in facts["services"].items():
         healthy = service["healthy"] >= service["desired"] and service["state"] not in ("failed", "superfluous")
         state = "healthy" if healthy else f"{service['state']} ({service['healthy']}/{service['desired']})"
@@ -75,6 +75,7 @@ def _status(facts):
             service["title"],
             _good(state, healthy),
             service["node"] or "-",
+            "\n".join(service["addresses"]) or "-",
             service["image"] or "-",
             _since(service["since"]),
         )

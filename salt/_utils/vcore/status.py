@@ -52,12 +52,19 @@ def collect(pillar: Mapping[str, Any], paths: Paths) -> dict[str, Any]:
 def _services(pillar: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
     absent = {"image": None, "desired": 1, "running": 0, "healthy": 0, "since": None, "state": "absent", "message": ""}
     wanted = pillar["services"]
+    domain = pillar["site"]["domain"]
     services = {
-        name: {"title": service["title"], "node": service["node"] or service["placement"], **seen.get(name, absent)}
+        name: {
+            "title": service["title"],
+            "node": service["node"] or service["placement"],
+            "addresses": [f"{port}://{name}.{domain}:{data['number']}" for port, data in service["ports"].items()],
+            **seen.get(name, absent),
+        }
         for name, service in wanted.items()
     }
     for name in sorted(set(seen) - set(wanted)):
-        services[name] = {"title": "not in the site", "node": None, **seen[name], "state": "superfluous"}
+        stray = {"title": "not in the site", "node": None, "addresses": []}
+        services[name] = {**stray, **seen[name], "state": "superfluous"}
     return services
 
 
