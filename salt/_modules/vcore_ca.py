@@ -3,7 +3,7 @@ Certificate authority of the core
 =================================
 
 Shows and works the authority on the head: the root, the certificates of the services, revocation.
-``vcore_ca.trust`` and ``vcore_ca.trust_difference`` also work on nodes that only trust it, which have no M2Crypto.
+What is about trust also works on nodes other than the head, which have no M2Crypto.
 """
 
 import contextlib
@@ -239,6 +239,19 @@ def _trusted_root(certificate):
     return node_trust.root_of((certificate or _vcore().get("authority_certificate") or "").encode())
 
 
+def _trust_files(registry):
+    # Given a registry, this also works on a node that has lost its pillar.
+    return node_trust.trust_files(__grains__["os_family"], registry or _vcore().get("registry"))
+
+
+def _run(command):
+    if not __salt__["cmd.which"](command[0]):
+        raise VcoreError(f"{command[0]} is not there: install the package ca-certificates")
+    done = __salt__["cmd.run_all"](list(command), python_shell=False)
+    if done["retcode"]:
+        raise VcoreError(f"{command[0]} failed: {done['stderr'] or done['stdout']}")
+
+
 def trust_difference(certificate=None, registry=None):
     """
     What ``trust`` would change on this node, by path; empty when it trusts the root already.
@@ -252,7 +265,7 @@ def trust_difference(certificate=None, registry=None):
         salt-call vcore_ca.trust_difference
     """
     with _salt_errors():
-        store, files = node_trust.trust_files(__grains__["os_family"], registry or _vcore().get("registry"))
+        store, files = _trust_files(registry)
         return node_trust.trust_difference(_trusted_root(certificate), store, files)
 
 
@@ -272,19 +285,48 @@ def trust(certificate=None, registry=None):
 
         salt-call vcore_ca.trust
     """
-
-    def run(command):
-        if not __salt__["cmd.which"](command[0]):
-            raise VcoreError(f"{command[0]} is not there: install the package ca-certificates")
-        done = __salt__["cmd.run_all"](list(command), python_shell=False)
-        if done["retcode"]:
-            raise VcoreError(f"{command[0]} failed: {done['stderr'] or done['stdout']}")
-
     with _salt_errors():
-        store, files = node_trust.trust_files(__grains__["os_family"], registry or _vcore().get("registry"))
+        store, files = _trust_files(registry)
         pem = _trusted_root(certificate)
         if pem is None:
             raise VcoreError("there is no certificate authority yet: apply the head's states, which make it")
         changes = node_trust.trust_difference(pem, store, files)
-        node_trust.trust(pem, store, changes, run)
+        node_trust.trust(pem, store, changes, _run)
+        return changes
+
+
+def distrust_difference(registry=None):
+    """
+    What ``distrust`` would change on this node, by path; empty when it holds nothing of this core.
+
+    The argument is that of ``distrust``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_ca.distrust_difference
+    """
+    with _salt_errors():
+        return node_trust.distrust_difference(*_trust_files(registry))
+
+
+def distrust(registry=None):
+    """
+    Take back what ``trust`` did: the root leaves this node's trust store and its Docker. Returns what it changed.
+
+    registry
+        ``host:port``; by default this core's.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_ca.distrust
+        salt-call vcore_ca.distrust registry=registry.vcore.test:5000
+    """
+    with _salt_errors():
+        store, files = _trust_files(registry)
+        changes = node_trust.distrust_difference(store, files)
+        node_trust.distrust(store, changes, _run)
         return changes

@@ -86,3 +86,21 @@ def trusted(name, certificate=None, registry=None):
         lambda: __salt__["vcore_ca.trust"](**arguments),
         "The root is trusted.",
     )
+
+
+def untrusted(name, registry=None):
+    """
+    Make sure that a node no longer trusts the root of the core, nor its Docker: the opposite of ``trusted``.
+
+    name
+        A sentence.
+
+    registry
+        ``host:port``; by default this core's.
+    """
+    return _converge(
+        name,
+        lambda: __salt__["vcore_ca.distrust_difference"](registry=registry),
+        lambda: __salt__["vcore_ca.distrust"](registry=registry),
+        "The root is not trusted.",
+    )

@@ -679,11 +679,21 @@ import salt.config
 from saltfactories.utils.functional import Loaders
 loaders = Loaders(salt.config.minion_config(sys.argv[1]))
 loaders.refresh_pillar()
-trusted = loaders.states.vcore_ca.trusted
-results = [trusted("A sentence", test=True), trusted("A sentence"), trusted("A sentence")]
+state = loaders.states["vcore_ca." + sys.argv[2]]
+results = [state("A sentence", test=True), state("A sentence"), state("A sentence")]
 results += [loaders.states.vcore_ca.root_present("A sentence"), loaders.states.vcore_ca.issued("ldap/tls")]
 print(json.dumps([[result.result, result.changes, result.comment] for result in results]))
 """
+
+
+def on_a_node(core, state):
+    """Plan, apply and apply again on a node without M2Crypto; then what the states of the head say there."""
+    done = subprocess.run(
+        [sys.executable, "-c", NODE, core.folder / "salt" / "minion", state],
+        capture_output=True, text=True, check=False, timeout=120, env=os.environ | {"PYTHONPATH": str(BRAIN)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_trust_on_a_node_without_m2crypto(core, trust_store, tmp_path):
@@ -692,18 +702,48 @@ def test_trust_on_a_node_without_m2crypto(core, trust_store, tmp_path):
     core.pillar = {"registry": REGISTRY, "authority_certificate": chain}
     core.write_pillar()
     elsewhere = shutil.move(core.authority, tmp_path / "elsewhere")
-    done = subprocess.run(
-        [sys.executable, "-c", NODE, core.folder / "salt" / "minion"],
-        capture_output=True, text=True, check=False, timeout=120, env=os.environ | {"PYTHONPATH": str(BRAIN)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    plan, applied, again, root, leaf = json.loads(done.stdout.splitlines()[-1])
+    plan, applied, again, root, leaf = on_a_node(core, "trusted")
     assert plan[0] is None
     assert applied[:2] == [True, plan[1]]
     assert set(plan[1]) == {str(path) for path in (*files, store.bundle)}
     assert again[:2] == [True, {}]
     assert root == leaf == [False, {}, "the certificate authority is on the head node only; run this there"]
     openssl("verify", "-CAfile", store.bundle, elsewhere / "issued" / "ldap" / "tls.crt")
+    plan, applied, again, *_ = on_a_node(core, "untrusted")
+    assert plan[0] is None
+    assert applied[:2] == [True, plan[1]]
+    assert set(plan[1]) == {str(path) for path in (*files, store.bundle)}
+    assert again[:2] == [True, {}]
+    openssl("verify", "-CAfile", store.bundle, elsewhere / "issued" / "ldap" / "tls.crt", succeeds=False)
+
+
+def test_a_node_trusts_no_more(core, trust_store):
+    store, (anchor, docker) = trust_store
+    assert core.apply("untrusted").changes == {}
+    core.apply("trusted")
+    gone = {
+        **{str(path): {"old": "installed", "new": None} for path in (anchor, docker)},
+        str(store.bundle): {"old": "with the root", "new": "without the root"},
+    }
+    assert core.apply("untrusted").changes == gone
+    assert not anchor.exists()
+    assert anchor.parent.is_dir()
+    assert not docker.parent.exists()
+    openssl("verify", "-CAfile", store.bundle, core.leaf(), succeeds=False)
+    # What others have put beside Docker's file stays; a run was killed before it refreshed the trust store; and the
+    # pillar is gone.
+    core.apply("trusted")
+    core.pillar = {}
+    other = docker.with_name("client.cert")
+    other.touch()
+    anchor.unlink()
+    try:
+        del gone[str(anchor)]
+        assert core.apply("untrusted", registry=REGISTRY).changes == gone
+        assert list(docker.parent.iterdir()) == [other]
+    finally:
+        other.unlink()
+    openssl("verify", "-CAfile", store.bundle, core.leaf(), succeeds=False)
 
 
 def test_trust_without_a_certificate(tmp_path):

@@ -74,6 +74,12 @@ class Certificate(Model):
     lifetime: int = field(
         397, ge=1, le=825, unit="days", description="How long a new certificate is valid.", example=90
     )
+    key_type: Literal["ec-p256", "rsa-3072"] = field(
+        "ec-p256", description="Kind of its key; RSA for clients that cannot do elliptic curves.", example="rsa-3072"
+    )
+    client: bool = field(
+        False, description="Whether the service also shows it where it is a client itself.", example=True
+    )
     certificate: AbsolutePath = field(
         description="Path of the certificate with its chain, in the container.",
         example="/etc/ldap/tls/certificate.pem",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -90,3 +91,32 @@ def trust(root: bytes, store: TrustStore, changes: Changes, run: Callable[[tuple
         run(store.command)
         if trust_difference(root, store, ()):
             raise VcoreError(f"{store.command[0]} ran, and {store.bundle} still lacks the root; see what it prints")
+
+
+def distrust_difference(store: TrustStore, files: Iterable[Path]) -> Changes:
+    """What to change so that a node trusts nothing for this core's sake; what others have put beside it stays."""
+    present = {path: path.read_bytes() for path in files if path.is_file()}
+    changes: Changes = {str(path): {"old": "installed", "new": None} for path in present}
+    bundle = store.bundle.read_bytes() if store.bundle.is_file() else b""
+    # Looked into as well: a run may have been killed before the command, when only Docker's file was left.
+    if any(path.parent == store.anchors or content.strip() in bundle for path, content in present.items()):
+        changes[str(store.bundle)] = {"old": "with the root", "new": "without the root"}
+    return changes
+
+
+def distrust(store: TrustStore, changes: Changes, run: Callable[[tuple[str, ...]], None]) -> None:
+    """Carry out what :func:`distrust_difference` found; ``run`` runs the distribution's command or raises.
+
+    Docker's file goes last: while it is there, the next run knows which root to look for.
+    """
+    files = [Path(name) for name in changes if Path(name) != store.bundle]
+    for path in files:
+        if path.parent == store.anchors:
+            path.unlink()
+    if str(store.bundle) in changes:
+        run(store.command)
+    for path in files:
+        if path.parent != store.anchors:
+            path.unlink()
+            with contextlib.suppress(OSError):  # others have put something there, too
+                path.parent.rmdir()
