@@ -11,6 +11,7 @@ from salt.exceptions import CommandExecutionError
 
 try:
     from vcore import doctor as vcore_doctor
+    from vcore import pillar as vcore_pillar
     from vcore import status as vcore_status
     from vcore.errors import VcoreError
     from vcore.paths import Paths
@@ -32,16 +33,6 @@ def _salt_errors():
         raise CommandExecutionError(str(error)) from None
 
 
-def _head_pillar():
-    """This node's pillar, where it is the head's."""
-    if "_errors" in __pillar__:
-        raise CommandExecutionError("\n".join(__pillar__["_errors"]))
-    data = __pillar__.get("vcore") or {}
-    if "head" not in data.get("node", {}).get("roles", []):
-        raise CommandExecutionError("this is answered on the head of a core only; ask there")
-    return data
-
-
 def status():
     """
     How the core is: services, nodes, certificates, disk, the last convergence, and what of it is not well.
@@ -56,7 +47,7 @@ def status():
         salt-call vcore.status --out json
     """
     with _salt_errors():
-        facts = vcore_status.collect(_head_pillar(), Paths.from_opts(__opts__))
+        facts = vcore_status.collect(vcore_pillar.head(__pillar__), Paths.from_opts(__opts__))
     if not facts["ok"]:
         __context__["retcode"] = 1
     return facts
@@ -76,7 +67,7 @@ def doctor():
         salt-call vcore.doctor --out json
     """
     with _salt_errors():
-        checks = vcore_doctor.examine(_head_pillar(), Paths.from_opts(__opts__))
+        checks = vcore_doctor.examine(vcore_pillar.head(__pillar__), Paths.from_opts(__opts__))
     if not all(check["ok"] for check in checks):
         __context__["retcode"] = 1
     return checks

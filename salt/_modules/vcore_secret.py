@@ -11,6 +11,7 @@ import sys
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 try:
+    from vcore import pillar as vcore_pillar
     from vcore.errors import VcoreError
     from vcore.paths import Paths
     from vcore.secrets import Store
@@ -24,11 +25,20 @@ def __virtual__():
     return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
+def _services():
+    """The services that are switched on."""
+    try:
+        return vcore_pillar.head(__pillar__)["services"]
+    except VcoreError as error:
+        raise CommandExecutionError(str(error)) from None
+
+
 def _definition(name):
     """The catalogue's definition of ``service/secret``."""
     service, _, item = name.partition("/")
+    services = _services()
     try:
-        return service, item, __pillar__["vcore"]["services"][service]["secrets"][item]
+        return service, item, services[service]["secrets"][item]
     except KeyError:
         raise SaltInvocationError(f"no service that is switched on has a secret {name!r}") from None
 
@@ -54,7 +64,7 @@ def list_():
             "description": definition["description"],
             "state": "present" if store.exists(service, name) else "missing",
         }
-        for service, data in __pillar__["vcore"]["services"].items()
+        for service, data in _services().items()
         for name, definition in data["secrets"].items()
     }
 

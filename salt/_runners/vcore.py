@@ -3,7 +3,8 @@ The front door on the master: check and look at the site's configuration
 ========================================================================
 """
 
-from salt.exceptions import CommandExecutionError, SaltInvocationError
+# The one exception whose message alone a runner prints; of any other, salt-run shows a traceback.
+from salt.exceptions import NotImplemented as Refused
 
 try:
     from vcore import core
@@ -38,10 +39,9 @@ def validate():
         salt-run vcore.validate
     """
     problems = core.problems(_paths())
-    if not problems:
-        return "The configuration is valid."
-    __context__["retcode"] = 1
-    return "\n".join(problems)
+    if problems:
+        raise Refused("\n".join(problems))
+    return "The configuration is valid."
 
 
 def schema():
@@ -74,9 +74,9 @@ def show(service=None):
     try:
         data = core.resolved(_paths())
     except VcoreError as error:
-        raise CommandExecutionError(str(error)) from error
+        raise Refused(str(error)) from None
     if service is None:
         return data
     if service not in data["services"]:
-        raise SaltInvocationError(f"no service {service!r} is switched on; there are: {', '.join(data['services'])}")
+        raise Refused(f"no service {service!r} is switched on; there are: {', '.join(data['services'])}")
     return data["services"][service]
