@@ -160,6 +160,7 @@ preflight() {
         printf '  - %s\n' "${problems[@]}" >&2
         exit 3
     fi
+    systemd_runs || say '  note  no systemd runs here: bootstrap.sh starts the daemons itself; run it again after each reboot'
     say "  ok    ${PRETTY_NAME}, $(nproc) cores, $memory MiB memory, $disk MiB free, $(systemd_runs && echo systemd || echo 'no systemd')"
 }
 
@@ -244,7 +245,6 @@ docker_do() {
     if systemd_runs; then
         systemctl enable --now docker
     else
-        say 'No systemd runs here: dockerd is started by hand; run bootstrap.sh again after a reboot.'
         setsid dockerd >>/var/log/dockerd.log 2>&1 9>&- </dev/null &
     fi
     local n

@@ -317,6 +317,24 @@ def test_networks_that_are_in_the_way_are_named_before_anything_is_done(another_
     assert "docker network rm virtual_core" in result.comment
 
 
+def test_a_machine_leaves_its_swarm_with_the_services_of_the_core(another_daemon, tmp_path):
+    another_daemon.run(BUILD_IMAGE % f"{REGISTRY}/tiny:one")
+    another_daemon.run("mkdir -p /data/tiny && echo kept > /data/tiny/file")
+    core = Core(tmp_path, another_daemon)
+    setup(core)
+    core.run()
+    assert core.apply("left", "a sentence").changes == {
+        "tiny": {"old": f"tiny:{core.tag}", "new": None},
+        "swarm": {"old": "manager", "new": None},
+        "docker_gwbridge": {"old": "bridge", "new": None},
+    }
+    assert core.api.info()["Swarm"]["LocalNodeState"] == "inactive"
+    assert core.api.containers() == []
+    assert "virtual_core" not in {network["Name"] for network in core.api.networks()}
+    assert another_daemon.run("cat /data/tiny/file") == "kept\n"
+    assert core.apply("left", "a sentence").changes == {}
+
+
 def test_a_worker_of_another_swarm_is_left_alone(core, another_daemon, tmp_path, monkeypatch):
     token = core.api.inspect_swarm()["JoinTokens"]["Worker"]
     another_daemon.run(f"docker swarm join --token {token} {core.pillar['node']['address']}:2377")
@@ -328,8 +346,10 @@ def test_a_worker_of_another_swarm_is_left_alone(core, another_daemon, tmp_path,
     worker.set_image("missing")
     assert "is a worker in another swarm" in worker.apply("service_running", succeeds=False).comment
 
-    # The manager labels it once the site knows it, and a global service runs on it.
+    # The manager stays as long as it has a worker; it labels the worker once the site knows it, and a global
+    # service runs on it.
     monkeypatch.setenv("DOCKER_HOST", core.daemon.url)
+    assert "the swarm still has other nodes" in core.apply("left", "a sentence", succeeds=False).comment
     core.pillar["nodes"][another_daemon.name] = {"roles": ["compute"]}
     labels = {"vcore.node": another_daemon.name, "vcore.role.compute": "true"}
     assert core.apply("node_labelled", "a sentence").changes == {

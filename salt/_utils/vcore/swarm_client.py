@@ -299,13 +299,24 @@ class Swarm:
         """What :meth:`initialise` does; {} where this machine manages a swarm already, whoever made it.
 
         Raises:
-            VcoreError: it is a worker of another swarm, or a network of Docker is in the way.
+            VcoreError: it is a worker of another swarm, a network of Docker is in the way, or the site moves the
+                networks of a swarm that runs.
         """
         with _docker_errors():
-            if self._state()["LocalNodeState"] == "active":
-                return {}
             network = pillar["network"]
             bridge = self._network(GATEWAY_BRIDGE)
+            if self._state()["LocalNodeState"] == "active":
+                for key, subnets in (
+                    ("bridge_subnet", _subnets(bridge)),
+                    ("ingress_subnet", _subnets(self._network("ingress"))),
+                ):
+                    if subnets and network[key] not in subnets:
+                        raise VcoreError(
+                            f"network.{key} is {network[key]}, but the swarm that runs has {', '.join(subnets)}; a "
+                            "running swarm cannot be moved: put the old value back, or take the core off with "
+                            "bootstrap.sh --uninstall, which keeps its data, and bring it back with bootstrap.sh"
+                        )
+                return {}
             for key in ("bridge_subnet", "ingress_subnet"):
                 self._check_free(network[key], f"network.{key}", exclude=(GATEWAY_BRIDGE, "ingress"))
             changes = {
