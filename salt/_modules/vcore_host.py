@@ -49,7 +49,6 @@ def write_names(names):
         host.write_hosts(names)
     except OSError as error:
         raise CommandExecutionError(f"/etc/hosts cannot be written: {error}") from error
-    return True
 
 
 def directory_difference(path, wanted):
@@ -79,4 +78,3 @@ def make_directory(path, wanted):
         host.make_directory(Path(path), wanted)
     except OSError as error:
         raise CommandExecutionError(f"the folder {path} cannot be made: {error}") from error
-    return True

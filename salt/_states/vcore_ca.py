@@ -3,28 +3,28 @@ Certificate authority of the core
 =================================
 """
 
-from salt.exceptions import CommandExecutionError, SaltInvocationError
+try:
+    from vcore.states import converge
+
+    HAS_VCORE = True
+except ImportError as error:
+    HAS_VCORE, MISSING = False, str(error)
 
 
 def __virtual__():
-    return True if "vcore_ca.issue" in __salt__ else (False, "the module vcore_ca is not available")
+    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
-def _converge(name, difference, apply, unchanged):
-    """The result of a state from two functions that return the same changes: one looks, the other acts."""
-    ret = {"name": name, "result": True, "changes": {}, "comment": unchanged}
-    try:
-        if __opts__["test"]:
-            ret["changes"] = difference()
-            if ret["changes"]:
-                ret.update(result=None, comment=f"Would change {', '.join(ret['changes'])}.")
-        else:
-            ret["changes"] = apply()
-            if ret["changes"]:
-                ret["comment"] = f"Changed {', '.join(ret['changes'])}."
-    except (CommandExecutionError, SaltInvocationError) as error:
-        ret.update(result=False, changes={}, comment=str(error))
-    return ret
+def _converge(name, difference, apply, what):
+    return converge(
+        name,
+        test=__opts__["test"],
+        difference=difference,
+        apply=apply,
+        unchanged=f"{what} in order.",
+        planned=f"{what} not in order yet.",
+        done=f"{what} in order now.",
+    )
 
 
 def root_present(name):
@@ -37,9 +37,11 @@ def root_present(name):
     name
         A sentence.
     """
-    return _converge(
-        name, __salt__["vcore_ca.root_difference"], __salt__["vcore_ca.ensure_root"], "The authority is in order."
-    )
+
+    def apply(_):
+        __salt__["vcore_ca.ensure_root"]()
+
+    return _converge(name, __salt__["vcore_ca.root_difference"], apply, "The authority is")
 
 
 def issued(name, certificates=None):
@@ -57,13 +59,11 @@ def issued(name, certificates=None):
     """
     names = certificates or [name]
 
-    def apply():
-        changes = __salt__["vcore_ca.difference"](names)
+    def apply(changes):
         for certificate in changes:
             __salt__["vcore_ca.issue"](certificate)
-        return changes
 
-    return _converge(name, lambda: __salt__["vcore_ca.difference"](names), apply, "All certificates are in order.")
+    return _converge(name, lambda: __salt__["vcore_ca.difference"](names), apply, "The certificates are")
 
 
 def trusted(name, certificate=None, registry=None):
@@ -80,12 +80,11 @@ def trusted(name, certificate=None, registry=None):
         ``host:port``; by default this core's.
     """
     arguments = {"certificate": certificate, "registry": registry}
-    return _converge(
-        name,
-        lambda: __salt__["vcore_ca.trust_difference"](**arguments),
-        lambda: __salt__["vcore_ca.trust"](**arguments),
-        "The root is trusted.",
-    )
+
+    def apply(_):
+        __salt__["vcore_ca.trust"](**arguments)
+
+    return _converge(name, lambda: __salt__["vcore_ca.trust_difference"](**arguments), apply, "Trust in the root is")
 
 
 def untrusted(name, registry=None):
@@ -98,9 +97,13 @@ def untrusted(name, registry=None):
     registry
         ``host:port``; by default this core's.
     """
+
+    def apply(_):
+        __salt__["vcore_ca.distrust"](registry=registry)
+
     return _converge(
         name,
         lambda: __salt__["vcore_ca.distrust_difference"](registry=registry),
-        lambda: __salt__["vcore_ca.distrust"](registry=registry),
-        "The root is not trusted.",
+        apply,
+        "The end of trust in the root is",
     )

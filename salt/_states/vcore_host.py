@@ -6,25 +6,16 @@ Salt's own ``file.directory`` and ``file.blockreplace`` report other changes in 
 report the same.
 """
 
-from salt.exceptions import CommandExecutionError
+try:
+    from vcore.states import converge
+
+    HAS_VCORE = True
+except ImportError as error:
+    HAS_VCORE, MISSING = False, str(error)
 
 
 def __virtual__():
-    return True if "vcore_host.write_names" in __salt__ else (False, "the module vcore_host is not available")
-
-
-def _carry_out(name, changes, apply, what):
-    """The one shape of every state here: nothing to do, a plan, or the same changes made."""
-    ret = {"name": name, "result": True, "changes": changes, "comment": f"{what} are as they should be."}
-    if changes and __opts__["test"]:
-        ret.update(result=None, comment=f"{what} would be changed.")
-    elif changes:
-        try:
-            apply()
-            ret["comment"] = f"{what} were changed."
-        except CommandExecutionError as error:
-            ret.update(result=False, changes={}, comment=str(error))
-    return ret
+    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
 def names_present(name, addresses):
@@ -34,9 +25,20 @@ def names_present(name, addresses):
     addresses
         A mapping from an address to the names that it has; an empty one takes the block away.
     """
-    lines = __salt__["vcore_host.names_difference"](addresses)
-    changes = {"/etc/hosts": lines} if lines else {}
-    return _carry_out(name, changes, lambda: __salt__["vcore_host.write_names"](addresses), "The names in /etc/hosts")
+
+    def difference():
+        lines = __salt__["vcore_host.names_difference"](addresses)
+        return {"/etc/hosts": lines} if lines else {}
+
+    return converge(
+        name,
+        test=__opts__["test"],
+        difference=difference,
+        apply=lambda _: __salt__["vcore_host.write_names"](addresses),
+        unchanged="The names in /etc/hosts are as they should be.",
+        planned="The names in /etc/hosts would be changed.",
+        done="The names in /etc/hosts were changed.",
+    )
 
 
 def directories_present(name, directories):
@@ -46,11 +48,23 @@ def directories_present(name, directories):
     directories
         A mapping from a path to ``owner``, ``group`` (numbers) and ``mode`` (an octal string).
     """
-    found = {path: __salt__["vcore_host.directory_difference"](path, wanted) for path, wanted in directories.items()}
-    changes = {path: difference for path, difference in found.items() if difference}
 
-    def apply():
+    def difference():
+        found = {
+            path: __salt__["vcore_host.directory_difference"](path, wanted) for path, wanted in directories.items()
+        }
+        return {path: changes for path, changes in found.items() if changes}
+
+    def apply(changes):
         for path in changes:
             __salt__["vcore_host.make_directory"](path, directories[path])
 
-    return _carry_out(name, changes, apply, "The data folders")
+    return converge(
+        name,
+        test=__opts__["test"],
+        difference=difference,
+        apply=apply,
+        unchanged="The data folders are as they should be.",
+        planned="The data folders would be changed.",
+        done="The data folders were changed.",
+    )

@@ -3,11 +3,16 @@ Container images of the core
 ============================
 """
 
-from salt.exceptions import CommandExecutionError
+try:
+    from vcore.states import converge
+
+    HAS_VCORE = True
+except ImportError as error:
+    HAS_VCORE, MISSING = False, str(error)
 
 
 def __virtual__():
-    return True if "vcore_image.build" in __salt__ else (False, "the module vcore_image is not available")
+    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
 def built(name):
@@ -17,18 +22,20 @@ def built(name):
     name
         Folder of the image below ``images/``.
     """
-    ret = {"name": name, "result": True, "changes": {}, "comment": f"The image {name} is up to date."}
-    try:
-        changes = __salt__["vcore_image.difference"](name)
-        if changes and __opts__["test"]:
-            ret.update(result=None, changes=changes, comment=f"The image {name} would be brought up to date.")
-        elif changes:
-            # What was done is what was planned, unless another build of it has ended meanwhile.
-            __salt__["vcore_image.build"](name)
-            ret.update(changes=changes, comment=f"The image {name} was brought up to date.")
-    except CommandExecutionError as error:
-        ret.update(result=False, comment=str(error))
-    return ret
+
+    def apply(_):
+        # What was done is what was planned, unless another build of it has ended meanwhile.
+        __salt__["vcore_image.build"](name)
+
+    return converge(
+        name,
+        test=__opts__["test"],
+        difference=lambda: __salt__["vcore_image.difference"](name),
+        apply=apply,
+        unchanged=f"The image {name} is up to date.",
+        planned=f"The image {name} would be brought up to date.",
+        done=f"The image {name} was brought up to date.",
+    )
 
 
 def pruned(name):
@@ -38,15 +45,17 @@ def pruned(name):
     name
         Nothing depends on it; the state is about all images.
     """
-    ret = {"name": name, "result": True, "changes": {}, "comment": "There are no images that no service uses."}
-    try:
-        changes = __salt__["vcore_image.superseded"]()
-        if changes and __opts__["test"]:
-            ret.update(result=None, changes=changes, comment="Images that no service uses would be removed.")
-        elif changes:
-            freed = __salt__["vcore_image.prune"]()["freed"]
-            comment = f"Images that no service uses were removed; the registry freed {freed / 1e6:.1f} MB."
-            ret.update(changes=changes, comment=comment)
-    except CommandExecutionError as error:
-        ret.update(result=False, comment=str(error))
-    return ret
+
+    def apply(_):
+        freed = __salt__["vcore_image.prune"]()["freed"]
+        return f"Images that no service uses were removed; the registry freed {freed / 1e6:.1f} MB."
+
+    return converge(
+        name,
+        test=__opts__["test"],
+        difference=__salt__["vcore_image.superseded"],
+        apply=apply,
+        unchanged="There are no images that no service uses.",
+        planned="Images that no service uses would be removed.",
+        done="Images that no service uses were removed.",
+    )

@@ -3,11 +3,23 @@ Secrets of the core
 ===================
 """
 
-from salt.exceptions import CommandExecutionError, SaltInvocationError
+try:
+    from vcore.states import converge
+
+    HAS_VCORE = True
+except ImportError as error:
+    HAS_VCORE, MISSING = False, str(error)
 
 
 def __virtual__():
-    return True if "vcore_secret.ensure" in __salt__ else (False, "the module vcore_secret is not available")
+    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
+
+
+#: What is done about what is wrong with a secret.
+REMEDIES = {
+    "missing": {"old": "missing", "new": "generated"},
+    "permissions": {"old": "permissions open", "new": "permissions closed"},
+}
 
 
 def present(name, secrets=None):
@@ -22,25 +34,21 @@ def present(name, secrets=None):
 
     The changes name the secret and what was wrong with it, never its value.
     """
-    ret = {"name": name, "result": True, "changes": {}, "comment": "All secrets are in place."}
-    try:
+
+    def difference():
         found = {secret: __salt__["vcore_secret.difference"](secret) for secret in (secrets or [name])}
-        changes = {
-            secret: {"old": "missing", "new": "generated"}
-            if problem == "missing"
-            else {"old": "permissions open", "new": "permissions closed"}
-            for secret, problem in found.items()
-            if problem
-        }
-        if not changes:
-            return ret
-        ret["changes"] = changes
-        if __opts__["test"]:
-            ret.update(result=None, comment=f"{len(changes)} secrets would be put in place.")
-            return ret
+        return {secret: REMEDIES[problem] for secret, problem in found.items() if problem}
+
+    def apply(changes):
         for secret in changes:
             __salt__["vcore_secret.ensure"](secret)
-        ret["comment"] = f"{len(changes)} secrets were put in place."
-    except (CommandExecutionError, SaltInvocationError) as error:
-        ret.update(result=False, changes={}, comment=str(error))
-    return ret
+
+    return converge(
+        name,
+        test=__opts__["test"],
+        difference=difference,
+        apply=apply,
+        unchanged="All secrets are in place.",
+        planned="Secrets would be put in place.",
+        done="Secrets were put in place.",
+    )

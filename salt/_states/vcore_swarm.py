@@ -6,8 +6,6 @@ Docker Swarm: the swarm, its overlay network, node labels and the core's service
 import importlib.util
 import os
 
-from salt.exceptions import CommandExecutionError, SaltInvocationError
-
 
 def __virtual__():
     if importlib.util.find_spec("docker") is None:
@@ -33,21 +31,18 @@ def _pillar():
     return __pillar__["vcore"]
 
 
-def _state(name, changes_of, apply, present, done, planned):
-    """Run one state: ``changes_of()`` says what to do, ``apply(changes)`` does it."""
-    from vcore.errors import VcoreError
+def _converge(name, difference, apply, unchanged, done, planned):
+    from vcore.states import converge
 
-    ret = {"name": name, "result": True, "changes": {}, "comment": present}
-    try:
-        changes = changes_of()
-        if changes and __opts__["test"]:
-            ret.update(result=None, changes=changes, comment=planned)
-        elif changes:
-            apply(changes)
-            ret.update(changes=changes, comment=done)
-    except (VcoreError, CommandExecutionError, SaltInvocationError) as error:
-        ret.update(result=False, changes={}, comment=str(error))
-    return ret
+    return converge(
+        name,
+        test=__opts__["test"],
+        difference=difference,
+        apply=apply,
+        unchanged=unchanged,
+        planned=planned,
+        done=done,
+    )
 
 
 def initialised(name):
@@ -61,11 +56,11 @@ def initialised(name):
     name
         A sentence; it changes nothing.
     """
-    return _state(
+    return _converge(
         name,
         lambda: _swarm().swarm_changes(_pillar()),
         lambda changes: _swarm().initialise(_pillar(), changes),
-        present="This machine manages a swarm.",
+        unchanged="This machine manages a swarm.",
         done="This machine now manages a new swarm.",
         planned="A swarm would be started.",
     )
@@ -80,11 +75,11 @@ def left(name):
     name
         A sentence; it changes nothing.
     """
-    return _state(
+    return _converge(
         name,
         lambda: _swarm().leave_changes(),
         lambda changes: _swarm().leave(changes),
-        present="This machine is in no swarm.",
+        unchanged="This machine is in no swarm.",
         done="This machine left the swarm.",
         planned="This machine would leave the swarm.",
     )
@@ -100,11 +95,11 @@ def network_present(name):
     name
         A sentence; it changes nothing.
     """
-    return _state(
+    return _converge(
         name,
         lambda: _swarm().network_changes(_pillar()),
         lambda changes: _swarm().create_network(_pillar(), changes),
-        present="The overlay network is there.",
+        unchanged="The overlay network is there.",
         done="The overlay network was created.",
         planned="The overlay network would be created.",
     )
@@ -121,11 +116,11 @@ def node_labelled(name, nodes=None):
     nodes
         Minion ids; by default all nodes of the site that have joined the swarm.
     """
-    return _state(
+    return _converge(
         name,
         lambda: _swarm().label_changes(_pillar(), nodes),
         lambda changes: _swarm().label(_pillar(), changes),
-        present="The nodes carry their labels.",
+        unchanged="The nodes carry their labels.",
         done="The nodes now carry their labels.",
         planned="Nodes would be labelled.",
     )
@@ -169,11 +164,11 @@ def service_running(name, timeout=None):
             timeout=timeout or swarm.patience(service),
         )
 
-    return _state(
+    return _converge(
         name,
         changes_of,
         apply,
-        present=f"The service {name} runs and is healthy.",
+        unchanged=f"The service {name} runs and is healthy.",
         done=f"The service {name} now runs as wanted and is healthy.",
         planned=f"The service {name} would be changed.",
     )
@@ -190,11 +185,11 @@ def services_absent(name, keep=None):
     keep
         Names of further services to keep.
     """
-    return _state(
+    return _converge(
         name,
         lambda: _swarm().absent_changes({*_pillar()["services"], *(keep or [])}),
         lambda changes: _swarm().remove(set(changes)),
-        present="No other services of the core run here.",
+        unchanged="No other services of the core run here.",
         done="Services that the site does not want were removed; their data was kept.",
         planned="Services that the site does not want would be removed; their data would be kept.",
     )

@@ -19,6 +19,7 @@ from .errors import VcoreError
 
 #: Labels of swarm's services, configs, secrets and nodes.
 SERVICE_LABEL = "vcore.service"
+CREDENTIAL_LABEL = "vcore.credential"
 ITEM_LABEL = "vcore.item"
 SPEC_LABEL = "vcore.spec"
 NODE_LABEL = "vcore.node"
@@ -121,8 +122,12 @@ def service_spec(
     image: str,
     configs: Sequence[File],
     secrets: Sequence[File],
+    credential: str | None = None,
 ) -> dict[str, Any]:
     """The ServiceSpec of a resolved service, as ``POST /services/create`` takes it.
+
+    ``credential`` is the fingerprint of what nodes pull the image with: swarm keeps the credential with the service,
+    so a new one has to reach it.
 
     Configs and secrets are named, without the ids that swarm gives them (:func:`with_ids` adds those). The label
     ``vcore.spec`` holds the specification itself, because the daemon adds fields to the one that it keeps.
@@ -192,6 +197,8 @@ def service_spec(
             ],
         },
     }
+    if credential:
+        spec["Labels"][CREDENTIAL_LABEL] = credential
     spec["Labels"][SPEC_LABEL] = json.dumps(spec, sort_keys=True, separators=(",", ":"))
     return spec
 
@@ -286,6 +293,7 @@ _WORDS: tuple[tuple[str, tuple[str, ...], Callable[[Any], Any]], ...] = (
     ("capabilities", (*_CONTAINER, "CapabilityAdd"), list),
     ("health", (*_CONTAINER, "Healthcheck"), _health),
     ("stop_grace", (*_CONTAINER, "StopGracePeriod"), _seconds),
+    ("registry credential", ("Labels", CREDENTIAL_LABEL), str),
     ("network", ("TaskTemplate", "Networks"), lambda value: [network["Target"] for network in value]),
 )
 

@@ -85,6 +85,7 @@ def wanted(name: str, *, pillar: Mapping[str, Any], paths: Paths, plan: bool = F
         image=_image(service, pillar, paths, plan),
         configs=[file for file in files if not file.secret],
         secrets=[file for file in files if file.secret],
+        credential=_credential(service, paths),
     )
     return Wanted(spec, files)
 
@@ -101,6 +102,14 @@ def _image(service: Mapping[str, Any], pillar: Mapping[str, Any], paths: Paths, 
         raise NotFound(f"the image {name} is not built and in the registry yet; apply the states on the head")
     reference = f"{pillar['registry']}/{name}:{record['tag']}"
     return f"{reference}@{record['digest']}" if service["image"]["push"] and record["digest"] else reference
+
+
+def _credential(service: Mapping[str, Any], paths: Paths) -> str | None:
+    """The fingerprint of the credential that nodes pull the image with; None for an image that is local."""
+    store = Store(paths.secrets)
+    if not service["image"]["push"] or not store.exists("registry", "pull"):
+        return None
+    return store.fingerprint(store.read("registry", "pull"))
 
 
 class _Source:
