@@ -8,7 +8,7 @@ CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 readonly CHECKOUT
 readonly PREFIX=/opt/virtual-core VENV=/opt/virtual-core/venv
 readonly CONFIGURATION=/etc/virtual-core STATE=/var/lib/virtual-core
-readonly LOG=$STATE/bootstrap.log LOCK=/run/lock/virtual-core-bootstrap.lock
+readonly LOG=$STATE/bootstrap.log LOCK=/run/virtual-core-bootstrap.lock
 readonly SITE=$CHECKOUT/pillar/site.sls
 readonly SALT_COMMANDS=(salt salt-call salt-run salt-key)
 
@@ -58,16 +58,22 @@ pinned() { versions "$CHECKOUT/versions.yaml" "$1"; }
 range() {
     local address=${1%/*} length=${1#*/} a b c d number mask
     IFS=. read -r a b c d <<<"$address"
-    number=$(((a << 24) | (b << 16) | (c << 8) | d))
+    number=$(((10#$a << 24) | (10#$b << 16) | (10#$c << 8) | 10#$d))
     mask=$((length == 0 ? 0 : (0xffffffff << (32 - length)) & 0xffffffff))
     printf '%d %d\n' $((number & mask)) $(((number & mask) | (~mask & 0xffffffff)))
 }
 
+readonly NETWORK_PATTERN='([0-9]{1,3}\.){3}[0-9]{1,3}/([12]?[0-9]|3[0-2])'
+
 # The subnets that the site file names, or the default ones. The validator looks again, with a real YAML parser.
 subnets() {
-    local file=${SITE_FILE:-$SITE} found=''
-    [[ -r $file ]] && found=$(sed -nE 's/^ *(bridge_|ingress_)?subnet: *"?([0-9./]+).*/\2/p' "$file")
-    printf '%s\n' "${found:-172.18.0.0/24 172.18.1.0/24 172.18.2.0/24}"
+    local file=${SITE_FILE:-$SITE} key default found
+    while read -r key default; do
+        found=$(sed 's/#.*//' "$file" 2>/dev/null | grep -oE "\\b$key: *[\"']?$NETWORK_PATTERN\\b" | head -n 1) || true
+        if [[ $found =~ $NETWORK_PATTERN ]]; then say "${BASH_REMATCH[0]}"; else say "$default"; fi
+    done <<<'subnet 172.18.0.0/24
+bridge_subnet 172.18.1.0/24
+ingress_subnet 172.18.2.0/24'
 }
 
 # The host's networks as network/length interface, but for the core's own bridge.
@@ -82,6 +88,21 @@ routes() {
     done </proc/net/route
 }
 
+# Whether a listener is the core itself, from an earlier run: Salt, the swarm, or a service's published port.
+is_own() {
+    local service
+    case $2 in
+        *"$PREFIX"/*) return 0 ;;
+        *dockerd*) [[ $1 == 2377 || $1 == 7946 ]] ;;
+        *docker-proxy*)
+            service=$(docker ps --filter "publish=$1" --format '{{.Label "com.docker.swarm.service.name"}}' | head -n 1)
+            [[ -n $service ]] &&
+                [[ $(docker service inspect "$service" --format '{{index .Spec.Labels "vcore.service"}}') == "$service" ]]
+            ;;
+        *) return 1 ;;
+    esac
+}
+
 # TCP ports of the core that something else listens on: the port and the program.
 taken_ports() {
     local port listener pid
@@ -90,8 +111,7 @@ taken_ports() {
         listener=$(ss -Hltnp "sport = :$port")
         [[ -n $listener ]] || continue
         pid=$(sed -nE 's/.*pid=([0-9]+).*/\1/p' <<<"$listener" | head -n 1)
-        # From an earlier run the core's own daemons are there already.
-        grep -aqE "$PREFIX/|dockerd|docker-proxy" "/proc/${pid:-0}/cmdline" 2>/dev/null && continue
+        is_own "$port" "$(tr '\0' ' ' <"/proc/${pid:-0}/cmdline" 2>/dev/null)" && continue
         printf '%s %s\n' "$port" "$(cat "/proc/${pid:-0}/comm" 2>/dev/null || echo 'a program that cannot be seen')"
     done < <(
         printf '%s\n' 4505 4506 2377 7946
@@ -100,28 +120,41 @@ taken_ports() {
     )
 }
 
-# The first mirror that apt uses.
-debian_mirror() {
-    awk '/^URIs:/ {print $2; exit}' /etc/apt/sources.list.d/*.sources 2>/dev/null | grep -m1 . ||
-        awk '$1 == "deb" {for (i = 2; i <= NF; i++) if ($i ~ /^https?:/) {print $i; exit}}' /etc/apt/sources.list 2>/dev/null
-}
-
-# Through apt's own downloader, so that its proxy settings count.
-mirror_answers() {
+# Whether a file can be downloaded. Through apt's own downloader, which is always there, and knows its proxy.
+answers() {
     local folder code=0
     folder=$(mktemp -d)
-    /usr/lib/apt/apt-helper download-file "${1%/}/dists/$2/InRelease" "$folder/InRelease" >/dev/null 2>&1 || code=$?
+    /usr/lib/apt/apt-helper download-file "$1" "$folder/file" >/dev/null 2>&1 || code=$?
     rm -rf "$folder"
     return "$code"
 }
 
+# Whether one of the mirrors that apt uses has the release $1; a list of mirrors stands in a file of its own.
+a_mirror_answers() {
+    local address
+    # shellcheck disable=SC2016  # apt fills it in
+    while read -r address; do
+        answers "${address%/}/dists/$1/InRelease" && return 0
+    done < <(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | sort -u | while read -r address; do
+        case $address in
+            mirror+file:*) awk '{print $1}' "${address#mirror+file:}" ;;
+            *) say "$address" ;;
+        esac
+    done)
+    return 1
+}
+
 preflight() {
-    local problems=() version memory disk mirror minimum port program network interface subnet first last from to
+    local problems=() version memory disk minimum port program network interface subnet first last from to command
     # shellcheck disable=SC1091
     . /etc/os-release
     case "$ID-${VERSION_ID:-}" in
         debian-12 | debian-13) : ;;
-        ubuntu-22.04 | ubuntu-24.04) say "  note  $PRETTY_NAME takes the same path as Debian, but nobody has tested it yet" ;;
+        ubuntu-22.04 | ubuntu-24.04)
+            say "  note  $PRETTY_NAME takes the same path as Debian, but nobody has tested it yet"
+            # Its own Python is too old for the core; the newer one is in universe.
+            if [[ $VERSION_ID == 22.04 ]]; then PYTHON=python3.11; fi
+            ;;
         *) problems+=("operating system: $PRETTY_NAME is not supported; take Debian 12 or 13, or Ubuntu 22.04 or 24.04") ;;
     esac
     [[ $EUID -eq 0 ]] || problems+=("root: run this as root, with: sudo ./bootstrap.sh")
@@ -149,12 +182,19 @@ preflight() {
             problems+=("Docker $version: older than $minimum; upgrade or remove it")
         fi
     fi
-    if has salt-master && [[ $(readlink -f "$(command -v salt-master)") != $PREFIX/* ]]; then
-        problems+=("Salt: another installation is at $(command -v salt-master); remove it, the core brings its own")
+    for command in salt-master salt-minion salt-call; do
+        if has "$command" && [[ $(readlink -f "$(command -v "$command")") != $PREFIX/* ]]; then
+            problems+=("Salt: another installation is at $(command -v "$command"); remove it, the core brings its own")
+        fi
+    done
+    if [[ -d /etc/salt/pki && ! -e /etc/salt/minion.d/virtual-core.conf && ! -e $STATE/salt.keys ]]; then
+        problems+=("Salt: /etc/salt/pki holds keys of another installation; move it away if nothing needs them")
     fi
-    mirror=$(debian_mirror)
-    mirror_answers "$mirror" "${VERSION_CODENAME:-stable}" ||
-        problems+=("package mirror $mirror: not reachable; look at the network, apt's proxy and /etc/apt")
+    a_mirror_answers "${VERSION_CODENAME:-stable}" ||
+        problems+=("package mirror: none of apt's answers for ${VERSION_CODENAME:-stable}; look at the network, apt's proxy and /etc/apt")
+    # Where no index of the site's own is named, the environment's step is the first to ask one, and says so.
+    [[ -z ${PIP_INDEX_URL:-} ]] || answers "${PIP_INDEX_URL%/}/uv/" ||
+        problems+=("Python package index $PIP_INDEX_URL: not reachable; look at the network and PIP_INDEX_URL")
     if ((${#problems[@]})); then
         complain "This machine is not fit yet; nothing was changed."
         printf '  - %s\n' "${problems[@]}" >&2
@@ -166,10 +206,13 @@ preflight() {
 
 # --- Steps: each has a title, a test whether it is done, and a way to do it --------------------------------------
 
+# dpkg also knows packages that were removed, or that others only mention.
+installed() { [[ $(dpkg-query -W -f='${db:Status-Abbrev}' "$1" 2>/dev/null) == ii* ]]; }
+
 packages() {
     local list=(ca-certificates debian-archive-keyring iproute2 ldap-utils mmdebstrap openssl procps
-        python3 python3-dev python3-venv gcc libc6-dev swig pkgconf libldap-dev libpq-dev libsasl2-dev libssl-dev)
-    if ! has dockerd || dpkg-query -W docker.io >/dev/null 2>&1; then
+        "$PYTHON" "$PYTHON-dev" "$PYTHON-venv" gcc libc6-dev swig pkgconf libldap-dev libpq-dev libsasl2-dev libssl-dev)
+    if ! has dockerd || installed docker.io; then
         list+=(docker.io iptables)
         # Debian 13 has the command line in a package of its own; in older releases docker.io holds it.
         if apt-cache show docker-cli >/dev/null 2>&1; then list+=(docker-cli); fi
@@ -179,19 +222,27 @@ packages() {
 
 packages_title() { say 'Debian packages: Docker, Python, compilers for Salt'; }
 packages_done() {
-    local wanted
-    mapfile -t wanted < <(packages)
-    has dockerd && [[ $(dpkg-query -W -f='${db:Status-Abbrev}\n' "${wanted[@]}" 2>/dev/null | grep -c '^ii') == "${#wanted[@]}" ]]
+    local package
+    has dockerd || return 1
+    while read -r package; do installed "$package" || return 1; done < <(packages)
 }
 packages_do() {
+    local n options=(-o DPkg::Lock::Timeout=300)
     export DEBIAN_FRONTEND=noninteractive
-    dpkg --configure -a # what an interrupted run left
-    apt-get -o DPkg::Lock::Timeout=300 update
-    packages | xargs apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends
+    # What an interrupted run left; dpkg itself does not wait for others, such as unattended upgrades.
+    for ((n = 0; n < 60; n++)); do
+        [[ -n $(dpkg --audit) ]] || break
+        dpkg --configure -a 9>&- && break
+        sleep 5
+    done
+    apt-get "${options[@]}" update
+    # A daemon that a package starts must not inherit this run's lock; apt has one of its own.
+    # Never at the price of a package that is there, such as another vendor's Docker.
+    packages | xargs apt-get "${options[@]}" install -y --no-install-recommends --no-remove 9>&-
 }
 
 environment_title() { say "Salt $(pinned python | sed -n 's/^salt==//p') in its own environment, $VENV"; }
-environment_stamp() { { pinned python; pinned constraints; python3 --version; say "$CHECKOUT"; } | sha256sum | cut -c1-16; }
+environment_stamp() { { pinned python; pinned constraints; "$PYTHON" --version; say "$CHECKOUT"; } | sha256sum | cut -c1-16; }
 environment_done() { [[ -x $VENV/bin/salt-call && $(cat "$VENV/.complete" 2>/dev/null) == "$(environment_stamp)" ]]; }
 environment_do() {
     # Downloads are checked against the host's own authorities, which a site behind an inspecting proxy has extended.
@@ -199,14 +250,16 @@ environment_do() {
     export SSL_CERT_FILE=${SSL_CERT_FILE:-$PIP_CERT} PIP_DISABLE_PIP_VERSION_CHECK=1
     rm -f "$VENV/.complete"
     mkdir -p "$PREFIX"
-    python3 -m venv --clear "$VENV"
+    "$PYTHON" -m venv --clear "$VENV"
     "$VENV/bin/pip" install -q "$(pinned python | grep '^uv==')"
     local index
     index=${PIP_INDEX_URL:-$("$VENV/bin/pip" config get global.index-url 2>/dev/null || true)}
+    # In the environment, since such an address may hold a password.
+    if [[ -n $index ]]; then export UV_DEFAULT_INDEX=$index; fi
     pinned python >"$PREFIX/requirements.txt"
     pinned constraints >"$PREFIX/constraints.txt"
     "$VENV/bin/uv" pip install --python "$VENV/bin/python" --system-certs --link-mode copy --compile-bytecode \
-        ${index:+--index-url "$index"} -r "$PREFIX/requirements.txt" -c "$PREFIX/constraints.txt"
+        -r "$PREFIX/requirements.txt" -c "$PREFIX/constraints.txt"
     say "$CHECKOUT/salt/_utils" >"$(echo "$VENV"/lib/python3*/site-packages)/virtual-core.pth"
     local command
     for command in "${SALT_COMMANDS[@]}"; do ln -sfn "$VENV/bin/$command" "/usr/local/bin/$command"; done
@@ -238,6 +291,9 @@ site_do() {
     if [[ -f $SITE ]] && ! cmp -s "$SITE" "$candidate"; then cp -p "$SITE" "$SITE.previous"; fi
     mv "$candidate" "$SITE"
 }
+
+# What --purge deletes, written down while the site can be read: the folders of all services that there are.
+remember_data() { brain data "$SITE" >"$STATE/data" && chmod 600 "$STATE/data"; }
 
 docker_title() { say 'Docker runs'; }
 docker_done() { docker info >/dev/null 2>&1; }
@@ -308,13 +364,15 @@ salt_done() {
 minion_answers() {
     [[ -n $(ss -Htn state established '( sport = :4505 )') ]] && "$VENV/bin/salt" -t 5 "$NODE" test.ping >/dev/null 2>&1
 }
+salt_main_file() { say "# See $1.d/ for the configuration of Virtual Core."; }
 salt_do() {
     local role FINGER
+    touch "$STATE/salt.keys" # from here on the keys are the core's own
     FINGER=$(brain keys "$NODE")
     for role in master minion; do
         rendered "$role.conf" | install_file "/etc/salt/$role.d/virtual-core.conf"
         # Salt warns on every call where its main file is missing.
-        [[ -f /etc/salt/$role ]] || say "# See $role.d/ for the configuration of Virtual Core." >"/etc/salt/$role"
+        [[ -f /etc/salt/$role ]] || salt_main_file "$role" >"/etc/salt/$role"
         if systemd_runs; then install_file "/etc/systemd/system/salt-$role.service" <"$CHECKOUT/etc/systemd/salt-$role.service"; fi
     done
     if systemd_runs; then systemctl daemon-reload; fi
@@ -353,11 +411,12 @@ run_step() {
         SECONDS_OF[$step]=0
         return
     fi
-    # In the background, since errexit does not hold in a list with ||.
+    # In the background, since errexit does not hold in a list with ||. A step keeps the lock: when this script is
+    # killed, the next run waits until what it had started has ended.
     case $step in
         site) site_do ;; # it ends with an exit code of its own
-        convergence) convergence_do 9>&- & ;;
-        *) ("${step}_do") >>"$LOG" 2>&1 9>&- </dev/null & ;;
+        convergence) convergence_do & ;;
+        *) ("${step}_do") >>"$LOG" 2>&1 </dev/null & ;;
     esac
     if [[ $step != site ]]; then wait $! || code=$?; fi
     SECONDS_OF[$step]=$(($(now) - start))
@@ -377,18 +436,27 @@ write_timings() {
     (IFS=,; printf '{%s}\n' "${entries[*]}") >"$STATE/bootstrap.json"
 }
 
+take_lock() {
+    exec 9>"$LOCK"
+    flock -n 9 && return 0
+    say 'Another run, or what a killed one had started, is still at work; waiting for it to end.'
+    flock -w 3600 9 || die 1 'It has not ended within an hour; look for it with: ps axf'
+}
+
 install_core() {
     local step number=0 start
     start=$(now)
     mkdir -p "$STATE"
     touch "$LOG"
     chmod 600 "$LOG"
-    exec 9>"$LOCK"
-    flock -n 9 || die 1 "bootstrap.sh runs already on this machine; wait for it to end."
+    take_lock
     for step in "${STEPS[@]}"; do
         number=$((number + 1))
         # From here on the site file says what this node is called.
-        if [[ $step == docker ]]; then NODE=$(brain validate "$SITE"); fi
+        if [[ $step == docker ]]; then
+            NODE=$(brain validate "$SITE")
+            remember_data
+        fi
         run_step "$step" "$number"
     done
     write_timings
@@ -429,15 +497,17 @@ confirm() {
 }
 
 uninstall_core() {
-    local what="Take the core off this machine; data and authority stay." data role command
+    local what="Take the core off this machine; data and authority stay." role command folder
     if [[ $PURGE == yes ]]; then what="Take the core off this machine and DELETE its data, certificate authority and secrets."; fi
     [[ $EUID -eq 0 ]] || die 3 'Run this as root.'
     confirm "$what" || die 1 'Nothing was changed.'
-    data=$(brain data "$SITE" 2>/dev/null) || data=/srv/virtual-core/data
+    take_lock
     if [[ -x $VENV/bin/salt-call && -f /etc/salt/minion.d/virtual-core.conf ]]; then
         say 'Services, swarm and trust'
         "$VENV/bin/salt-call" --retcode-passthrough state.apply roles.head.absent queue=True ||
             die 1 'Not all of it could be taken off; nothing else was changed. Mend what is said above, and run this again.'
+    elif has docker && [[ -n $(docker ps --quiet --filter label=com.docker.swarm.service.name 2>/dev/null) ]]; then
+        die 1 'Services run here, but Salt is not there to take them off. Run bootstrap.sh to repair it, then this again.'
     fi
     say 'Salt'
     for role in minion master; do
@@ -447,6 +517,7 @@ uninstall_core() {
             rm -f "/etc/systemd/system/salt-$role.service"
         fi
         rm -f "/etc/salt/$role.d/virtual-core.conf"
+        if grep -qsxF "$(salt_main_file "$role")" "/etc/salt/$role"; then rm -f "/etc/salt/$role"; fi
     done
     if systemd_runs; then systemctl daemon-reload; fi
     for command in "${SALT_COMMANDS[@]}"; do
@@ -456,18 +527,21 @@ uninstall_core() {
     if [[ $PURGE == yes ]]; then
         say 'Data, authority, secrets and images'
         # By name: an id that other images build on is refused.
-        docker images --filter label=vcore.image --format '{{.Repository}}:{{.Tag}}' | grep -v '<none>' |
-            xargs -r docker rmi --force >/dev/null
-        rm -rf "$CONFIGURATION" "$STATE" "$data"
+        if has docker; then
+            docker images --filter label=vcore.image --format '{{.Repository}}:{{.Tag}}' | sed '/<none>/d' |
+                xargs -r docker rmi --force >/dev/null
+        fi
+        while read -r folder; do rm -rf --one-file-system "$folder"; done < <(cat "$STATE/data" 2>/dev/null)
+        rm -rf "$CONFIGURATION" "$STATE"
     else
-        say "Kept: $data (data), $CONFIGURATION (authority and secrets), $SITE"
+        say "Kept: the services' data, $CONFIGURATION (authority and secrets), $SITE"
     fi
     say 'Done. Docker and the other packages stay; apt can remove them.'
 }
 
 # --- Command line ------------------------------------------------------------------------------------------------
 
-ACTION=install_core SITE_FILE='' NODE='' YES='' PURGE=''
+PYTHON=python3 ACTION=install_core SITE_FILE='' NODE='' YES='' PURGE=''
 while (($#)); do
     case $1 in
         --site | --id)

@@ -41,7 +41,7 @@ def changed(head: Host, **keys: Any) -> Iterator[None]:
 def apply(head: Host, *, test: bool = False, check: bool = True) -> dict[str, Any]:
     """What ``salt '*' state.apply`` returns for the head, by state id; with ``test`` the plan."""
     plan = " test=True" if test else ""
-    done = head.run(f"salt --out=json --static '*' state.apply{plan}", check=check, timeout=900)
+    done = head.run(f"salt --out=json '*' state.apply{plan}", check=check, timeout=900)
     returned = json.loads(done.stdout)["head"]
     assert isinstance(returned, dict), returned
     return {state["__id__"]: state for state in returned.values()}

@@ -11,6 +11,7 @@ from vcore.errors import VcoreError
 from vcore.paths import Paths
 
 CHECKOUT = Path(__file__).parents[2]
+SERVICES = CHECKOUT / "salt" / "states" / "services"
 
 
 @pytest.fixture
@@ -105,7 +106,8 @@ def test_the_site_is_checked_from_the_shell(tmp_path, capsys):
     arguments = ["--checkout", str(CHECKOUT)]
     assert bootstrap.main([*arguments, "validate", str(good)]) == 0
     assert bootstrap.main([*arguments, "data", str(good)]) == 0
-    assert capsys.readouterr().out == "one\n/big\n"
+    folders = [f"/big/{path.parent.name}" for path in sorted(SERVICES.glob("*/service.yaml"))]
+    assert capsys.readouterr().out.split() == ["one", *folders]
     assert bootstrap.main([*arguments, "validate", str(bad)]) == 1
     assert "bad.sls:1: vcore.nodez: unknown key; did you mean nodes?" in capsys.readouterr().err
 

@@ -2,9 +2,11 @@
 
 from ipaddress import IPv4Network
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vcore import host
+from vcore.errors import VcoreError
 
 HOSTS = "127.0.0.1 localhost\n10.0.0.9 printer\n"
 NAMES = {"10.0.0.1": ["registry.vcore.test", "ldap.vcore.test"]}
@@ -17,6 +19,12 @@ def test_the_block_is_added_replaced_and_taken_away():
     assert host.hosts_with(once, NAMES) == once
     assert host.hosts_with(once, {"10.0.0.2": ["ldap.vcore.test"]}).count("\n") == once.count("\n")
     assert host.hosts_with(once, {}) == HOSTS
+
+
+def test_a_block_without_an_end_is_not_guessed_at():
+    broken = host.hosts_with(HOSTS, NAMES).replace(f"{host.END}\n", "10.0.0.7 mine\n")
+    with pytest.raises(VcoreError, match="has no line '# Virtual Core: end' below it"):
+        host.hosts_with(broken, NAMES)
 
 
 lines = st.lists(st.text(st.characters(blacklist_categories=("Cc", "Cs", "Zl", "Zp")), max_size=20), max_size=6)

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from vcore import catalogue, documents, site
+from vcore import catalogue, documents, resolve, site
 from vcore.host import Route
 
 CHECKOUT = Path(__file__).parents[2]
@@ -101,6 +101,28 @@ HEAD = "vcore:\n  nodes: {head: {roles: [head]}}\n"
             "site.sls:3: vcore.services.ldap.memory.limit: "
             "a size is a whole number with K, M, G or T behind it, such as 512M, not 'lots'",
         ),
+        (
+            HEAD + "  base_directory: /home/\n",
+            "site.sls:3: vcore.base_directory: has to be a folder of its own, such as /srv/virtual-core/data",
+        ),
+        (
+            HEAD + "  build: {mirror: 'http://me:secret@mirror.test/debian'}\n",
+            "site.sls:3: vcore.build.mirror: has to be an http:// or https:// address, without a user or password",
+        ),
+        (
+            HEAD + "  build: {ca_bundle: /nowhere.pem}\n",
+            "site.sls:3: vcore.build.ca_bundle: /nowhere.pem does not exist",
+        ),
+        ("vcore:\n  nodes: {a: {roles: [head, head]}}\n", "site.sls:2: vcore.nodes.a.roles: names a role twice"),
+        (
+            "vcore:\n  nodes: {a: {roles: [head]}, b: {roles: [compute]}}\n  services: {ldap: {node: b}}\n",
+            "site.sls:2: vcore.nodes.b.address: is required, since the service ldap runs there",
+        ),
+        (
+            "vcore:\n  nodes: {a: {roles: [head]}, b: {roles: [compute], address: 10.0.0.2}}\n"
+            "  services: {registry: {node: b}}\n",
+            "site.sls:3: vcore.services.registry.node: registry runs on the head only: its image is in no registry",
+        ),
         (HEAD + "  flavors: [bio]\n", "site.sls:3: vcore.flavors.0: no flavor 'bio'; there are: none"),
         (
             HEAD + "  services: {ldap: {certificates: {tls: {certificate: /nowhere/a.pem, key: /nowhere/a.key}}}}\n",
@@ -119,7 +141,12 @@ HEAD = "vcore:\n  nodes: {head: {roles: [head]}}\n"
 def test_a_mistake_is_one_clear_line(load, text, expected):
     found = problems(load, text)
     assert len([line for line in found if line.startswith(expected)]) == 1, found
-    assert all("\n" not in line for line in found)
+    assert all("\n" not in line and "secret" not in line for line in found)
+
+
+@pytest.mark.parametrize("keys", [{"[key]": None}, {"site": {"[key]": 1}}, {"nodes": {"[key]": 1}}])
+def test_a_key_that_looks_like_a_mark_of_the_library_is_only_a_key(load, keys):
+    assert all("[key]" in line or "required" in line for line in problems(load, yaml.safe_dump({"vcore": keys})))
 
 
 def test_every_mistake_is_reported_at_once(load):
@@ -189,7 +216,8 @@ def survives(text, tmp_path_factory):
     try:
         document = documents.parse(text, "site.sls")
         configuration = site.validate(document, CATALOGUE, folder)
-        site.host_problems(configuration, document, ROUTES)
+        if not site.host_problems(configuration, document, ROUTES):
+            resolve.resolve(configuration, head_address="10.0.0.1")
     except site.SiteError as error:
         assert error.problems
         assert all("\n" not in str(problem) for problem in error.problems)

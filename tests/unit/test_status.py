@@ -11,9 +11,17 @@ CHECKOUT = Path(__file__).parents[2]
 NOW = 1_800_000_000.0
 
 SERVICE = {
-    "title": "LDAP directory", "node": "head", "image": "ldap:0123456789ab", "desired": 1, "running": 1, "healthy": 1,
-    "addresses": ["ldaps://ldap.vcore.test:636"], "since": "2027-01-15T08:00:00.123456789Z", "state": "settled", "message": "1 of 1 running",
-}  # fmt: skip
+    "title": "LDAP directory",
+    "node": "head",
+    "addresses": ["ldaps://ldap.vcore.test:636"],
+    "image": "ldap:0123456789ab",
+    "desired": 1,
+    "running": 1,
+    "healthy": 1,
+    "since": "2027-01-15T08:00:00.123456789Z",
+    "state": "settled",
+    "message": "1 of 1 running",
+}
 WELL = {
     "services": {"ldap": SERVICE},
     "nodes": {"head": {"roles": ["head"], "address": "10.0.0.1", "state": "ready", "availability": "active"}},

@@ -34,6 +34,11 @@ def read(paths: Paths, site_file: Path) -> site.Configuration:
     return site.load(site_file, services=paths.services, flavors=paths.flavors)[0]
 
 
+def data(configuration: site.Configuration) -> list[Path]:
+    """The folders below the base directory that the services of the catalogue own, whether they are on or off."""
+    return [Path(configuration.site.base_directory) / name for name in sorted(configuration.catalogue)]
+
+
 def keys(minion: str, pki: Path = PKI) -> str:
     """Make the master's and the minion's keys, accept exactly that minion key, return the master's fingerprint.
 
@@ -137,7 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--checkout", type=Path, required=True)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("validate", help="check a site file, print its head").add_argument("site", type=Path)
-    commands.add_parser("data", help="print the site's base directory").add_argument("site", type=Path)
+    commands.add_parser("data", help="print the folders that services keep data in").add_argument("site", type=Path)
     commands.add_parser("keys").add_argument("minion")
     commands.add_parser("converge", help="apply all states of this node, with progress")
     chosen = parser.parse_args(arguments)
@@ -146,7 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
         if chosen.command == "validate":
             print(read(paths, chosen.site).head)
         elif chosen.command == "data":
-            print(read(paths, chosen.site).site.base_directory)
+            print("\n".join(map(str, data(read(paths, chosen.site)))))
         elif chosen.command == "keys":
             print(keys(chosen.minion))
         else:

@@ -50,6 +50,10 @@ class Document:
         """This document laid over another: the data merged, the place of every key still known."""
         return Document(self.source, merge(below.data, self.data), self.lines, (*self.below, below))
 
+    def has(self, location: Location) -> bool:
+        """Whether something stands at ``location``, in this document or one below it."""
+        return any(location in document.lines for document in (self, *self.below))
+
     def problem(self, location: Location, message: str) -> Problem:
         """A problem of what stands at ``location``, in the file that says so."""
         for document in (self, *self.below):

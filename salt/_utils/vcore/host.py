@@ -14,6 +14,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
+from .errors import VcoreError
 from .files import write_atomic
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -73,9 +74,15 @@ def hosts_with(text: str, names: Mapping[str, Iterable[str]]) -> str:
     """The text of a hosts(5) file with the core's block replaced; no names, no block.
 
     ``names`` maps an address to the names that it has.
+
+    Raises:
+        VcoreError: the end of the block is missing, so that nobody knows what belongs to it.
     """
+    lines = text.splitlines()
+    if BEGIN in lines and END not in lines[lines.index(BEGIN) :]:
+        raise VcoreError(f"{HOSTS}: '{BEGIN}' has no line '{END}' below it; put that back where the block ends")
     kept, inside = [], False
-    for line in text.splitlines():
+    for line in lines:
         inside = inside or line == BEGIN
         if not inside:
             kept.append(line)

@@ -39,6 +39,27 @@ def _absolute(value: str) -> str:
     return value
 
 
+#: Folders that belong to the system: nothing of the core may own, chmod or purge one.
+SYSTEM_FOLDERS = {
+    f"/{name}"
+    for name in ("", "bin", "boot", "dev", "etc", "home", "lib", "media", "mnt", "opt", "proc", "root", "run", "sbin",
+                 "srv", "sys", "tmp", "usr", "var")
+}  # fmt: skip
+
+
+def _data_folder(value: str) -> str:
+    if (value.rstrip("/") or "/") in SYSTEM_FOLDERS or "//" in value:
+        raise ValueError("has to be a folder of its own, such as /srv/virtual-core/data")
+    return value.rstrip("/")
+
+
+def _download_address(value: str) -> str:
+    # No password: whoever may run Salt sees the resolved site.
+    if not re.fullmatch(r"https?://[^\s'\"@]+", value):
+        raise ValueError("has to be an http:// or https:// address, without a user or password in it")
+    return value
+
+
 def field(default: Any = ..., *, unit: str | None = None, example: Any = None, **more: Any) -> Any:
     """A pydantic field that also carries its unit and an example for the generated documentation."""
     extra = {key: value for key, value in (("unit", unit), ("example", example)) if value is not None}
@@ -55,6 +76,9 @@ DomainName = Annotated[
     str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$")
 ]
 AbsolutePath = Annotated[str, StringConstraints(pattern=r"^/[^\x00]*$"), AfterValidator(_absolute)]
+#: A folder that holds data of the core, and nothing else.
+DataFolder = Annotated[AbsolutePath, AfterValidator(_data_folder)]
+DownloadAddress = Annotated[str, AfterValidator(_download_address)]
 #: Bytes; written as a number or as 512M, 2G.
 Size = Annotated[
     int, BeforeValidator(_size, json_schema_input_type=int | str), Field(ge=1, json_schema_extra={"unit": "bytes"})

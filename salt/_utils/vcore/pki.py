@@ -356,17 +356,21 @@ def _extension(certificate: X509.X509, name: str) -> str:
         return ""
 
 
+def _subject(name: X509.X509_Name) -> str:
+    # M2Crypto raises AttributeError for a part that the name does not have.
+    return subject_text(getattr(name, "O", None), getattr(name, "CN", None))
+
+
 def _time(value: ASN1.ASN1_TIME) -> datetime:
     return value.get_datetime().replace(tzinfo=UTC)
 
 
 def read_facts(certificate: X509.X509) -> Facts:
     """What a certificate says."""
-    subject, issuer = certificate.get_subject(), certificate.get_issuer()
     alternative = certificate.get_subject_alt_names()
     return Facts(
-        subject=subject_text(subject.O, subject.CN),
-        issuer=subject_text(issuer.O, issuer.CN),
+        subject=_subject(certificate.get_subject()),
+        issuer=_subject(certificate.get_issuer()),
         serial=f"{certificate.get_serial_number():x}",
         not_before=_time(certificate.get_not_before()),
         not_after=_time(certificate.get_not_after()),

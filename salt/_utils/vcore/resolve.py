@@ -40,6 +40,7 @@ def resolve(configuration: Configuration, *, head_address: str) -> dict[str, Any
         "network": site.network.model_dump(mode="json"),
         "nodes": nodes,
         "head": {"name": head, "address": nodes[head]["address"]},
+        "names": _names(services, nodes, site.site.domain),
         "authorized_keys": list(site.authorized_keys),
         "monitoring": "monitoring" in services,
         "registry": f"registry.{site.site.domain}:5000",
@@ -47,6 +48,15 @@ def resolve(configuration: Configuration, *, head_address: str) -> dict[str, Any
         "certificate_authority": site.certificate_authority.model_dump(mode="json"),
         "services": services,
     }
+
+
+def _names(services: Mapping[str, Any], nodes: Mapping[str, Any], domain: str) -> dict[str, list[str]]:
+    """The names that the services answer by, by the address of the node that each runs on."""
+    names: dict[str, list[str]] = {}
+    for name, service in services.items():
+        if service["node"] is not None:
+            names.setdefault(nodes[service["node"]]["address"], []).append(f"{name}.{domain}")
+    return names
 
 
 def _in_order(configuration: Configuration) -> list[str]:
@@ -99,7 +109,7 @@ def node_pillar(resolved: Mapping[str, Any], minion: str) -> dict[str, Any]:
     own = {"name": minion, **node}
     if "head" in node["roles"]:
         return {**resolved, "node": own}
-    common = {key: resolved[key] for key in ("site", "base_directory", "network", "head", "registry")}
+    common = {key: resolved[key] for key in ("site", "base_directory", "network", "head", "names", "registry")}
     services = {
         name: {"name": name, "node": service["node"], "volumes": service["volumes"]}
         for name, service in resolved["services"].items()

@@ -22,7 +22,7 @@ from . import catalogue as catalogue_module
 from .catalogue import Catalogue
 from .documents import Document, Location, Problem, SiteError, parse, shown, unknown_key
 from .host import BRIDGE_INTERFACE, Route, read_routes
-from .models import AbsolutePath, DomainName, Model, NodeName, ServiceName, Size, field
+from .models import AbsolutePath, DataFolder, DomainName, DownloadAddress, Model, NodeName, ServiceName, Size, field
 
 # ---------------------------------------------------------------------------------------------------------------
 # What an administrator may write
@@ -129,12 +129,10 @@ class BuildSettings(Model):
         description="mmdebstrap makes the base image from Debian packages; anything else is an image to pull instead.",
         example="registry.example.org/debian:13",
     )
-    mirror: str | None = field(
-        None, pattern=r"^https?://[^\s'\"]+$", description="Debian mirror.", example="http://debian.example.org/debian"
+    mirror: DownloadAddress | None = field(
+        None, description="Debian mirror.", example="http://debian.example.org/debian"
     )
-    proxy: str | None = field(
-        None, pattern=r"^https?://[^\s'\"]+$", description="HTTP proxy.", example="http://proxy.example.org:3128"
-    )
+    proxy: DownloadAddress | None = field(None, description="HTTP proxy.", example="http://proxy.example.org:3128")
     ca_bundle: AbsolutePath | None = field(
         None, description="PEM file of the authorities that downloads are checked against.", example="/etc/ssl/site.pem"
     )
@@ -176,7 +174,7 @@ class Site(Model):
     """The ``vcore:`` mapping of pillar/site.sls."""
 
     site: Identity = field(default_factory=Identity, description="Who this core belongs to.")
-    base_directory: AbsolutePath = field(
+    base_directory: DataFolder = field(
         "/srv/virtual-core/data",
         description="Folder on each node that the services keep their data in.",
         example="/data/virtual-core",
@@ -268,7 +266,9 @@ def _problems(error: ValidationError, model: type[Model], document: Document, pr
     """Turn pydantic's errors into lines that name the key and the remedy."""
     found: dict[Location, Problem] = {}
     for entry in error.errors(include_url=False):
-        inner = tuple(part for part in entry["loc"] if part != "[key]")
+        inner = entry["loc"]
+        if inner[-1] == "[key]" and not document.has((*prefix, *inner)):
+            inner = inner[:-1]  # pydantic's mark for what is wrong with a key itself
         location = (*prefix, *inner)
         if entry["type"] == "extra_forbidden":
             message = unknown_key(str(location[-1]), _known_keys(model, inner[:-1]))
@@ -276,7 +276,8 @@ def _problems(error: ValidationError, model: type[Model], document: Document, pr
             message = MESSAGES[entry["type"]]
         else:
             message = _plain(entry["msg"])
-        if not isinstance(entry["input"], dict | list) and entry["type"] not in ("missing", "extra_forbidden"):
+        quotable = not isinstance(entry["input"], dict | list) and "@" not in str(entry["input"])
+        if quotable and entry["type"] not in ("missing", "extra_forbidden"):
             message += f", not {shown(entry['input'])}"
         # A union reports one error for each of its members; the first is the one that was most likely meant.
         found.setdefault(location, document.problem(location, message))
@@ -341,6 +342,8 @@ def _node_problems(site: Site, document: Document) -> list[Problem]:
         problems.append(document.problem(("nodes",), message))
     seen: dict[str, str] = {}
     for name, node in site.nodes.items():
+        if len(set(node.roles)) < len(node.roles):
+            problems.append(document.problem(("nodes", name, "roles"), "names a role twice"))
         location = ("nodes", name, "address")
         if node.address is None:
             continue
@@ -386,8 +389,8 @@ def _service_problems(
             hint = f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(catalogue)}"
             problems.append(document.problem(location, "unknown service" + hint))
             continue
-        if chosen.node is not None and chosen.node not in site.nodes:
-            problems.append(document.problem((*location, "node"), f"no node {chosen.node} below vcore.nodes"))
+        if chosen.node is not None:
+            problems.extend(_place_problems(name, chosen.node, site, catalogue, document))
         for certificate in chosen.certificates:
             if certificate not in catalogue[name].certificates:
                 message = unknown_key(certificate, catalogue[name].certificates)
@@ -404,6 +407,21 @@ def _service_problems(
                 message = f"the service {name} requires {required}; switch {required} on, or {name} off"
                 problems.append(document.problem(location, message))
     return problems
+
+
+def _place_problems(name: str, node: str, site: Site, catalogue: Catalogue, document: Document) -> list[Problem]:
+    """What is wrong with the node that a service is put on."""
+    location: Location = ("services", name, "node")
+    if node not in site.nodes:
+        return [document.problem(location, f"no node {node} below vcore.nodes")]
+    if "head" in site.nodes[node].roles:
+        return []
+    if not catalogue[name].image.push:
+        return [document.problem(location, f"{name} runs on the head only: its image is in no registry")]
+    if site.nodes[node].address is None:
+        message = f"is required, since the service {name} runs there"
+        return [document.problem(("nodes", node, "address"), message)]
+    return []
 
 
 def _key_problems(site: Site, document: Document) -> list[Problem]:
@@ -431,6 +449,8 @@ def host_problems(configuration: Configuration, document: Document, routes: Iter
                 message = f"{network} overlaps {route.network}, which this host reaches by {route.interface}"
                 problems.append(document.problem(("network", setting), message))
                 break
+    if site.build.ca_bundle and not Path(site.build.ca_bundle).is_file():
+        problems.append(document.problem(("build", "ca_bundle"), f"{site.build.ca_bundle} does not exist"))
     problems.extend(_certificate_problems(configuration, document))
     return problems
 
