@@ -5,15 +5,10 @@ The front door for people: how the core is, and whether it works
 Both run on the head. Their tables are for people; ``--out json`` gives programs the same facts.
 """
 
-import contextlib
-
-from salt.exceptions import CommandExecutionError
-
 try:
+    from vcore import adapter
     from vcore import doctor as vcore_doctor
-    from vcore import pillar as vcore_pillar
     from vcore import status as vcore_status
-    from vcore.errors import VcoreError
     from vcore.paths import Paths
 
     HAS_VCORE = True
@@ -23,14 +18,6 @@ except ImportError as error:
 
 def __virtual__():
     return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
-
-
-@contextlib.contextmanager
-def _salt_errors():
-    try:
-        yield
-    except VcoreError as error:
-        raise CommandExecutionError(str(error)) from None
 
 
 def status():
@@ -46,8 +33,8 @@ def status():
         salt-call vcore.status
         salt-call vcore.status --out json
     """
-    with _salt_errors():
-        facts = vcore_status.collect(vcore_pillar.head(__pillar__), Paths.from_opts(__opts__))
+    with adapter.salt_errors():
+        facts = vcore_status.collect(adapter.head(__pillar__), Paths.from_opts(__opts__))
     if not facts["ok"]:
         __context__["retcode"] = 1
     return facts
@@ -66,8 +53,8 @@ def doctor():
         salt-call vcore.doctor
         salt-call vcore.doctor --out json
     """
-    with _salt_errors():
-        checks = vcore_doctor.examine(vcore_pillar.head(__pillar__), Paths.from_opts(__opts__))
+    with adapter.salt_errors():
+        checks = vcore_doctor.examine(adapter.head(__pillar__), Paths.from_opts(__opts__))
     if not all(check["ok"] for check in checks):
         __context__["retcode"] = 1
     return checks

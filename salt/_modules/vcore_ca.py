@@ -6,15 +6,13 @@ Shows and works the authority on the head: the root, the certificates of the ser
 What is about trust also works on nodes other than the head, which have no M2Crypto.
 """
 
-import contextlib
-
-from salt.exceptions import CommandExecutionError, SaltInvocationError
+from salt.exceptions import SaltInvocationError
 
 try:
-    from vcore import pki
+    from vcore import adapter, pki
     from vcore import trust as node_trust
     from vcore.authority import Authority
-    from vcore.errors import NotFound, VcoreError
+    from vcore.errors import VcoreError
     from vcore.paths import Paths
 
     HAS_VCORE = True
@@ -28,32 +26,14 @@ def __virtual__():
     return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
-@contextlib.contextmanager
-def _salt_errors():
-    try:
-        yield
-    except NotFound as error:
-        raise SaltInvocationError(str(error)) from None
-    except (VcoreError, OSError) as error:
-        raise CommandExecutionError(str(error)) from None
-
-
-def _vcore():
-    try:
-        return __pillar__["vcore"]
-    except KeyError:
-        raise CommandExecutionError(
-            "this minion's pillar has no vcore; see that salt-run vcore.validate passes"
-        ) from None
-
-
 def _authority():
-    return Authority(Paths.from_opts(__opts__).authority, pki.policy(_vcore()))
+    return Authority(Paths.from_opts(__opts__).authority, pki.policy(adapter.head(__pillar__)))
 
 
 def _leaves(name):
     """The wanted certificates that ``name`` means; None means all."""
-    return pki.wanted_all(_vcore()) if name is None else [pki.wanted(_vcore(), name)]
+    pillar = adapter.head(__pillar__)
+    return pki.wanted_all(pillar) if name is None else [pki.wanted(pillar, name)]
 
 
 def root():
@@ -68,7 +48,7 @@ def root():
 
         salt-call vcore_ca.root
     """
-    with _salt_errors():
+    with adapter.salt_errors():
         return _authority().information()
 
 
@@ -87,7 +67,7 @@ def list_():
         salt-call vcore_ca.list
         salt-call vcore_ca.list --out json
     """
-    with _salt_errors():
+    with adapter.salt_errors():
         return _authority().leaves(_leaves(None))
 
 
@@ -103,7 +83,7 @@ def verify(name=None):
         salt-call vcore_ca.verify
         salt-call vcore_ca.verify ldap/tls
     """
-    with _salt_errors():
+    with adapter.salt_errors():
         authority = _authority()
         return {leaf.name: "; ".join(authority.verify(leaf)) or "valid" for leaf in _leaves(name)}
 
@@ -121,9 +101,9 @@ def difference(names=None):
 
         salt-call vcore_ca.difference
     """
-    with _salt_errors():
+    with adapter.salt_errors():
         authority = _authority()
-        leaves = _leaves(None) if names is None else [pki.wanted(_vcore(), name) for name in names]
+        leaves = _leaves(None) if names is None else [leaf for name in names for leaf in _leaves(name)]
         return authority.plan_leaves(leaves)
 
 
@@ -138,7 +118,7 @@ def issue(name=None):
         salt-call vcore_ca.issue
         salt-call vcore_ca.issue ldap/tls
     """
-    with _salt_errors():
+    with adapter.salt_errors():
         authority, changes = _authority(), {}
         for leaf in _leaves(name):
             changes.update(authority.issue(leaf))
@@ -157,8 +137,8 @@ def renew(name):
 
         salt-call vcore_ca.renew ldap/tls
     """
-    with _salt_errors():
-        authority, leaf = _authority(), pki.wanted(_vcore(), name)
+    with adapter.salt_errors():
+        authority, (leaf,) = _authority(), _leaves(name)
         if leaf.supplied:
             raise SaltInvocationError(f"{name} is supplied by the site: put the new one at {leaf.supplied[0]}")
         return authority.issue(leaf, force=True)
@@ -183,7 +163,7 @@ def revoke(name, reason="unspecified"):
 
         salt-call vcore_ca.revoke ldap/tls reason=keyCompromise
     """
-    with _salt_errors():
+    with adapter.salt_errors():
         authority = _authority()
         authority.revoke(str(name), reason)
         return authority.revocation_list()
@@ -199,7 +179,7 @@ def crl():
 
         salt-call vcore_ca.crl
     """
-    with _salt_errors():
+    with adapter.salt_errors():
         return _authority().revocation_list()
 
 
@@ -213,7 +193,7 @@ def root_difference():
 
         salt-call vcore_ca.root_difference
     """
-    with _salt_errors():
+    with adapter.salt_errors():
         return _authority().plan()
 
 
@@ -227,21 +207,24 @@ def ensure_root():
 
         salt-call vcore_ca.ensure_root
     """
-    with _salt_errors():
+    with adapter.salt_errors():
         return _authority().ensure()
 
 
 def _trusted_root(certificate):
     """The root to trust (PEM, bytes), or None on a head whose authority is yet to be made."""
-    # The head asks its store: its pillar was made before this run, which may have replaced the root.
-    if not certificate and "certificate_authority" in _vcore():
-        return _authority().anchor()
-    return node_trust.root_of((certificate or _vcore().get("authority_certificate") or "").encode())
+    if not certificate:
+        pillar = adapter.node(__pillar__)
+        # The head asks its store: its pillar was made before this run, which may have replaced the root.
+        if "certificate_authority" in pillar:
+            return _authority().anchor()
+        certificate = pillar.get("authority_certificate") or ""
+    return node_trust.root_of(certificate.encode())
 
 
 def _trust_files(registry):
     # Given a registry, this also works on a node that has lost its pillar.
-    return node_trust.trust_files(__grains__["os_family"], registry or _vcore().get("registry"))
+    return node_trust.trust_files(__grains__["os_family"], registry or adapter.node(__pillar__).get("registry"))
 
 
 def _run(command):
@@ -264,7 +247,7 @@ def trust_difference(certificate=None, registry=None):
 
         salt-call vcore_ca.trust_difference
     """
-    with _salt_errors():
+    with adapter.salt_errors():
         store, files = _trust_files(registry)
         return node_trust.trust_difference(_trusted_root(certificate), store, files)
 
@@ -285,7 +268,7 @@ def trust(certificate=None, registry=None):
 
         salt-call vcore_ca.trust
     """
-    with _salt_errors():
+    with adapter.salt_errors():
         store, files = _trust_files(registry)
         pem = _trusted_root(certificate)
         if pem is None:
@@ -307,7 +290,7 @@ def distrust_difference(registry=None):
 
         salt-call vcore_ca.distrust_difference
     """
-    with _salt_errors():
+    with adapter.salt_errors():
         return node_trust.distrust_difference(*_trust_files(registry))
 
 
@@ -325,7 +308,7 @@ def distrust(registry=None):
         salt-call vcore_ca.distrust
         salt-call vcore_ca.distrust registry=registry.vcore.test:5000
     """
-    with _salt_errors():
+    with adapter.salt_errors():
         store, files = _trust_files(registry)
         changes = node_trust.distrust_difference(store, files)
         node_trust.distrust(store, changes, _run)

@@ -5,10 +5,10 @@ The LDAP directory of the core
 For administrators on the head: these functions bind as the directory's administrator.
 """
 
-from salt.exceptions import CommandExecutionError, SaltInvocationError
+from salt.exceptions import SaltInvocationError
 
 try:
-    from vcore import directory
+    from vcore import adapter, directory
     from vcore.errors import VcoreError
     from vcore.paths import Paths
 
@@ -18,13 +18,14 @@ except ImportError as error:
 
 
 def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package or python-ldap cannot be imported: {MISSING}")
+    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
 def _open():
-    if "ldap" not in __pillar__.get("vcore", {}).get("services", {}):
-        raise CommandExecutionError("the service ldap is not switched on in the site file, or this is not the head")
-    return directory.open_administrator(__pillar__["vcore"], Paths.from_opts(__opts__))
+    pillar = adapter.head(__pillar__)
+    if "ldap" not in pillar["services"]:
+        raise VcoreError("the service ldap is not switched on in the site file")
+    return directory.open_administrator(pillar, Paths.from_opts(__opts__))
 
 
 def whoami():
@@ -39,11 +40,8 @@ def whoami():
 
         salt-call vcore_directory.whoami
     """
-    try:
-        with _open() as connection:
-            return connection.whoami()
-    except VcoreError as error:
-        raise CommandExecutionError(str(error)) from error
+    with adapter.salt_errors(), _open() as connection:
+        return connection.whoami()
 
 
 def search(filter="(objectClass=*)", attributes=None):
@@ -70,13 +68,11 @@ def search(filter="(objectClass=*)", attributes=None):
     hashes = [name for name in names if directory.is_hash(name)]
     if hashes:
         raise SaltInvocationError(f"{', '.join(hashes)}: hashes of passwords are never returned")
-    try:
-        with _open() as connection:
-            return dict(connection.search(directory.suffix(__pillar__["vcore"]), filter, names))
-    except directory.BadFilter as error:
-        raise SaltInvocationError(str(error)) from error
-    except VcoreError as error:
-        raise CommandExecutionError(str(error)) from error
+    with adapter.salt_errors(), _open() as connection:
+        try:
+            return dict(connection.search(directory.suffix(adapter.head(__pillar__)), filter, names))
+        except directory.BadFilter as error:
+            raise SaltInvocationError(str(error)) from None
 
 
 def status():
@@ -89,8 +85,5 @@ def status():
 
         salt-call vcore_directory.status
     """
-    try:
-        with _open() as connection:
-            return directory.status(__pillar__["vcore"], connection)
-    except VcoreError as error:
-        raise CommandExecutionError(str(error)) from error
+    with adapter.salt_errors(), _open() as connection:
+        return directory.status(adapter.head(__pillar__), connection)

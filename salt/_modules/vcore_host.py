@@ -5,10 +5,8 @@ What the core puts on every host: names of its services, and folders for their d
 
 from pathlib import Path
 
-from salt.exceptions import CommandExecutionError
-
 try:
-    from vcore import host
+    from vcore import adapter, host
 
     HAS_VCORE = True
 except ImportError as error:
@@ -45,10 +43,8 @@ def write_names(names):
 
         salt-call vcore_host.write_names '{"10.0.0.1": ["ldap.vcore.test"]}'
     """
-    try:
+    with adapter.salt_errors("/etc/hosts cannot be written"):
         host.write_hosts(names)
-    except OSError as error:
-        raise CommandExecutionError(f"/etc/hosts cannot be written: {error}") from error
 
 
 def directory_difference(path, wanted):
@@ -74,7 +70,5 @@ def make_directory(path, wanted):
 
         salt-call vcore_host.make_directory /srv/data '{"owner": 0, "group": 0, "mode": "0750"}'
     """
-    try:
+    with adapter.salt_errors(f"the folder {path} cannot be made"):
         host.make_directory(Path(path), wanted)
-    except OSError as error:
-        raise CommandExecutionError(f"the folder {path} cannot be made: {error}") from error

@@ -7,11 +7,8 @@ An image is a folder below ``images/``; docs/images.md tells what it has to hold
 
 from datetime import UTC, datetime
 
-from salt.exceptions import CommandExecutionError
-
 try:
-    from vcore import images
-    from vcore.errors import VcoreError
+    from vcore import adapter, images
     from vcore.paths import Paths
 
     HAS_VCORE = True
@@ -22,14 +19,14 @@ __func_alias__ = {"list_": "list"}
 
 
 def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package or one that it needs cannot be imported: {MISSING}")
+    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
 def _builder():
     # Connecting costs as much as everything else that an unchanged image needs: one client for all states of a run.
     if "vcore_image.api" not in __context__:
         __context__["vcore_image.api"] = images.connect()
-    return images.Builder(__pillar__["vcore"], Paths.from_opts(__opts__), __context__["vcore_image.api"])
+    return images.Builder(adapter.head(__pillar__), Paths.from_opts(__opts__), __context__["vcore_image.api"])
 
 
 def list_():
@@ -45,10 +42,8 @@ def list_():
 
         salt-call vcore_image.list
     """
-    try:
+    with adapter.salt_errors():
         listing = _builder().listing()
-    except VcoreError as error:
-        raise CommandExecutionError(str(error)) from error
     for image in listing.values():
         if image["built"] is not None:
             image["built"] = datetime.fromtimestamp(image["built"], tz=UTC).isoformat()
@@ -67,10 +62,8 @@ def difference(name):
 
         salt-call vcore_image.difference ldap
     """
-    try:
+    with adapter.salt_errors():
         return _builder().plan(name).changes
-    except VcoreError as error:
-        raise CommandExecutionError(str(error)) from error
 
 
 def build(name):
@@ -85,10 +78,8 @@ def build(name):
 
         salt-call vcore_image.build ldap
     """
-    try:
+    with adapter.salt_errors():
         return _builder().ensure(name).changes
-    except VcoreError as error:
-        raise CommandExecutionError(str(error)) from error
 
 
 def reference(name):
@@ -101,10 +92,8 @@ def reference(name):
 
         salt-call vcore_image.reference ldap
     """
-    try:
-        return images.reference(name, __pillar__["vcore"], Paths.from_opts(__opts__))
-    except VcoreError as error:
-        raise CommandExecutionError(str(error)) from error
+    with adapter.salt_errors():
+        return images.reference(name, adapter.head(__pillar__), Paths.from_opts(__opts__))
 
 
 def superseded():
@@ -119,10 +108,8 @@ def superseded():
 
         salt-call vcore_image.superseded
     """
-    try:
+    with adapter.salt_errors():
         return _builder().prune_plan()
-    except VcoreError as error:
-        raise CommandExecutionError(str(error)) from error
 
 
 def prune():
@@ -137,8 +124,6 @@ def prune():
 
         salt-call vcore_image.prune
     """
-    try:
+    with adapter.salt_errors():
         removed, freed = _builder().prune()
-    except VcoreError as error:
-        raise CommandExecutionError(str(error)) from error
     return {"removed": removed, "freed": freed}

@@ -11,10 +11,9 @@ import sys
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 try:
-    from vcore import pillar as vcore_pillar
-    from vcore.errors import VcoreError
+    from vcore import adapter
     from vcore.paths import Paths
-    from vcore.secrets import Store
+    from vcore.secrets import Store, generate
 
     HAS_VCORE = True
 except ImportError as error:
@@ -27,10 +26,8 @@ def __virtual__():
 
 def _services():
     """The services that are switched on."""
-    try:
-        return vcore_pillar.head(__pillar__)["services"]
-    except VcoreError as error:
-        raise CommandExecutionError(str(error)) from None
+    with adapter.salt_errors():
+        return adapter.head(__pillar__)["services"]
 
 
 def _definition(name):
@@ -83,10 +80,8 @@ def difference(name):
         salt-call vcore_secret.difference ldap/admin-password
     """
     service, item, definition = _definition(name)
-    try:
+    with adapter.salt_errors():
         return _store().difference(service, item, definition)
-    except VcoreError as error:
-        raise CommandExecutionError(str(error)) from error
 
 
 def ensure(name):
@@ -100,10 +95,8 @@ def ensure(name):
         salt-call vcore_secret.ensure ldap/admin-password
     """
     service, item, definition = _definition(name)
-    try:
+    with adapter.salt_errors():
         _store().ensure(service, item, definition)
-    except VcoreError as error:
-        raise CommandExecutionError(str(error)) from error
     return True
 
 
@@ -143,10 +136,6 @@ def rotate(name):
         salt-call vcore_secret.rotate ldap/admin-password
     """
     service, item, definition = _definition(name)
-    from vcore.secrets import generate
-
-    try:
+    with adapter.salt_errors():
         _store().write(service, item, generate(definition["kind"], definition["length"]))
-    except VcoreError as error:
-        raise CommandExecutionError(str(error)) from error
     return True

@@ -7,7 +7,7 @@ report the same.
 """
 
 try:
-    from vcore.states import converge
+    from vcore.adapter import converge
 
     HAS_VCORE = True
 except ImportError as error:

@@ -4,7 +4,7 @@ Container images of the core
 """
 
 try:
-    from vcore.states import converge
+    from vcore.adapter import converge
 
     HAS_VCORE = True
 except ImportError as error:

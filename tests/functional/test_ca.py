@@ -38,6 +38,7 @@ CERTIFICATE = {
     "supplied": None,
 }
 PILLAR = {
+    "node": {"name": "head", "roles": ["head"], "address": "10.0.0.1"},
     "site": {"name": "vcore", "domain": "vcore.test", "organization": "Virtual Core"},
     "certificate_authority": {"certificate": None, "key": None, "lifetime": 3650, "renew_before": 30},
     "registry": REGISTRY,
@@ -699,7 +700,8 @@ def on_a_node(core, state):
 def test_trust_on_a_node_without_m2crypto(core, trust_store, tmp_path):
     store, files = trust_store
     chain = (core.authority / "ca.crt").read_text()
-    core.pillar = {"registry": REGISTRY, "authority_certificate": chain}
+    node = {"name": "compute-1", "roles": ["compute"], "address": "10.0.0.2"}
+    core.pillar = {"node": node, "registry": REGISTRY, "authority_certificate": chain}
     core.write_pillar()
     elsewhere = shutil.move(core.authority, tmp_path / "elsewhere")
     plan, applied, again, root, leaf = on_a_node(core, "trusted")
@@ -707,7 +709,7 @@ def test_trust_on_a_node_without_m2crypto(core, trust_store, tmp_path):
     assert applied[:2] == [True, plan[1]]
     assert set(plan[1]) == {str(path) for path in (*files, store.bundle)}
     assert again[:2] == [True, {}]
-    assert root == leaf == [False, {}, "the certificate authority is on the head node only; run this there"]
+    assert root == leaf == [False, {}, "this is answered on the head of a core only; ask there"]
     openssl("verify", "-CAfile", store.bundle, elsewhere / "issued" / "ldap" / "tls.crt")
     plan, applied, again, *_ = on_a_node(core, "untrusted")
     assert plan[0] is None

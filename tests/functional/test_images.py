@@ -79,6 +79,7 @@ class Head:
             Store(self.paths.secrets).write("registry", user, uuid.uuid4().hex.encode())
         definition = load(CHECKOUT / "salt" / "states" / "services")["registry"].model_dump(mode="json")
         self.pillar: dict[str, Any] = {
+            "node": {"name": "head", "roles": ["head"], "address": "127.0.0.1"},
             "registry": address,
             "build": {"source": "mmdebstrap", "mirror": None, "proxy": None, "ca_bundle": None, "refresh": ""},
             "services": {"registry": definition},
