@@ -68,12 +68,11 @@ def _since(stamp):
 def _status(facts):
     services = _table("SERVICE", "TITLE", "STATE", "NODE", "ADDRESS", "IMAGE", "SINCE")
     for name, service in facts["services"].items():
-        healthy = service["healthy"] >= service["desired"] and service["state"] not in ("failed", "superfluous")
-        state = "healthy" if healthy else f"{service['state']} ({service['healthy']}/{service['desired']})"
+        state = "healthy" if service["ok"] else f"{service['state']} ({service['healthy']}/{service['desired']})"
         services.add_row(
             name,
             service["title"],
-            _good(state, healthy),
+            _good(state, service["ok"]),
             service["node"] or "-",
             "\n".join(service["addresses"]) or "-",
             service["image"] or "-",
@@ -82,14 +81,13 @@ def _status(facts):
     nodes = _table("NODE", "ROLES", "ADDRESS", "STATE")
     for name, node in facts["nodes"].items():
         nodes.add_row(
-            name, ", ".join(node["roles"]), node["address"] or "-", _good(node["state"], node["state"] == "ready")
+            name, ", ".join(node["roles"]), node["address"] or "-", _good(node["state"], node["ok"])
         )
     certificates = _table("CERTIFICATE", "STATE", "DAYS LEFT", "EXPIRES", right=(2,))
     for name, certificate in facts["certificates"].items():
-        well = certificate["status"] in ("valid", "supplied", "unused", "renewal due")
         certificates.add_row(
             name,
-            _good(certificate["status"], well),
+            _good(certificate["status"], certificate["ok"]),
             str(certificate.get("days_left", "-")),
             certificate.get("expires", "-"),
         )

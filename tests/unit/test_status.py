@@ -43,7 +43,7 @@ def ill(**changes):
 
 
 def test_a_core_that_is_well_has_no_problems():
-    assert status.problems(WELL) == []
+    assert status.problems(status.judged(WELL)) == []
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_core_that_is_well_has_no_problems():
     ],
 )
 def test_what_is_not_well_is_one_sentence(changes, says):
-    (problem,) = status.problems(ill(**changes))
+    (problem,) = status.problems(status.judged(ill(**changes)))
     assert problem.startswith(says)
 
 
@@ -95,12 +95,12 @@ def output(monkeypatch):
 
 
 def test_a_healthy_core_as_a_table(output, golden):
-    text = output({"ok": True, "problems": [], **WELL})
+    text = output({"ok": True, "problems": [], **status.judged(WELL)})
     golden(CHECKOUT / "tests" / "unit" / "golden" / "status" / "well.txt", text + "\n")
 
 
 def test_problems_stand_at_the_end_and_programs_get_no_colour(output):
-    facts = ill(services__ldap__healthy=0, services__ldap__state="waiting")
+    facts = status.judged(ill(services__ldap__healthy=0, services__ldap__state="waiting"))
     text = output({"ok": False, "problems": status.problems(facts), **facts})
     assert text.endswith("1 problems:\n  - service ldap: 0 of 1 tasks are healthy: 1 of 1 running")
     assert "\x1b" not in text

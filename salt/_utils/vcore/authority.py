@@ -462,6 +462,9 @@ class Authority:
             }
         return result
 
+    #: The statuses of a certificate that is fine; :meth:`_status` says all that there are but ``not issued``.
+    WELL = frozenset({"valid", "renewal due", "supplied", "unused"})
+
     def _status(self, stored: Stored, leaf: Leaf | None) -> str:
         facts = stored.facts
         checks: list[tuple[bool, str]] = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,13 @@ from .paths import Paths
 DISK_LIMIT = 90
 #: Certificates that have this or less and were not renewed are a problem, in days.
 DAYS_LIMIT = 7
-#: States of a certificate that are well.
-WELL = {"valid", "supplied", "unused", "renewal due"}
 
 
 def collect(pillar: Mapping[str, Any], paths: Paths) -> dict[str, Any]:
     """The state of the core with its problems: ``{ok, problems, services, nodes, certificates, disk, convergence}``.
 
-    Sizes are in bytes, times in RFC 3339 (UTC) or seconds since 1970. It costs a fixed number of requests to Docker,
-    however many services and nodes there are.
+    Each service, node and certificate says whether it is well (``ok``). Sizes are in bytes, times in RFC 3339 (UTC) or
+    seconds since 1970. It costs a fixed number of requests to Docker, however many services and nodes there are.
     """
     unavailable = []
     try:
@@ -38,13 +36,15 @@ def collect(pillar: Mapping[str, Any], paths: Paths) -> dict[str, Any]:
     except (VcoreError, OSError) as error:
         certificates = {}
         unavailable.append(str(error))
-    facts: dict[str, Any] = {
-        "services": _services(pillar, seen["services"]),
-        "nodes": _nodes(pillar, seen["nodes"]),
-        "certificates": certificates,
-        "disk": disk(Path(pillar["base_directory"])),
-        "convergence": convergence.last(paths),
-    }
+    facts = judged(
+        {
+            "services": _services(pillar, seen["services"]),
+            "nodes": _nodes(pillar, seen["nodes"]),
+            "certificates": certificates,
+            "disk": disk(Path(pillar["base_directory"])),
+            "convergence": convergence.last(paths),
+        }
+    )
     found = unavailable + problems(facts)
     return {"ok": not found, "problems": found, **facts}
 
@@ -95,29 +95,58 @@ def disk(path: Path) -> dict[str, Any]:
     }
 
 
+def is_healthy(service: Mapping[str, Any]) -> bool:
+    """Whether a service runs well: all its tasks are healthy, and the site wants it."""
+    return service["healthy"] >= service["desired"] and service["state"] in ("settled", "waiting")
+
+
+def is_good(certificate: Mapping[str, Any]) -> bool:
+    """Whether a certificate is fine: its status is, and it does not end soon where a service uses it."""
+    status = certificate["status"]
+    return status in Authority.WELL and (status == "unused" or certificate["days_left"] > DAYS_LIMIT)
+
+
+def judged(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts, with ``ok`` in each service, node and certificate."""
+    judges: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+        "services": is_healthy,
+        "nodes": lambda node: node["state"] == "ready",
+        "certificates": is_good,
+    }
+    return {
+        **facts,
+        **{
+            kind: {name: {**entry, "ok": judge(entry)} for name, entry in facts[kind].items()}
+            for kind, judge in judges.items()
+        },
+    }
+
+
 def problems(facts: Mapping[str, Any]) -> list[str]:
-    """What is not well, a sentence each."""
+    """What of :func:`judged` facts is not well, a sentence each."""
     found = []
     last = facts["convergence"]
     if last is None:
         found.append("there was no convergence yet: run salt-call state.apply")
     elif not last["ok"]:
         found.append(f"the last convergence failed: {', '.join(last['failed'])}")
-    for name, service in facts["services"].items():
+    ill = {
+        kind: {name: entry for name, entry in facts[kind].items() if not entry["ok"]}
+        for kind in ("services", "nodes", "certificates")
+    }
+    for name, service in ill["services"].items():
         if service["state"] == "superfluous":
             found.append(f"service {name}: runs, but the site does not want it; apply the states")
         elif service["state"] == "absent":
             found.append(f"service {name}: is not there; apply the states")
-        elif service["healthy"] < service["desired"] or service["state"] == "failed":
+        else:
             detail = f": {service['message']}" if service["message"] else ""
             found.append(f"service {name}: {service['healthy']} of {service['desired']} tasks are healthy{detail}")
-    for name, node in facts["nodes"].items():
-        if node["state"] != "ready":
-            found.append(f"node {name}: {node['state']}")
-    for name, certificate in facts["certificates"].items():
-        if certificate["status"] not in WELL:
+    found += [f"node {name}: {node['state']}" for name, node in ill["nodes"].items()]
+    for name, certificate in ill["certificates"].items():
+        if certificate["status"] not in Authority.WELL:
             found.append(f"certificate {name}: {certificate['status']}")
-        elif certificate["days_left"] <= DAYS_LIMIT and certificate["status"] != "unused":
+        else:
             found.append(f"certificate {name}: {certificate['days_left']} days left; apply the states to renew it")
     if facts["disk"]["used_percent"] > DISK_LIMIT:
         found.append(f"disk: {facts['disk']['path']} is {facts['disk']['used_percent']} % full")
