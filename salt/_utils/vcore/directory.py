@@ -20,6 +20,7 @@ from typing import Any
 import ldap
 from ldap.controls import SimplePagedResultsControl
 
+from .checks import Check, result
 from .errors import VcoreError
 from .files import write_atomic
 from .paths import Paths
@@ -482,16 +483,10 @@ def status(pillar: Mapping[str, Any], directory: Directory) -> dict[str, Any]:
     }
 
 
-def check(pillar: Mapping[str, Any], paths: Paths) -> list[dict[str, Any]]:
-    """End-to-end checks of the directory from this node, for vcore.doctor.
-
-    Each is ``{"check": what was tried, "ok": bool, "saw": what happened, "remedy": what to do if not ok}``.
-    """
+def check(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
+    """End-to-end checks of the directory from this node, for vcore.doctor."""
     address = pillar["nodes"][pillar["services"]["ldap"]["node"]]["address"]
-    results = []
-
-    def add(tried: str, ok: bool, saw: str, remedy: str) -> None:
-        results.append({"check": tried, "ok": ok, "saw": saw, "remedy": "" if ok else remedy})
+    checks = []
 
     try:
         with open_administrator(pillar, paths) as directory:
@@ -499,11 +494,13 @@ def check(pillar: Mapping[str, Any], paths: Paths) -> list[dict[str, Any]]:
         ok = True
     except VcoreError as error:
         ok, saw = False, str(error)
-    add(
-        f"the administrator binds at {uri(pillar)}, the certificate verified by the site's authority",
-        ok,
-        saw,
-        "run salt-call state.apply, then docker service logs ldap",
+    checks.append(
+        result(
+            f"the administrator binds at {uri(pillar)}, the certificate verified by the site's authority",
+            ok,
+            saw,
+            "run salt-call state.apply, then docker service logs ldap",
+        )
     )
 
     try:
@@ -513,7 +510,9 @@ def check(pillar: Mapping[str, Any], paths: Paths) -> list[dict[str, Any]]:
         ok, saw = False, str(error)
     except VcoreError:
         ok, saw = True, "refused"
-    add("an anonymous bind is refused", ok, saw, "run salt-call state.apply to bring the configuration back")
+    checks.append(
+        result("an anonymous bind is refused", ok, saw, "run salt-call state.apply to bring the configuration back")
+    )
 
     port = pillar["services"]["ldap"]["ports"]["ldaps"]["number"]
     # A context of this kind verifies, and trusts no authority until it is given one.
@@ -528,11 +527,13 @@ def check(pillar: Mapping[str, Any], paths: Paths) -> list[dict[str, Any]]:
         ok, saw = True, error.verify_message
     except OSError as error:
         ok, saw = False, str(error)
-    add(
-        "a client without the site's authority refuses the certificate",
-        ok,
-        saw,
-        "run salt-call state.apply, then docker service logs ldap",
+    checks.append(
+        result(
+            "a client without the site's authority refuses the certificate",
+            ok,
+            saw,
+            "run salt-call state.apply, then docker service logs ldap",
+        )
     )
 
     try:
@@ -540,10 +541,12 @@ def check(pillar: Mapping[str, Any], paths: Paths) -> list[dict[str, Any]]:
         ok, saw = False, "port 389 answers"
     except OSError as error:
         ok, saw = True, str(error)
-    add(
-        f"nothing answers in the clear at {address}, port 389",
-        ok,
-        saw,
-        "find what listens with ss -ltnp; the core's directory never does",
+    checks.append(
+        result(
+            f"nothing answers in the clear at {address}, port 389",
+            ok,
+            saw,
+            "find what listens with ss -ltnp; the core's directory never does",
+        )
     )
-    return results
+    return checks

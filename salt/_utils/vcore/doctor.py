@@ -14,15 +14,9 @@ from typing import Any
 
 from . import core, pki, status, swarm_client
 from .authority import Authority
+from .checks import Check, result
 from .errors import VcoreError
 from .paths import Paths
-
-Check = dict[str, Any]
-
-
-def result(tried: str, ok: bool, saw: str, remedy: str) -> Check:
-    """One check; the remedy is only said where it is needed."""
-    return {"check": tried, "ok": ok, "saw": saw, "remedy": "" if ok else remedy}
 
 
 def _configuration(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
@@ -53,7 +47,7 @@ def _swarm(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
     checks = [result("Docker's swarm answers", ok, f"it is {seen['swarm']}", "run salt-call state.apply")]
     for name in pillar["services"]:
         found = seen["services"].get(name)
-        healthy = bool(found) and found["healthy"] >= found["desired"]
+        healthy = bool(found) and status.is_healthy(found)
         saw = f"{found['healthy']} of {found['desired']} tasks" if found else "there is no such service"
         remedy = f"run salt-call state.apply; docker service logs {name} and docker service ps {name} say more"
         checks.append(result(f"the service {name} is healthy", healthy, saw, remedy))
