@@ -6,6 +6,7 @@ certificates, secrets, configs, volumes, the swarm specification, status, docume
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,20 @@ SETTING_TYPES: dict[str, Any] = {
     "boolean": bool,
     "size": Size,
     "strings": list[str],
+}
+
+
+DerivedName = Literal["directory_suffix"]
+
+
+def directory_suffix(domain: str) -> str:
+    """The base DN that follows from a domain (RFC 2247): ``core.example.org`` is ``dc=core,dc=example,dc=org``."""
+    return ",".join(f"dc={label}" for label in domain.split("."))
+
+
+#: How a setting with ``derived:`` follows from the site's domain, and how the reference says so.
+DERIVED: dict[DerivedName, tuple[Callable[[str], str], str]] = {
+    "directory_suffix": (directory_suffix, "made of `vcore.site.domain`"),
 }
 
 
@@ -166,7 +181,7 @@ class Setting(Model):
         description="Type of its value.", example="integer"
     )
     default: Any = field(None, description="Value that it has when nobody sets it; none, if left out.", example=10)
-    derived: Literal["directory_suffix"] | None = field(
+    derived: DerivedName | None = field(
         None,
         description="How the value follows from the site's domain when nobody sets it.",
         example="directory_suffix",

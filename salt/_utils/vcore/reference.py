@@ -18,7 +18,7 @@ from typing import Any
 import pydantic
 
 from . import catalogue as catalogue_module
-from .catalogue import Catalogue, Service
+from .catalogue import DERIVED, Catalogue, Service
 from .errors import VcoreError
 from .files import write_atomic
 from .models import DomainName, ItemName, Mode, NodeName, ServiceName
@@ -54,9 +54,6 @@ state run with one line that names file and key.
 These keys describe what later parts of the project will use, and have no effect yet: `ports.<port>.audience`,
 `volumes.<volume>.backup`, `databases`, `monitoring`, `wizard`, `settings.<setting>.advanced`.
 """
-
-#: How a value with ``derived:`` follows from the site.
-DERIVED = {"directory_suffix": "made of `vcore.site.domain`"}
 
 
 def _pattern(alias: Any) -> str:
@@ -275,7 +272,7 @@ def _service(name: str, service: Service) -> str:
     if not service.settings:
         return text + "It has no settings.\n"
     section = next(sections(service.settings_model().model_json_schema()))
-    derived = {key: DERIVED[setting.derived] for key, setting in service.settings.items() if setting.derived}
+    derived = {key: DERIVED[setting.derived][1] for key, setting in service.settings.items() if setting.derived}
     return f"{text}Below `vcore.services.{name}.settings`:\n\n{table(section, derived)}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .catalogue import DERIVED
 from .models import NODE_NAME
 from .site import Configuration, ServiceSettings
 
@@ -12,15 +13,6 @@ from .site import Configuration, ServiceSettings
 def service_names(name: str, node: str, domain: str, more: Iterable[str] = ()) -> list[str]:
     """The DNS names that a certificate of a service carries."""
     return list(dict.fromkeys([name, f"{name}.{domain}", node, f"{node}.{domain}", "localhost", *more]))
-
-
-def directory_suffix(domain: str) -> str:
-    """The base DN that follows from a domain (RFC 2247): ``core.example.org`` is ``dc=core,dc=example,dc=org``."""
-    return ",".join(f"dc={label}" for label in domain.split("."))
-
-
-#: How a setting with ``derived:`` follows from the site's domain.
-DERIVED = {"directory_suffix": directory_suffix}
 
 
 def resolve(configuration: Configuration, *, head_address: str) -> dict[str, Any]:
@@ -82,7 +74,8 @@ def _resolve_service(name: str, configuration: Configuration, nodes: Mapping[str
     settings = service.settings_model().model_validate(chosen.settings).model_dump(mode="json")
     for setting, definition in service.settings.items():
         if definition.derived is not None and settings[setting] is None:
-            settings[setting] = DERIVED[definition.derived](site.site.domain)
+            derive, _ = DERIVED[definition.derived]
+            settings[setting] = derive(site.site.domain)
     for volume, data in resolved["volumes"].items():
         data["source"] = f"{site.base_directory}/{name}/{volume}"
     for certificate, data in resolved["certificates"].items():
