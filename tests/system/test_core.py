@@ -152,7 +152,7 @@ def footprint(head):
 
 def supplied(name):
     """A site that brings a certificate of its own for the directory."""
-    pair = {"certificate": f"/root/{name}.pem", "key": f"/root/{name}.key"}
+    pair = {"certificate": f"/root/{name}.pem", "key": "/root/old.key"}
     return {"services": {"ldap": {"certificates": {"tls": pair}}}}
 
 
