@@ -531,7 +531,10 @@ uninstall_core() {
             docker images --filter label=vcore.image --format '{{.Repository}}:{{.Tag}}' | sed '/<none>/d' |
                 xargs -r docker rmi --force >/dev/null
         fi
-        while read -r folder; do rm -rf --one-file-system "$folder"; done < <(cat "$STATE/data" 2>/dev/null)
+        while read -r folder; do
+            rm -rf --one-file-system "$folder"
+            rmdir --ignore-fail-on-non-empty "$(dirname "$folder")" 2>/dev/null || true
+        done < <(cat "$STATE/data" 2>/dev/null)
         rm -rf "$CONFIGURATION" "$STATE"
     else
         say "Kept: the services' data, $CONFIGURATION (authority and secrets), $SITE"
