@@ -80,9 +80,7 @@ def _status(facts):
         )
     nodes = _table("NODE", "ROLES", "ADDRESS", "STATE")
     for name, node in facts["nodes"].items():
-        nodes.add_row(
-            name, ", ".join(node["roles"]), node["address"] or "-", _good(node["state"], node["ok"])
-        )
+        nodes.add_row(name, ", ".join(node["roles"]), node["address"] or "-", _good(node["state"], node["ok"]))
     certificates = _table("CERTIFICATE", "STATE", "DAYS LEFT", "EXPIRES", right=(2,))
     for name, certificate in facts["certificates"].items():
         certificates.add_row(

@@ -594,7 +594,7 @@ def test_nodes_pull_and_only_the_head_pushes(live):
     for credentials in ({}, {"username": "pull", "password": "guess"}, {"username": "root", "password": ""}):
         with pytest.raises(docker.errors.APIError, match=r"unauthorized|no basic auth"):
             live.docker_pull(reference, credentials)
-    live.docker_pull(reference, registry.pull_credentials(live.paths, live.address))
+    live.docker_pull(reference, registry.credentials(live.paths, "pull", live.address))
     assert reference in live.api.inspect_image(reference)["RepoTags"]
     assert live.builder.registry.content().count(("smuggled", reference.rpartition(":")[2])) == 0
 
@@ -665,11 +665,11 @@ def test_superseded_images_go_and_their_space_with_them(live):
     assert live.apply("pruned", "images").changes == {}
     # What is left is whole, and a layer that was collected can come again.
     live.api.remove_image(f"{live.address}/fourth:{tags[1]}", force=True)
-    live.docker_pull(f"{live.address}/fourth:{tags[1]}", registry.pull_credentials(live.paths, live.address))
+    live.docker_pull(f"{live.address}/fourth:{tags[1]}", registry.credentials(live.paths, "pull", live.address))
     live.add("fourth", "one", dockerfile=random)
     live.builder.ensure("fourth")
     live.api.remove_image(f"{live.address}/fourth:{tags[0]}", force=True)
-    live.docker_pull(f"{live.address}/fourth:{tags[0]}", registry.pull_credentials(live.paths, live.address))
+    live.docker_pull(f"{live.address}/fourth:{tags[0]}", registry.credentials(live.paths, "pull", live.address))
 
 
 def test_images_of_a_service_that_is_off_go(live):

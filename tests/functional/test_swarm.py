@@ -286,7 +286,7 @@ def test_the_swarm_lies_where_the_site_wants_it(core):
     assert subnets["docker_gwbridge"] == "172.18.1.0/24"
     assert subnets["ingress"] == "172.18.2.0/24"
     assert subnets["virtual_core"] == "172.18.0.0/24"
-    assert core.api.inspect_swarm()["Spec"]["Orchestration"]["TaskHistoryRetentionLimit"] == 2
+    assert core.api.inspect_swarm()["Spec"]["Orchestration"]["TaskHistoryRetentionLimit"] == 5
 
 
 def test_networks_that_are_in_the_way_are_named_before_anything_is_done(another_daemon, tmp_path):

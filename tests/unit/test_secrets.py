@@ -62,10 +62,20 @@ def test_reading_what_is_not_there_says_so(store):
 
 
 def test_fingerprints_are_stable_keyed_and_tell_nothing(store, tmp_path):
+    another = secrets.Store(tmp_path / "another")
+    for each in (store, another):
+        each.ensure("ldap", "admin", PASSWORD)
     first = store.fingerprint(b"secret")
     assert first == store.fingerprint(b"secret") != store.fingerprint(b"other")
-    assert first != secrets.Store(tmp_path / "another").fingerprint(b"secret")
+    assert first != another.fingerprint(b"secret")
     assert len(first) == 12
+    store.write("ldap", "admin", b"another value")
+    assert store.fingerprint(b"secret") == first
+
+
+def test_a_fingerprint_writes_nothing(store):
+    assert store.fingerprint(b"secret") is None
+    assert not store.folder.exists()
 
 
 def test_a_write_that_fails_leaves_the_old_value(store, monkeypatch):

@@ -69,7 +69,7 @@ def converge(
     and an apply that finds none does nothing.
 
     ``difference()`` looks and returns the changes, or says why there are none where that is not ``unchanged``;
-    ``apply(changes)`` makes them and may return a comment that says more than ``done``, as ``planned`` may be a function
+    ``apply(changes)`` makes them and may return a comment that says more than ``done``; ``planned`` may be a function
     of the changes. An error of either is the comment of a failed state, which lists no changes.
     """
     ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": unchanged}

@@ -395,10 +395,11 @@ def plan(pillar: Mapping[str, Any], paths: Paths, directory: Directory | None) -
             continue
         secret = store.read("ldap", accounts[dn])
         fingerprint = _fingerprint(store, secret, hashes)
-        if remembered.get(dn) == fingerprint or _accepts(pillar, paths, dn, secret):
-            verified[dn] = fingerprint
-        else:
+        known = fingerprint is not None and remembered.get(dn) == fingerprint
+        if not known and not _accepts(pillar, paths, dn, secret):
             passwords[dn] = accounts[dn]
+        elif fingerprint is not None:
+            verified[dn] = fingerprint
     return Plan(diff(current, wanted), passwords, verified)
 
 
@@ -418,7 +419,9 @@ def apply(pillar: Mapping[str, Any], paths: Paths, directory: Directory, planned
     verified = dict(planned.verified)
     for dn in accounts.keys() - verified.keys():
         stored = directory.read(dn, ["userPassword"]) or {}
-        verified[dn] = _fingerprint(store, store.read("ldap", accounts[dn]), stored.get("userPassword", []))
+        fingerprint = _fingerprint(store, store.read("ldap", accounts[dn]), stored.get("userPassword", []))
+        if fingerprint is not None:
+            verified[dn] = fingerprint
     if verified != _read_memory(paths):
         paths.state.mkdir(parents=True, exist_ok=True)
         write_atomic(_memory(paths), json.dumps(verified, indent=2).encode(), mode=0o600)
@@ -441,7 +444,7 @@ def _accepts(pillar: Mapping[str, Any], paths: Paths, dn: str, password: bytes) 
     return True
 
 
-def _fingerprint(store: Store, secret: bytes, hashes: Iterable[bytes]) -> str:
+def _fingerprint(store: Store, secret: bytes, hashes: Iterable[bytes]) -> str | None:
     return store.fingerprint(b"\0".join([secret, *hashes]))
 
 

@@ -36,22 +36,13 @@ class Unreachable(VcoreError):
 
 
 def credentials(paths: Paths, user: Literal["push", "pull"], address: str = "") -> dict[str, str]:
-    """Docker's authentication data for one of the registry's two users.
+    """Docker's authentication data for one of the registry's two users: username, password, server address.
 
     Raises:
         NotFound: the credential is not generated yet.
     """
     password = Store(paths.secrets).read("registry", user).decode().strip()
     return {"username": user, "password": password, "serveraddress": address}
-
-
-def pull_credentials(paths: Paths, address: str = "") -> dict[str, str]:
-    """With what nodes pull: ``username``, ``password`` and ``serveraddress`` (host:port) for swarm's registry auth.
-
-    Raises:
-        NotFound: the credential is not generated yet.
-    """
-    return credentials(paths, "pull", address)
 
 
 class Client:

@@ -20,6 +20,8 @@ from .files import write_atomic
 
 #: Letters and digits without the ones that people mix up when they read a password aloud.
 PASSWORD_ALPHABET = "".join(sorted(set(string.ascii_letters + string.digits) - set("0O1lI")))
+#: The key of the fingerprints: service and name.
+FINGERPRINT_KEY = ("store", "fingerprint-key")
 
 
 def generate(kind: str, length: int) -> bytes:
@@ -64,6 +66,15 @@ class Store:
 
     def write(self, service: str, name: str, value: bytes) -> None:
         """Give the secret a value, replacing the one that it had."""
+        self.ensure_key()
+        self._put(service, name, value)
+
+    def ensure_key(self) -> None:
+        """Make the key of the fingerprints where there is none."""
+        if not self.exists(*FINGERPRINT_KEY):
+            self._put(*FINGERPRINT_KEY, secrets.token_bytes(32))
+
+    def _put(self, service: str, name: str, value: bytes) -> None:
         path = self.path(service, name)
         for folder in (self.folder, path.parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -99,6 +110,7 @@ class Store:
             VcoreError: as :meth:`difference` does.
         """
         problem = self.difference(service, name, definition)
+        self.ensure_key()
         if problem == "missing":
             self.write(service, name, generate(definition["kind"], definition["length"]))
         elif problem == "permissions":
@@ -107,15 +119,12 @@ class Store:
                 os.chown(entry, os.geteuid(), os.getegid())
                 entry.chmod(mode)
 
-    def fingerprint(self, data: bytes) -> str:
-        """Twelve hexadecimal digits that change with ``data`` and tell nothing of it.
+    def fingerprint(self, data: bytes) -> str | None:
+        """Twelve hexadecimal digits that change with ``data`` and tell nothing of it; None while there is no key.
 
         A plain hash of a weak secret could be guessed from its name in ``docker secret ls``; a hash keyed with a
         value that never leaves this store cannot.
         """
-        try:
-            key = self.read("store", "fingerprint-key")
-        except NotFound:
-            self.write("store", "fingerprint-key", secrets.token_bytes(32))
-            key = self.read("store", "fingerprint-key")
-        return hmac.new(key, data, hashlib.sha256).hexdigest()[:12]
+        if not self.exists(*FINGERPRINT_KEY):
+            return None
+        return hmac.new(self.read(*FINGERPRINT_KEY), data, hashlib.sha256).hexdigest()[:12]

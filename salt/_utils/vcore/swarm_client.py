@@ -29,8 +29,10 @@ from .secrets import Store
 SNAPSHOT_AGE = 5.0
 #: Seconds to wait for a daemon that has just started to take part in its swarm again.
 LEADER_WAIT = 30.0
-#: Finished tasks that swarm keeps for each slot: enough to read why one failed.
-TASK_HISTORY = 2
+#: Tasks that swarm keeps for each slot, as many as Docker does by itself. When an update is rolled back, swarm makes
+#: further tasks for the slot at once: with two, the failed one, its container and its log would be gone within a second
+#: of its failure, before anything could read them.
+TASK_HISTORY = 5
 LOG_LINES = 15
 
 GATEWAY_BRIDGE = "docker_gwbridge"
@@ -77,6 +79,8 @@ def wanted(name: str, *, pillar: Mapping[str, Any], paths: Paths, plan: bool = F
     service = pillar["services"].get(name)
     if service is None or "image" not in service:
         raise VcoreError(f"the site has no service {name} on this node; see salt-run vcore.show")
+    if not plan:
+        Store(paths.secrets).ensure_key()  # a service may have a certificate, and no secret that has made it
     files = tuple(_files(service, pillar, paths, _Source(service, pillar, paths, plan)))
     swarm.check_files(files)
     spec = swarm.service_spec(
@@ -155,7 +159,7 @@ def _files(
         if data is None:
             fingerprint = swarm.UNKNOWN
         elif secret:
-            fingerprint = store.fingerprint(swarm.content(name, item, data))
+            fingerprint = store.fingerprint(swarm.content(name, item, data)) or swarm.UNKNOWN
         else:
             fingerprint = swarm.config_fingerprint(name, item, data)
         return swarm.File(name, item, secret, path, owner, group, mode, fingerprint, data)
@@ -813,7 +817,7 @@ def registry_authorization(image: str, pillar: Mapping[str, Any], paths: Paths) 
     """
     if "@" not in image or not image.startswith(f"{pillar['registry']}/"):
         return None
-    credentials = registry.pull_credentials(paths, pillar["registry"])
+    credentials = registry.credentials(paths, "pull", pillar["registry"])
     return base64.urlsafe_b64encode(json.dumps(credentials).encode()).decode()
 
 
