@@ -8,7 +8,7 @@ An image is a folder below ``images/``; docs/images.md tells what it has to hold
 from datetime import UTC, datetime
 
 try:
-    from vcore import adapter, images
+    from vcore import adapter, docker_client, images
     from vcore.paths import Paths
 
     HAS_VCORE = True
@@ -25,7 +25,7 @@ def __virtual__():
 def _builder():
     # Connecting costs as much as everything else that an unchanged image needs: one client for all states of a run.
     if "vcore_image.api" not in __context__:
-        __context__["vcore_image.api"] = images.connect()
+        __context__["vcore_image.api"] = docker_client.connect()
     return images.Builder(adapter.head(__pillar__), Paths.from_opts(__opts__), __context__["vcore_image.api"])
 
 

@@ -25,7 +25,7 @@ import docker
 import pytest
 import salt.config
 from saltfactories.utils.functional import Loaders
-from vcore import images, registry
+from vcore import docker_client, images, registry
 from vcore.catalogue import load
 from vcore.errors import CommandFailed, VcoreError
 from vcore.paths import Paths
@@ -57,7 +57,7 @@ def programs() -> None:
 @pytest.fixture(scope="module")
 def api() -> Any:
     try:
-        return images.connect()
+        return docker_client.connect()
     except VcoreError as error:
         pytest.fail(f"{error} (apt-get install docker.io iptables, start dockerd)")
 

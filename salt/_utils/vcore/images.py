@@ -39,6 +39,7 @@ import requests
 import yaml
 
 from . import downloads, registry
+from .docker_client import connect, docker_errors
 from .errors import CommandFailed, NotFound, VcoreError
 from .files import write_atomic
 from .paths import Paths
@@ -53,8 +54,8 @@ BASE, DEBIAN = "base", "debian"
 IGNORED = ("__pycache__", "*.pyc", "*~", ".*.sw?", "README.md")
 #: Lines of a failed build that its error carries.
 LAST_LINES = 20
-#: Seconds that Docker may take to answer, and that a step of a build may stay silent, compiling for instance.
-PATIENCE, SILENCE = 300, 1800
+#: Seconds that a step of a build may stay silent, compiling for instance.
+SILENCE = 1800
 
 #: What containers have no use for. mmdebstrap could leave it out by itself, but takes twice as long to do so.
 UNWANTED = ("/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/doc/*/changelog*")
@@ -215,17 +216,22 @@ def is_pushed(name: str, pillar: Mapping[str, Any]) -> bool:
     return any(image["push"] for image in users)
 
 
-def reference(name: str, pillar: Mapping[str, Any], paths: Paths) -> str:
+def reference(name: str, pillar: Mapping[str, Any], paths: Paths, *, built: bool = False) -> str:
     """What a service of the image ``name`` is to run: ``host:port/name:tag@sha256:…``.
 
-    Without the digest where the image is not pushed, and as long as the wanted image is not built yet.
+    Without the digest where the image is not pushed, and as long as the wanted image is not built yet. With ``built``
+    it is the image that was built last, and has to be there.
+
+    Raises:
+        NotFound: there is no such image, or with ``built`` it is not built, or not in the registry.
     """
-    tag = recipe(name, pillar, paths).tag
-    record = read_records(paths).get(name, {})
-    plain = f"{pillar['registry']}/{name}:{tag}"
-    if is_pushed(name, pillar) and record.get("tag") == tag and record.get("digest"):
-        return f"{plain}@{record['digest']}"
-    return plain
+    pushed, record = is_pushed(name, pillar), read_records(paths).get(name, {})
+    tag, digest = record.get("tag"), record.get("digest") if pushed else None
+    if built and (not tag or (pushed and not digest)):
+        raise NotFound(f"the image {name} is not built and in the registry yet; apply the states on the head")
+    if not built and tag != (wanted := recipe(name, pillar, paths).tag):
+        tag, digest = wanted, None
+    return f"{pillar['registry']}/{name}:{tag}" + (f"@{digest}" if digest else "")
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -334,27 +340,6 @@ def context(files: Mapping[str, Entry]) -> io.BytesIO:
     return stream
 
 
-def connect() -> Any:
-    """A client of this host's Docker.
-
-    Raises:
-        VcoreError: it does not answer.
-    """
-    try:
-        return docker.APIClient(version="auto", timeout=PATIENCE)
-    except docker.errors.DockerException as error:
-        raise VcoreError(f"Docker does not answer on this host, is it running? {error}") from None
-
-
-@contextlib.contextmanager
-def _docker_errors() -> Iterator[None]:
-    """What Docker refuses, as an error of the brain."""
-    try:
-        yield
-    except (docker.errors.DockerException, requests.RequestException) as error:
-        raise VcoreError(f"Docker on this host fails: {downloads.without_credentials(str(error))}") from None
-
-
 class Builder:
     """Builds and pushes the images of one resolved pillar, with this host's Docker."""
 
@@ -384,7 +369,7 @@ class Builder:
                 return True
         return False
 
-    @_docker_errors()
+    @docker_errors()
     def plan(self, name: str) -> Plan:
         """What has to happen until the image ``name`` is there."""
         return self._plan(recipe(name, self.pillar, self.paths), self.local())
@@ -406,7 +391,7 @@ class Builder:
             published=published,
         )
 
-    @_docker_errors()
+    @docker_errors()
     def listing(self) -> dict[str, dict[str, Any]]:
         """The images of the services that are on, and those below them; sizes in bytes, ``built`` in Unix seconds."""
         local, records = self.local(), read_records(self.paths)
@@ -431,7 +416,7 @@ class Builder:
 
     # -- building
 
-    @_docker_errors()
+    @docker_errors()
     def ensure(self, name: str) -> Plan:
         """Build and push the image ``name`` as far as that is needed; what was done.
 
@@ -610,7 +595,7 @@ class Builder:
 
     # -- clearing away
 
-    @_docker_errors()
+    @docker_errors()
     def prune_plan(self) -> dict[str, list[str]]:
         """The images that no service uses: ``{"registry": ["name:tag", …], "docker": […]}``, without empty lists.
 
@@ -650,7 +635,7 @@ class Builder:
             if (service["Spec"].get("Labels") or {}).get(SERVICE_LABEL) in (None, *self.pillar["services"])
         ]
 
-    @_docker_errors()
+    @docker_errors()
     def prune(self) -> tuple[dict[str, list[str]], int]:
         """Remove what :meth:`prune_plan` lists; that, and the bytes that the registry freed.
 

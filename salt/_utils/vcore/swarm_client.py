@@ -9,10 +9,8 @@ from __future__ import annotations
 import base64
 import ipaddress
 import json
-import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ import docker
 import requests
 
 from . import images, progress, registry, swarm, templates
+from .docker_client import connect, docker_errors
 from .errors import NotFound, VcoreError
 from .paths import Paths
 from .secrets import Store
@@ -38,17 +37,6 @@ LOG_LINES = 15
 GATEWAY_BRIDGE = "docker_gwbridge"
 #: Where root's keys stand in a container; its sshd runs only where they do.
 AUTHORIZED_KEYS = "/etc/virtual-core/authorized_keys"
-
-
-@contextmanager
-def _docker_errors() -> Iterator[None]:
-    """Turn what docker-py raises into one line for an administrator; the daemon's words hold no request bodies."""
-    try:
-        yield
-    except docker.errors.APIError as error:
-        raise VcoreError(f"Docker refused: {error.explanation or error}") from None
-    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
-        raise VcoreError(f"the Docker daemon does not answer ({error}); start it: systemctl start docker") from None
 
 
 # --- what is wanted ----------------------------------------------------------------------------------------------
@@ -86,26 +74,12 @@ def wanted(name: str, *, pillar: Mapping[str, Any], paths: Paths, plan: bool = F
     spec = swarm.service_spec(
         service,
         pillar=pillar,
-        image=_image(service, pillar, paths, plan),
+        image=images.reference(service["image"]["name"], pillar, paths, built=not plan),
         configs=[file for file in files if not file.secret],
         secrets=[file for file in files if file.secret],
         credential=_credential(service, paths),
     )
     return Wanted(spec, files)
-
-
-def _image(service: Mapping[str, Any], pillar: Mapping[str, Any], paths: Paths, plan: bool) -> str:
-    """The reference that the service runs by: with the digest when it goes through the registry."""
-    name = service["image"]["name"]
-    record = images.read_records(paths).get(name)
-    if plan:
-        tag = images.recipe(name, pillar, paths).tag
-        if record is None or record["tag"] != tag:
-            record = {"tag": tag, "digest": None}
-    elif record is None or (service["image"]["push"] and not record["digest"]):
-        raise NotFound(f"the image {name} is not built and in the registry yet; apply the states on the head")
-    reference = f"{pillar['registry']}/{name}:{record['tag']}"
-    return f"{reference}@{record['digest']}" if service["image"]["push"] and record["digest"] else reference
 
 
 def _credential(service: Mapping[str, Any], paths: Paths) -> str | None:
@@ -222,8 +196,7 @@ class Swarm:
     """One Docker daemon in swarm mode, as the core uses it."""
 
     def __init__(self) -> None:
-        with _docker_errors():
-            self.api = docker.APIClient(base_url=os.environ.get("DOCKER_HOST"), version="auto", timeout=120)
+        self.api = connect()
         self._snapshot: Snapshot | None = None
 
     def changed(self) -> None:
@@ -237,7 +210,7 @@ class Swarm:
             VcoreError: this machine is only a worker of a swarm, or its swarm has no leader.
         """
         if self._snapshot is None or time.monotonic() - self._snapshot.taken > SNAPSHOT_AGE:
-            with _docker_errors():
+            with docker_errors():
                 self._snapshot = self._read()
         return self._snapshot
 
@@ -315,7 +288,7 @@ class Swarm:
             VcoreError: it is a worker of another swarm, a network of Docker is in the way, or the site moves the
                 networks of a swarm that runs.
         """
-        with _docker_errors():
+        with docker_errors():
             network = pillar["network"]
             bridge = self._network(GATEWAY_BRIDGE)
             if self._state()["LocalNodeState"] == "active":
@@ -350,7 +323,7 @@ class Swarm:
         """Make this machine the manager of a new swarm, with every network where the site wants it."""
         network, address = pillar["network"], pillar["node"]["address"]
         ingress = ipaddress.ip_network(network["ingress_subnet"])
-        with _docker_errors():
+        with docker_errors():
             if GATEWAY_BRIDGE in changes:
                 self.create_gateway_bridge(network["bridge_subnet"])
             self.api.init_swarm(
@@ -370,7 +343,7 @@ class Swarm:
         Raises:
             VcoreError: other nodes are in the swarm, which would be left without a manager.
         """
-        with _docker_errors():
+        with docker_errors():
             snapshot = self.snapshot()
             others = [node["Description"]["Hostname"] for node in snapshot.nodes if not node.get("ManagerStatus")]
             if others:
@@ -388,7 +361,7 @@ class Swarm:
     def leave(self, changes: Mapping[str, Any]) -> None:
         """Remove the core's services, end the swarm with its networks, configs and secrets; data stays."""
         self.remove(set(changes) - {"swarm", GATEWAY_BRIDGE})
-        with _docker_errors():
+        with docker_errors():
             if "swarm" in changes:
                 self.api.leave_swarm(force=True)
                 self.changed()
@@ -401,7 +374,7 @@ class Swarm:
         Swarm's own choice is the next free one of Docker's pools, 172.18.0.0/16, which holds the core's overlay.
         A node needs it before it joins, too.
         """
-        with _docker_errors():
+        with docker_errors():
             if self._network(GATEWAY_BRIDGE):
                 self.api.remove_network(GATEWAY_BRIDGE)
             self.api.create_network(
@@ -446,7 +419,7 @@ class Swarm:
         """
         name, subnet = pillar["network"]["name"], pillar["network"]["subnet"]
         want = {"driver": "overlay", "attachable": True, "subnet": subnet}
-        with _docker_errors():
+        with docker_errors():
             network = self._network(name)
             self._check_free(subnet, "network.subnet", exclude=(name,))
             if network is None:
@@ -479,7 +452,7 @@ class Swarm:
     def create_network(self, pillar: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
         """Create the core's overlay; an unused one with other settings goes first."""
         name, subnet = pillar["network"]["name"], pillar["network"]["subnet"]
-        with _docker_errors():
+        with docker_errors():
             if "network" not in changes:
                 self.api.remove_network(name)
                 deadline = time.monotonic() + 15
@@ -523,7 +496,7 @@ class Swarm:
     def label(self, pillar: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
         """Set and remove labels as :meth:`label_changes` says; labels of other people stay."""
         members = self._members(pillar["node"]["name"])
-        with _docker_errors():
+        with docker_errors():
             for name, labels in changes.items():
                 node = members[name]
                 spec = dict(node["Spec"])
@@ -541,7 +514,7 @@ class Swarm:
             node["Description"]["Hostname"]: node
             for node in sorted(snapshot.nodes, key=lambda node: (node["Status"]["State"] == "ready", node["CreatedAt"]))
         }
-        with _docker_errors():
+        with docker_errors():
             own_id = self._state()["NodeID"]
         return {
             **{name: node for name, node in members.items() if node["ID"] != own_id},
@@ -595,7 +568,7 @@ class Swarm:
             progress.report(paths, f"service {name}", message)
 
         seen = {task["ID"] for task in self.snapshot().tasks if task["Status"]["State"] in swarm.ENDED}
-        with _docker_errors():
+        with docker_errors():
             if plan.different:
                 tell("is created" if plan.current is None else "is updated")
                 spec = self._bound(plan.wanted)
@@ -693,7 +666,7 @@ class Swarm:
         self._remove_files(snapshot, lambda labels, file: labels[swarm.SERVICE_LABEL] == name and file not in keep)
 
     def _remove_files(self, snapshot: Snapshot, superfluous: Callable[[Mapping[str, str], str], bool]) -> None:
-        with _docker_errors():
+        with docker_errors():
             for entries, remove in (
                 (snapshot.configs, self.api.remove_config),
                 (snapshot.secrets, self.api.remove_secret),
@@ -724,7 +697,7 @@ class Swarm:
         Raises:
             VcoreError: a container is still there after ``timeout`` seconds.
         """
-        with _docker_errors():
+        with docker_errors():
             identifiers = [service["ID"] for name, service in self.snapshot().services.items() if name in names]
             for identifier in identifiers:
                 self.api.remove_service(identifier)
@@ -748,7 +721,7 @@ class Swarm:
         """Nodes and services of the swarm, with a fixed number of requests; :func:`overview` says the shape."""
         self.changed()
         snapshot = self.snapshot()
-        with _docker_errors():
+        with docker_errors():
             containers = self.api.containers(filters={"label": "com.docker.swarm.task.id"}) if snapshot.active else []
         unhealthy = {
             container["Labels"]["com.docker.swarm.task.id"]
