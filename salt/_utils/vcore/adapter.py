@@ -82,6 +82,6 @@ def converge(
         elif found:
             comment = apply(found)
             ret.update(changes=found, comment=comment or done)
-    except (VcoreError, CommandExecutionError, SaltInvocationError) as error:
+    except (VcoreError, CommandExecutionError, SaltInvocationError, OSError) as error:
         ret.update(result=False, comment=str(error))
     return ret

@@ -6,6 +6,7 @@ so they append to one file that whoever is watching follows.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 
@@ -16,9 +17,13 @@ MAXIMUM_SIZE = 1024 * 1024
 
 
 def report(paths: Paths, step: str, message: str) -> None:
-    """Append one line: what is being worked on (``step``, such as ``image ldap``) and what it does just now."""
-    paths.state.mkdir(parents=True, exist_ok=True)
+    """Append one line: what is being worked on (``step``, such as ``image ldap``) and what it does just now.
+
+    A line that cannot be written (a full disk, say) is dropped: it must not fail what it reports.
+    """
     line = json.dumps({"time": round(time.time(), 3), "step": step, "message": message[:500]})
-    fresh = paths.progress.exists() and paths.progress.stat().st_size > MAXIMUM_SIZE
-    with paths.progress.open("w" if fresh else "a") as stream:
-        stream.write(line + "\n")
+    with contextlib.suppress(OSError):
+        paths.state.mkdir(parents=True, exist_ok=True)
+        fresh = paths.progress.exists() and paths.progress.stat().st_size > MAXIMUM_SIZE
+        with paths.progress.open("w" if fresh else "a") as stream:
+            stream.write(line + "\n")
