@@ -53,9 +53,12 @@ def _data_folder(value: str) -> str:
     return value.rstrip("/")
 
 
+DOWNLOAD_ADDRESS = r"https?://[^\s'\"@]+"
+
+
 def _download_address(value: str) -> str:
     # No password: whoever may run Salt sees the resolved site.
-    if not re.fullmatch(r"https?://[^\s'\"@]+", value):
+    if not re.fullmatch(DOWNLOAD_ADDRESS, value):
         raise ValueError("has to be an http:// or https:// address, without a user or password in it")
     return value
 
@@ -78,7 +81,9 @@ DomainName = Annotated[
 AbsolutePath = Annotated[str, StringConstraints(pattern=r"^/[^\x00]*$"), AfterValidator(_absolute)]
 #: A folder that holds data of the core, and nothing else.
 DataFolder = Annotated[AbsolutePath, AfterValidator(_data_folder)]
-DownloadAddress = Annotated[str, AfterValidator(_download_address)]
+DownloadAddress = Annotated[
+    str, AfterValidator(_download_address), Field(json_schema_extra={"pattern": f"^{DOWNLOAD_ADDRESS}$"})
+]
 #: Bytes; written as a number or as 512M, 2G.
 Size = Annotated[
     int, BeforeValidator(_size, json_schema_input_type=int | str), Field(ge=1, json_schema_extra={"unit": "bytes"})

@@ -21,7 +21,7 @@ from . import catalogue as catalogue_module
 from .catalogue import DERIVED, Catalogue, Service
 from .errors import VcoreError
 from .files import write_atomic
-from .models import DomainName, ItemName, Mode, NodeName, ServiceName
+from .models import DomainName, DownloadAddress, ItemName, Mode, NodeName, ServiceName
 from .paths import Paths
 from .site import Site
 
@@ -68,7 +68,7 @@ PATTERNS = {
     _pattern(DomainName): "DNS domain in lower case",
     _pattern(Mode): "mode, in quotes",
     r"^/[^\x00]*$": "absolute path",
-    r"^https?://[^\s'\"]+$": "http or https address",
+    _pattern(DownloadAddress): "http or https address without a password",
     r"^[^\x00-\x1f]+$": "text on one line",
 }
 
