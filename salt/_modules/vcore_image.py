@@ -96,11 +96,18 @@ def reference(name):
         return images.reference(name, adapter.head(__pillar__), Paths.from_opts(__opts__))
 
 
-def superseded():
+def superseded(updated=None, ask_registry=True):
     """
     List the images that no service uses, by where they are: ``registry`` and ``docker`` on this host.
 
-    Of each image the wanted tag and the one before it are in use, for a way back, and so is what runs.
+    Of each image the wanted tag and the one before it are in use, for a way back, and so is what runs or what swarm
+    can go back to.
+
+    updated
+        Services that are updated before anything is removed: these will be able to go back to what they run now.
+
+    ask_registry
+        Whether to look into the registry.
 
     CLI Example:
 
@@ -109,12 +116,15 @@ def superseded():
         salt-call vcore_image.superseded
     """
     with adapter.salt_errors():
-        return _builder().prune_plan()
+        return _builder().prune_plan(updated or (), ask_registry=ask_registry)
 
 
-def prune():
+def prune(ask_registry=True):
     """
     Remove the images that no service uses, and free their space in the registry.
+
+    ask_registry
+        Whether to remove images from the registry, too.
 
     Answers ``removed`` (as :py:func:`superseded` lists them) and ``freed``, in bytes of the registry's volume.
 
@@ -125,5 +135,5 @@ def prune():
         salt-call vcore_image.prune
     """
     with adapter.salt_errors():
-        removed, freed = _builder().prune()
+        removed, freed = _builder().prune(ask_registry=ask_registry)
     return {"removed": removed, "freed": freed}

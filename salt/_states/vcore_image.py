@@ -42,18 +42,26 @@ def pruned(name):
     """
     Make sure that the registry and this host's Docker keep no images of the core that no service uses.
 
+    A registry that this run starts, or gives another credential, could not be asked when the run was planned. It
+    keeps what it has until the next run.
+
     name
         Nothing depends on it; the state is about all images.
     """
+    plans = __context__.get("vcore_swarm.plans", {})
+    # A plan comes before the updates that the run makes, an apply behind them.
+    updated = [service for service, plan in plans.items() if plan.different] if __opts__["test"] else []
+    registry = plans["registry"].changes if "registry" in plans else {}
+    ask_registry = "service" not in registry and not {"push", "pull"} & set(registry.get("secrets", {}))
 
     def apply(_):
-        freed = __salt__["vcore_image.prune"]()["freed"]
+        freed = __salt__["vcore_image.prune"](ask_registry=ask_registry)["freed"]
         return f"Images that no service uses were removed; the registry freed {freed / 1e6:.1f} MB."
 
     return converge(
         name,
         test=__opts__["test"],
-        difference=__salt__["vcore_image.superseded"],
+        difference=lambda: __salt__["vcore_image.superseded"](updated=updated, ask_registry=ask_registry),
         apply=apply,
         unchanged="There are no images that no service uses.",
         planned="Images that no service uses would be removed.",

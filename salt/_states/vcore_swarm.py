@@ -71,18 +71,30 @@ def left(name):
     """
     Take the core's services off this machine and end its swarm, with its networks, configs and secrets. Data stays.
 
-    It fails, and does nothing, while other nodes are in the swarm.
+    A swarm with services, configs or secrets that are not the core's stays, and the comment says which these are: of
+    it go the core's services, configs and secrets, its overlay network and its labels of nodes.
+
+    It fails, and does nothing, while other nodes are in a swarm that it would end.
 
     name
         A sentence; it changes nothing.
     """
+
+    def kept():
+        foreign = _swarm().foreign()
+        return f"The swarm stays, others use it: {', '.join(foreign)}." if foreign else ""
+
+    def apply(changes):
+        _swarm().leave(changes)
+        return f"The core left the swarm. {kept()}".rstrip()
+
     return _converge(
         name,
-        lambda: _swarm().leave_changes(),
-        lambda changes: _swarm().leave(changes),
+        lambda: _swarm().leave_changes() or kept(),
+        apply,
         unchanged="This machine is in no swarm.",
-        done="This machine left the swarm.",
-        planned="This machine would leave the swarm.",
+        done="The core left the swarm.",
+        planned=lambda _: f"The core would leave the swarm. {kept()}".rstrip(),
     )
 
 
@@ -149,7 +161,11 @@ def service_running(name, timeout=None):
 
     def changes_of():
         nonlocal plan
-        plan = _swarm().plan(swarm_client.wanted(name, pillar=_pillar(), paths=paths, plan=__opts__["test"]))
+        plans = __context__.setdefault("vcore_swarm.plans", {})  # vcore_image.pruned asks what this run changes
+        plans.pop(name, None)
+        plan = plans[name] = _swarm().plan(
+            swarm_client.wanted(name, pillar=_pillar(), paths=paths, plan=__opts__["test"])
+        )
         if not plan.changes and not __opts__["test"]:
             _swarm().prune(name)  # what an interrupted run left behind
         return plan.changes

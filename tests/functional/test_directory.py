@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import docker
 import ldap
 import ldap.modlist
 import pytest
@@ -23,8 +24,9 @@ from Cryptodome.Hash import MD4
 sys.path.insert(0, str(Path(__file__).parent))
 
 from directory_fixtures import ADMINISTRATOR, SUFFIX, Core, build_image, loaders, write_pillar
+from dockerd import Dockerd
 from salt.exceptions import SaltInvocationError
-from vcore import directory
+from vcore import directory, swarm
 from vcore.secrets import Store
 
 READONLY, SAMBA = (f"cn={name},ou=services,{SUFFIX}" for name in ("readonly", "samba"))
@@ -660,6 +662,38 @@ def test_state_on_a_bare_head_then_drift(head: tuple[Core, Any]) -> None:
     refused = state("The directory has its base entries")
     assert refused.result is False and "another administrator's password" in refused.comment and not refused.changes
     Store(core.paths.secrets).write("ldap", "admin-password", secret.encode())
+
+
+def test_a_plan_waits_for_a_rotated_password(head: tuple[Core, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    core, salt = head
+    state, store = salt.states.vcore_directory.base_present, Store(core.paths.secrets)
+    secret = store.read("ldap", "admin-password")
+
+    def mount(api: docker.APIClient) -> None:
+        """A service that mounts the stored password; it has no task, the directory itself runs beside it."""
+        content = swarm.content("ldap", "admin-password", store.read("ldap", "admin-password"))
+        name = f"ldap-admin-password-{store.fingerprint(content)}"
+        mounted = docker.types.SecretReference(api.create_secret(name, b"x")["ID"], name)
+        container = docker.types.ContainerSpec("nothing", secrets=[mounted])
+        mode = docker.types.ServiceMode("replicated", replicas=0)
+        api.create_service(docker.types.TaskTemplate(container), name="ldap", mode=mode)
+
+    with Dockerd() as daemon:
+        monkeypatch.setenv("DOCKER_HOST", daemon.url)
+        api = docker.APIClient(base_url=daemon.url, version="auto")
+        api.init_swarm(advertise_addr=daemon.address)
+        mount(api)
+        store.write("ldap", "admin-password", b"rotated")
+        try:
+            planned = state("The directory has its base entries", test=True)
+            assert (planned.result, planned.changes) == (True, {}) and "is rotated in this run" in planned.comment
+            assert state("The directory has its base entries").result is False
+            # A service that mounts the stored one, and does not accept it: no apply mends that.
+            api.remove_service("ldap")
+            mount(api)
+            assert state("The directory has its base entries", test=True).result is False
+        finally:
+            store.write("ldap", "admin-password", secret)
 
 
 def test_state_when_the_directory_is_down(head: tuple[Core, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -599,6 +599,29 @@ def test_nodes_pull_and_only_the_head_pushes(live):
     assert live.builder.registry.content().count(("smuggled", reference.rpartition(":")[2])) == 0
 
 
+def test_a_rotated_credential_is_waited_for(live):
+    """Until its container is made anew, the registry knows the credential of before; a plan must not fail over it."""
+    live.add("sixth", "six")
+    live.builder.ensure("sixth")
+    del live.pillar["services"]["sixth"]
+    store = Store(live.paths.secrets)
+    before = store.read("registry", "pull")
+    store.write("registry", "pull", b"a new one")
+    try:
+        with pytest.raises(registry.Unauthorized, match="HTTP status 401"):
+            live.builder.registry.content()
+        live.add("first", "one")
+        live.builder.plan("first")
+        assert live.states().vcore_image.built("registry", test=True).result is True
+        planned = live.builder.prune_plan()
+    finally:
+        store.write("registry", "pull", before)
+    # The registry takes the new one in the very run: what it keeps is not asked for in its apply, either.
+    assert planned == live.builder.prune_plan(ask_registry=False) != live.builder.prune_plan()
+    assert "registry" not in planned
+    live.apply("pruned", "images")
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"])
 def test_nothing_but_reading_is_open_to_the_pull_credential(live, method):
     with pytest.raises(VcoreError, match=r"HTTP status 40[135]"):

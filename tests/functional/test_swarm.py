@@ -165,7 +165,7 @@ class Core:
                 self.set_password("first-password", name)
         if self.content != "missing":
             self.daemon.run(f"docker tag {REGISTRY}/tiny:{self.content} {REGISTRY}/tiny:{self.tag}")
-        images.write_records(self.paths, {"tiny": {"tag": self.tag, "digest": None}})
+        images.Builder(self.pillar, self.paths, self.api)._record("tiny", self.tag, None)
 
     def leaf(self, ending: str) -> str:
         return (self.paths.authority / "issued" / "tiny" / f"tls.{ending}").read_text()
@@ -278,6 +278,8 @@ def core(swarm, tmp_path):
 def test_the_swarm_lies_where_the_site_wants_it(core):
     information = core.api.info()["Swarm"]
     assert information["NodeAddr"] == core.pillar["node"]["address"]
+    listening = core.daemon.run("ss -Hltn | grep -o '[^ ]*:2377 '").split()
+    assert listening == [f"{core.pillar['node']['address']}:2377"]
     subnets = {
         network["Name"]: network["IPAM"]["Config"][0]["Subnet"]
         for network in core.api.networks()
@@ -333,6 +335,48 @@ def test_a_machine_leaves_its_swarm_with_the_services_of_the_core(another_daemon
     assert "virtual_core" not in {network["Name"] for network in core.api.networks()}
     assert another_daemon.run("cat /data/tiny/file") == "kept\n"
     assert core.apply("left", "a sentence").changes == {}
+
+
+def test_a_swarm_that_others_use_stays(another_daemon, tmp_path):
+    another_daemon.run(BUILD_IMAGE % f"{REGISTRY}/tiny:one")
+    another_daemon.run("mkdir -p /data/tiny")
+    core = Core(tmp_path, another_daemon)
+    setup(core)
+    core.run()
+    create = "docker service create --detach --no-resolve-image --name"
+    another_daemon.run(f"{create} theirs nothing; {create} swarm nothing; echo x | docker config create tiny-theirs -")
+    moved = core.pillar["network"] | {"bridge_subnet": "172.19.1.0/24"}
+    core.pillar["network"], before = moved, core.pillar["network"]
+    comment = core.apply("initialised", "a sentence", succeeds=False).comment
+    assert "put the old value back" in comment and "service theirs" in comment and "uninstall" not in comment
+    core.pillar["network"] = before
+
+    result = core.apply("left", "a sentence")
+    assert result.changes == {
+        "tiny": {"old": f"tiny:{core.tag}", "new": None},
+        "virtual_core": {"old": "network", "new": None},
+        f"labels of {another_daemon.name}": {"old": {"vcore.node": "head", "vcore.role.head": "true"}, "new": None},
+    }
+    kept = "The swarm stays, others use it: service "
+    assert kept in result.comment and "service theirs" in result.comment and "config tiny-theirs" in result.comment
+    assert {service["Spec"]["Name"] for service in core.api.services()} == {"theirs", "swarm"}
+    assert [config["Spec"]["Name"] for config in core.api.configs()] == ["tiny-theirs"]
+    assert core.api.secrets() == []
+    assert "virtual_core" not in {network["Name"] for network in core.api.networks()}
+    assert core.api.nodes()[0]["Spec"]["Labels"] == {}
+    again = core.apply("left", "a sentence")
+    assert again.changes == {} and again.comment.startswith(kept)
+
+    # A network that somebody else's service is on stays, too.
+    for state in ("network_present", "node_labelled"):
+        assert core.apply(state, "a sentence").changes
+    another_daemon.run("docker service update --detach --network-add virtual_core theirs")
+    assert set(core.apply("left", "a sentence").changes) == {f"labels of {another_daemon.name}"}
+    another_daemon.run("docker service rm theirs swarm; docker config rm tiny-theirs")
+    moved = core.pillar["network"] | {"bridge_subnet": "172.19.1.0/24"}
+    core.pillar["network"] = moved
+    assert "bootstrap.sh --uninstall" in core.apply("initialised", "a sentence", succeeds=False).comment
+    assert core.apply("left", "a sentence").changes["swarm"] == {"old": "manager", "new": None}
 
 
 def test_a_worker_of_another_swarm_is_left_alone(core, another_daemon, tmp_path, monkeypatch):
@@ -464,6 +508,56 @@ def test_secret_certificate_image_and_limits_show_in_words(core):
     assert core.containers() == container
 
 
+def test_what_somebody_changes_by_hand_shows_and_is_undone(core):
+    core.run()
+    docker_update = "docker service update --detach --quiet"
+    core.daemon.run("docker service scale --detach tiny=0")
+    status = core.loaders.modules.vcore_swarm.status()["services"]["tiny"]
+    assert (status["desired"], status["state"]) == (1, "waiting")
+    assert core.apply("service_running").changes == {
+        "service": {"old": "not running", "new": "running"},
+        "mode": {"old": "replicated, 0 tasks", "new": "replicated"},
+    }
+    assert len(core.containers()) == 1
+
+    core.daemon.run(
+        "echo theirs | docker config create theirs - ; echo theirs | docker secret create theirs -;"
+        f"{docker_update} --no-resolve-image --image {REGISTRY}/tiny:two --limit-memory 32M --reserve-memory 16M"
+        " --mount-add type=bind,source=/tmp,target=/theirs"
+        " --publish-add mode=host,published=8081,target=8080"
+        " --config-add source=theirs,target=/theirs.conf --secret-add theirs"
+        " --env-add PASSWORD=hunter2 --stop-grace-period 9s --health-retries 7 --network-rm virtual_core tiny"
+    )
+    result = core.apply("service_running")
+    changes = result.changes
+    assert "hunter2" not in json.dumps(result.full_return)
+    changes.pop("service", None)  # depends on how far swarm has come with the update
+    assert changes == {
+        "image": {"old": "tiny:two", "new": f"tiny:{core.tag}"},
+        "memory": {"old": "limit 32M, reservation 16M", "new": "limit 64M"},
+        "volumes": {"old": ["/data/tiny at /data", "/tmp at /theirs"], "new": ["/data/tiny at /data"]},
+        "ports": {"old": ["8080/tcp", "8081/tcp to 8080"], "new": ["8080/tcp"]},
+        "configs": {"theirs": "removed"},
+        "secrets": {"theirs": "removed"},
+        "environment": {"old": ["PASSWORD", "VCORE_SERVICE=tiny"], "new": ["VCORE_SERVICE=tiny"]},
+        "stop_grace": {"old": "9 s", "new": "5 s"},
+        "health": {
+            "old": "every 1 s, timeout 5 s, 7 retries, start period 1 s",
+            "new": "every 1 s, timeout 5 s, 1 retries, start period 1 s",
+        },
+        "network": {"old": [], "new": ["virtual_core"]},
+    }
+    assert core.apply("service_running").changes == {}
+    core.daemon.run("docker service update --quiet --force tiny")  # changes nothing that the core sets
+    assert core.apply("service_running").changes == {}
+    # A rollback would need them no more; they were somebody's.
+    core.set_password("second-password")
+    core.apply("service_running")
+    core.set_password("third-password")
+    core.apply("service_running")
+    core.daemon.run("docker config rm theirs; docker secret rm theirs")
+
+
 def test_superseded_configs_and_secrets_go_once_a_rollback_does_not_need_them(core):
     core.run()
     for password in ("second", "third"):
@@ -570,6 +664,48 @@ def test_a_service_that_is_switched_off_goes_and_its_data_stays(core):
     core.pillar["services"]["tiny"] = tiny
     assert core.apply("service_running").changes
     assert core.see("/data/file") == "0:0 644\nkept\n"
+
+
+def test_pruning_leaves_what_a_service_can_go_back_to(another_daemon, tmp_path):
+    another_daemon.run(BUILD_IMAGE % f"{REGISTRY}/tiny:one")
+    tags = f"for tag in two three; do docker tag {REGISTRY}/tiny:one {REGISTRY}/tiny:$tag; done"
+    another_daemon.run(f"mkdir -p /data/tiny; {tags}")
+    core = Core(tmp_path, another_daemon)
+    setup(core)
+    service = core.run()
+    good = core.tag
+    core.set_image("two")
+    service["settings"]["health"] = "bad"
+    core.apply("service_running", succeeds=False)
+    failed = core.tag
+
+    def run() -> dict:
+        """Plan a run of both states, and apply it; what is pruned."""
+        core.write_pillar()
+        core.loaders.reload_all()
+        planned = core.loaders.modules.state.sls("run", test=True).raw
+        core.make()
+        done, again = (core.loaders.modules.state.sls("run").raw for _ in range(2))
+        changes = [[entry["changes"] for entry in result.values()] for result in (planned, done, again)]
+        assert all(entry["result"] for entry in done.values()), done
+        assert changes[0] == changes[1] and changes[1][0]
+        assert changes[2] == [{}, {}]
+        return changes[1][1]
+
+    states = core.folder / "salt" / "states"
+    states.mkdir()
+    (states / "run.sls").write_text("tiny: {vcore_swarm.service_running: []}\nimages: {vcore_image.pruned: []}\n")
+
+    core.set_image("three")
+    service["settings"]["health"] = "good"
+    another_daemon.run(f"docker tag {REGISTRY}/tiny:three {REGISTRY}/tiny:{core.tag}")
+    pruned = run()["docker"]
+    assert {"tiny:one", "tiny:two", "tiny:three"} <= set(pruned)
+    assert not {f"tiny:{tag}" for tag in (good, failed, core.tag)} & set(pruned)
+    # After a change of the config alone, swarm would go back to the same image.
+    service["settings"]["motto"] = "two"
+    another_daemon.run(f"docker tag {REGISTRY}/tiny:{core.tag} {REGISTRY}/tiny:three")
+    assert set(run()["docker"]) == {"tiny:three", f"tiny:{good}"}
 
 
 # --- interruptions -----------------------------------------------------------------------------------------------

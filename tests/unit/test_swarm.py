@@ -187,6 +187,63 @@ def test_a_damaged_label_makes_everything_change():
     assert swarm.diff({}, spec(), {}, {})["image"] == {"old": None, "new": "demo:0123456789ab"}
 
 
+def daemon(made, *, engine):
+    """A specification as a daemon keeps it: fields added, empty ones left out, ids in the place of names."""
+    kept = json.loads(json.dumps(made))
+    task = kept["TaskTemplate"]
+    container = task["ContainerSpec"]
+    container |= {"Isolation": "default", "DNSConfig": {}}
+    task |= {"ForceUpdate": 0, "Runtime": "container"}
+    task["Placement"]["Platforms"] = [{"Architecture": "amd64", "OS": "linux"}]
+    task["Resources"].setdefault("Reservations", {})
+    task["Networks"][0]["Target"] = "u3kdnh3d2hd0"
+    for kind, key in (("Configs", "ConfigID"), ("Secrets", "SecretID")):
+        for reference in container[kind]:
+            reference[key] = "k2"
+        if not container[kind]:
+            del container[kind]
+    for key in ("Mounts", "CapabilityAdd"):
+        if not container[key]:
+            del container[key]
+    if not kept["EndpointSpec"]["Ports"]:
+        del kept["EndpointSpec"]["Ports"]
+    if engine < 25:
+        del container["Healthcheck"]["StartInterval"]
+    return {"ID": "s1", "Spec": kept}
+
+
+@pytest.mark.parametrize("engine", [20, 26])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"volumes": {}, "ports": {}, "capabilities": [], "memory": {"limit": "1G"}},
+        {"mode": "global", "placement": "compute", "node": None, "ports": {}},
+    ],
+)
+def test_what_the_daemon_fills_in_is_no_change(engine, more):
+    for files in ((), (file("a.conf"), file("token", b"v", secret=True))):
+        made = spec(*files, **more)
+        live = swarm.live_spec(daemon(made, engine=engine))
+        assert swarm.diff(live, made, contents(*files), contents(*files)) == {}
+
+
+def test_what_is_taken_away_by_hand_shows():
+    config = file("a.conf")
+    made = spec(config)
+    service = daemon(made, engine=26)
+    container = service["Spec"]["TaskTemplate"]["ContainerSpec"]
+    for key in ("Mounts", "Configs", "CapabilityAdd", "Env", "Healthcheck"):
+        del container[key]
+    service["Spec"]["TaskTemplate"]["Resources"] = {}
+    service["Spec"]["Mode"] = {"Replicated": {"Replicas": 3}}
+    changes = swarm.diff(swarm.live_spec(service), made, {}, contents(config))
+    assert changes["mode"] == {"old": "replicated, 3 tasks", "new": "replicated"}
+    assert changes["volumes"] == {"old": [], "new": ["/srv/data at /data"]}
+    assert changes["configs"] == {"a.conf": "new"}
+    assert {"memory", "capabilities", "environment", "health"} <= changes.keys()
+
+
 values = st.recursive(
     st.none() | st.booleans() | st.integers(0, 5) | st.text("ab", max_size=2),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("AB"), inner, max_size=2),

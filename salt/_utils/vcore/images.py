@@ -596,22 +596,24 @@ class Builder:
     # -- clearing away
 
     @docker_errors()
-    def prune_plan(self) -> dict[str, list[str]]:
+    def prune_plan(self, updated: Collection[str] = (), *, ask_registry: bool = True) -> dict[str, list[str]]:
         """The images that no service uses: ``{"registry": ["name:tag", …], "docker": […]}``, without empty lists.
 
-        Of each image that a service which is on uses, the wanted tag and the one before it stay, and so does what a
-        swarm service runs at this moment, unless the site does not want that service any more: a plan counts it as
-        gone, as it is when this is applied. A registry that does not answer keeps what it has until the next time.
+        Of each image that a service which is on uses, the wanted tag and the one before it stay, and so do what a
+        swarm service runs and what it can go back to, unless the site does not want that service any more: a plan
+        counts it as gone, as it is when this is applied. For the same reason a plan has to say which services are
+        ``updated`` before this is applied: these will be able to go back to what they run now.
+        A registry that does not answer, or is not to be asked, keeps what it has until the next time.
         """
         kept = kept_tags(read_records(self.paths), self._wanted())
         prefix = f"{self.pillar['registry']}/"
-        for running in self._running():
+        for running in self._running(updated):
             name, _, tag = running.removeprefix(prefix).partition("@")[0].partition(":")
             kept.setdefault(name, set()).add(tag)
         tags = [image for entry in self.api.images() for image in entry.get("RepoTags") or ()]
         local = [tag.removeprefix(prefix).partition(":")[::2] for tag in tags if tag.startswith(prefix)]
         try:
-            remote = self.registry.content()
+            remote = self.registry.content() if ask_registry else []
         except registry.Unreachable:
             remote = []
         found = {"registry": superseded(remote, kept), "docker": superseded(local, kept)}
@@ -624,19 +626,23 @@ class Builder:
         """Exists from the first deletion in the registry until its garbage is collected."""
         return self.paths.state / "registry-garbage"
 
-    def _running(self) -> list[str]:
+    def _running(self, updated: Collection[str]) -> list[str]:
+        """What swarm services of the site and of other people run, and what swarm can roll them back to."""
         try:
             services = self.api.services()
         except docker.errors.APIError:
             return []  # Not a swarm manager, or not yet.
-        return [
-            service["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"]
-            for service in services
-            if (service["Spec"].get("Labels") or {}).get(SERVICE_LABEL) in (None, *self.pillar["services"])
-        ]
+        specs = []
+        for service in services:
+            name = (service["Spec"].get("Labels") or {}).get(SERVICE_LABEL)
+            if name is None or name in self.pillar["services"]:
+                specs.append(service["Spec"])
+                if name not in updated and service.get("PreviousSpec"):
+                    specs.append(service["PreviousSpec"])
+        return [spec["TaskTemplate"]["ContainerSpec"]["Image"] for spec in specs]
 
     @docker_errors()
-    def prune(self) -> tuple[dict[str, list[str]], int]:
+    def prune(self, *, ask_registry: bool = True) -> tuple[dict[str, list[str]], int]:
         """Remove what :meth:`prune_plan` lists; that, and the bytes that the registry freed.
 
         The garbage collection runs while no build and no push does: it would take the layers of a half-pushed image
@@ -646,7 +652,7 @@ class Builder:
             VcoreError: the registry refuses a deletion, or its container does not run here.
         """
         with self._lock():
-            found = self.prune_plan()
+            found = self.prune_plan(ask_registry=ask_registry)
             for image in found.get("docker", ()):
                 # Forced, because swarm keeps the stopped containers of earlier tasks for a while.
                 with contextlib.suppress(docker.errors.ImageNotFound):

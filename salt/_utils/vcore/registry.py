@@ -35,6 +35,10 @@ class Unreachable(VcoreError):
     """The registry cannot be asked: it does not run, or has no certificate or credentials yet."""
 
 
+class Unauthorized(Unreachable):
+    """The registry does not accept the stored credential, as between a rotation and the update that it waits for."""
+
+
 def credentials(paths: Paths, user: Literal["push", "pull"], address: str = "") -> dict[str, str]:
     """Docker's authentication data for one of the registry's two users: username, password, server address.
 
@@ -71,7 +75,7 @@ class Client:
         """One request: status, headers, body.
 
         Raises:
-            Unreachable: no answer.
+            Unreachable: no answer, or (Unauthorized) not to this credential.
             VcoreError: an answer that is neither success nor "there is no such thing".
         """
         try:
@@ -92,7 +96,8 @@ class Client:
         if answer.status >= 500:
             raise Unreachable(f"the registry {self.address} answers with HTTP status {answer.status}")
         if answer.status >= 400 and answer.status != 404:
-            raise VcoreError(f"the registry {self.address} refuses {method} {path}: HTTP status {answer.status}")
+            refusal = Unauthorized if answer.status == 401 else VcoreError
+            raise refusal(f"the registry {self.address} refuses {method} {path}: HTTP status {answer.status}")
         return answer.status, answer.headers, body
 
     def digest(self, name: str, tag: str) -> str | None:

@@ -229,6 +229,41 @@ def recorded_spec(service: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return spec if isinstance(spec, dict) else {}
 
 
+def live_spec(service: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The specification that a service of the daemon has now, in the shape of the one that it was made from.
+
+    That is what its label records, with whatever somebody has changed since, by ``docker service scale`` for instance.
+    Only what the core sets counts, because the daemon adds fields of its own. {} if the label is damaged.
+    """
+    recorded = recorded_spec(service)
+    if service is None or not recorded:
+        return recorded
+    live = copy.deepcopy(dict(service["Spec"]))
+    task, made_from = live["TaskTemplate"], recorded["TaskTemplate"]
+    # Docker before 25 does not know this one and drops it.
+    health, kept = task["ContainerSpec"].get("Healthcheck") or {}, made_from["ContainerSpec"]["Healthcheck"]
+    health.setdefault("StartInterval", kept.get("StartInterval"))
+    # The daemon puts a network's id in the place of its name; an entry of somebody else has no alias.
+    for theirs, ours in zip(task.get("Networks") or [], made_from["Networks"], strict=False):
+        theirs["Target"] = ours["Target"]
+    spec: dict[str, Any] = _in_shape_of(recorded, live)
+    # None is set where the site has none, and the daemon adds none.
+    if reserved := ((task.get("Resources") or {}).get("Reservations") or {}).get("MemoryBytes"):
+        spec["TaskTemplate"]["Resources"]["Reservations"] = {"MemoryBytes": reserved}
+    return spec
+
+
+def _in_shape_of(recorded: Any, live: Any) -> Any:
+    """``live`` with the fields of ``recorded`` only. The daemon leaves out what is empty, so that equals nothing."""
+    if isinstance(recorded, dict):
+        fields = live if isinstance(live, dict) else {}
+        return {key: _in_shape_of(value, fields.get(key)) for key, value in recorded.items()}
+    if isinstance(recorded, list) and recorded and isinstance(recorded[0], dict):
+        # An entry that was added is cut to the shape of the others.
+        return [_in_shape_of(recorded[min(n, len(recorded) - 1)], entry) for n, entry in enumerate(live or [])]
+    return live if live or recorded else recorded
+
+
 def referenced(spec: Mapping[str, Any] | None) -> set[str]:
     """Names of the configs and secrets that a ServiceSpec mounts."""
     container = ((spec or {}).get("TaskTemplate") or {}).get("ContainerSpec") or {}
@@ -276,6 +311,18 @@ def _memory(resources: Mapping[str, Any]) -> str:
     return words
 
 
+def _mode(mode: Mapping[str, Any]) -> str:
+    if "Replicated" not in mode:
+        return "global"
+    tasks = mode["Replicated"]["Replicas"]
+    return "replicated" if tasks == 1 else f"replicated, {tasks} tasks"
+
+
+def _variable(entry: str) -> str:
+    # The value of one that somebody else has set may be a secret.
+    return entry if entry.startswith("VCORE_") else entry.partition("=")[0]
+
+
 def _file(target: Mapping[str, Any]) -> str:
     return f"{target['Name']} {target['UID']}:{target['GID']} 0{target['Mode']:o}"
 
@@ -286,7 +333,8 @@ _CONTAINER = ("TaskTemplate", "ContainerSpec")
 _WORDS: tuple[tuple[str, tuple[str, ...], Callable[[Any], Any]], ...] = (
     ("image", (*_CONTAINER, "Image"), short_image),
     ("placement", ("TaskTemplate", "Placement"), lambda value: value["Constraints"][0].removeprefix("node.labels.")),
-    ("mode", ("Mode",), lambda value: "replicated" if "Replicated" in value else "global"),
+    ("mode", ("Mode",), _mode),
+    ("environment", (*_CONTAINER, "Env"), lambda value: sorted(_variable(entry) for entry in value)),
     ("ports", ("EndpointSpec", "Ports"), lambda value: [_port(port) for port in value]),
     ("volumes", (*_CONTAINER, "Mounts"), lambda value: [f"{mount['Source']} at {mount['Target']}" for mount in value]),
     ("memory", ("TaskTemplate", "Resources"), _memory),

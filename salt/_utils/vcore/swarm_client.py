@@ -35,6 +35,8 @@ TASK_HISTORY = 5
 LOG_LINES = 15
 
 GATEWAY_BRIDGE = "docker_gwbridge"
+#: The label of the core's overlay network.
+NETWORK_LABEL = "vcore.network"
 #: Where root's keys stand in a container; its sshd runs only where they do.
 AUTHORIZED_KEYS = "/etc/virtual-core/authorized_keys"
 
@@ -88,6 +90,20 @@ def _credential(service: Mapping[str, Any], paths: Paths) -> str | None:
     if not service["image"]["push"] or not store.exists("registry", "pull"):
         return None
     return store.fingerprint(store.read("registry", "pull"))
+
+
+def mounts_another(service: str, item: str, paths: Paths) -> bool:
+    """Whether a service that runs has another value of its secret ``item`` than the store: it was rotated.
+
+    Raises:
+        NotFound: the store has none.
+        VcoreError: this machine manages no swarm.
+    """
+    store = Store(paths.secrets)
+    fingerprint = store.fingerprint(swarm.content(service, item, store.read(service, item)))
+    running = Swarm().snapshot().services.get(service, {}).get("Spec")
+    mounted = {name for name in swarm.referenced(running) if swarm.item_of(service, name) == item}
+    return bool(mounted) and f"{service}-{item}-{fingerprint}" not in mounted
 
 
 class _Source:
@@ -297,10 +313,17 @@ class Swarm:
                     ("ingress_subnet", _subnets(self._network("ingress"))),
                 ):
                     if subnets and network[key] not in subnets:
+                        remedy = "put the old value back"
+                        if foreign := self.foreign():
+                            remedy += f", since others use this swarm, too ({', '.join(foreign)})"
+                        else:
+                            remedy += (
+                                ", or take the core off with bootstrap.sh --uninstall, which keeps its data, "
+                                "and bring it back with bootstrap.sh"
+                            )
                         raise VcoreError(
-                            f"network.{key} is {network[key]}, but the swarm that runs has {', '.join(subnets)}; a "
-                            "running swarm cannot be moved: put the old value back, or take the core off with "
-                            "bootstrap.sh --uninstall, which keeps its data, and bring it back with bootstrap.sh"
+                            f"network.{key} is {network[key]}, but the swarm that runs has {', '.join(subnets)}; "
+                            f"a running swarm cannot be moved: {remedy}"
                         )
                 return {}
             for key in ("bridge_subnet", "ingress_subnet"):
@@ -328,7 +351,8 @@ class Swarm:
                 self.create_gateway_bridge(network["bridge_subnet"])
             self.api.init_swarm(
                 advertise_addr=address,
-                listen_addr="0.0.0.0:2377",
+                # Other networks of this host have no business with the swarm's management port.
+                listen_addr=f"[{address}]:2377" if ":" in address else f"{address}:2377",
                 data_path_addr=address,
                 # The ingress network takes all of it; the core's own overlay names its subnet.
                 default_addr_pool=[str(ingress)],
@@ -337,14 +361,37 @@ class Swarm:
             )
         self.changed()
 
+    def foreign(self) -> list[str]:
+        """Services, configs and secrets of this swarm that are not the core's, such as ``service web``."""
+        snapshot = self.snapshot()
+        kinds = (
+            ("service", snapshot.services.values()),
+            ("config", snapshot.configs),
+            ("secret", snapshot.secrets),
+        )
+        return [
+            f"{kind} {entry['Spec']['Name']}" for kind, entries in kinds for entry in entries if not _is_core(entry)
+        ]
+
     def leave_changes(self) -> dict[str, Any]:
         """What :meth:`leave` does: the core's services, the swarm and its bridge go; {} where there are none.
+
+        A swarm with something in it that is not the core's stays: of it go the core's services, its overlay network
+        and its labels of nodes.
 
         Raises:
             VcoreError: other nodes are in the swarm, which would be left without a manager.
         """
         with docker_errors():
             snapshot = self.snapshot()
+            if self.foreign():
+                changes = self.absent_changes(keep=())
+                changes |= {network["Name"]: {"old": "network", "new": None} for network in self._own_networks()}
+                for node in snapshot.nodes:
+                    if labels := _core_labels(node):
+                        hostname = node["Description"]["Hostname"]
+                        changes[f"labels of {hostname}"] = {"old": labels, "new": None}
+                return changes
             others = [node["Description"]["Hostname"] for node in snapshot.nodes if not node.get("ManagerStatus")]
             if others:
                 raise VcoreError(
@@ -359,14 +406,42 @@ class Swarm:
             return changes
 
     def leave(self, changes: Mapping[str, Any]) -> None:
-        """Remove the core's services, end the swarm with its networks, configs and secrets; data stays."""
-        self.remove(set(changes) - {"swarm", GATEWAY_BRIDGE})
+        """Remove the core's services, end the swarm with its networks, configs and secrets; data stays.
+
+        A swarm that has to stay loses what :meth:`leave_changes` says.
+        """
+        self.remove(set(self.absent_changes(keep=())))
         with docker_errors():
+            if "swarm" not in changes:
+                for network in self._own_networks():
+                    if network["Name"] in changes:
+                        self._remove_network(network["Id"])
+                for node in self.snapshot().nodes:
+                    if f"labels of {node['Description']['Hostname']}" in changes:
+                        self._set_labels(node, dict.fromkeys(_core_labels(node)))
             if "swarm" in changes:
                 self.api.leave_swarm(force=True)
                 self.changed()
             if GATEWAY_BRIDGE in changes and self._network(GATEWAY_BRIDGE):
                 self.api.remove_network(GATEWAY_BRIDGE)
+
+    def _own_networks(self) -> list[dict[str, Any]]:
+        """The core's overlay, by its label; not where a service of somebody else is on it."""
+        taken = {
+            attached["Target"]
+            for service in self.snapshot().services.values()
+            if not _is_core(service)
+            for attached in service["Spec"]["TaskTemplate"].get("Networks") or []
+        }
+        found = self.api.networks(filters={"label": NETWORK_LABEL})
+        return [network for network in found if not {network["Id"], network["Name"]} & taken]
+
+    def _remove_network(self, name: str) -> None:
+        """Remove a network, and wait until it is gone."""
+        self.api.remove_network(name)
+        deadline = time.monotonic() + 15
+        while self._network(name) and time.monotonic() < deadline:
+            time.sleep(0.2)
 
     def create_gateway_bridge(self, subnet: str) -> None:
         """Create the bridge that overlay containers reach the outside by, before swarm does it where it likes.
@@ -454,13 +529,11 @@ class Swarm:
         name, subnet = pillar["network"]["name"], pillar["network"]["subnet"]
         with docker_errors():
             if "network" not in changes:
-                self.api.remove_network(name)
-                deadline = time.monotonic() + 15
-                while self._network(name) and time.monotonic() < deadline:
-                    time.sleep(0.2)
+                self._remove_network(name)
             self.api.create_network(
                 name,
                 driver="overlay",
+                labels={NETWORK_LABEL: name},
                 attachable=True,
                 scope="swarm",
                 ipam={"Driver": "default", "Config": [{"Subnet": subnet}]},
@@ -498,12 +571,15 @@ class Swarm:
         members = self._members(pillar["node"]["name"])
         with docker_errors():
             for name, labels in changes.items():
-                node = members[name]
-                spec = dict(node["Spec"])
-                merged = dict(spec.get("Labels") or {}) | {label: words["new"] for label, words in labels.items()}
-                spec["Labels"] = {label: value for label, value in merged.items() if value is not None}
-                self.api.update_node(node["ID"], node["Version"]["Index"], spec)
-                self.changed()
+                self._set_labels(members[name], {label: words["new"] for label, words in labels.items()})
+
+    def _set_labels(self, node: Mapping[str, Any], labels: Mapping[str, str | None]) -> None:
+        """Give a node labels, and take off those that are None."""
+        spec = dict(node["Spec"])
+        merged = {**(spec.get("Labels") or {}), **labels}
+        spec["Labels"] = {label: value for label, value in merged.items() if value is not None}
+        self.api.update_node(node["ID"], node["Version"]["Index"], spec)
+        self.changed()
 
     def _members(self, own: str) -> dict[str, Any]:
         """Nodes of the swarm by minion id: this one by its id, others by host name, the ready one of several."""
@@ -541,12 +617,12 @@ class Swarm:
         old_configs = {
             config["Spec"]["Name"]: base64.b64decode(config["Spec"].get("Data") or "") for config in snapshot.configs
         }
-        difference = swarm.diff(swarm.recorded_spec(current), want.spec, old_configs, want.configs)
+        difference = swarm.diff(swarm.live_spec(current), want.spec, old_configs, want.configs)
         changes: dict[str, Any] = {}
         if current is None:
             changes["service"] = {"old": None, "new": "running"}
         else:
-            expected = swarm.expected_tasks(current["Spec"], snapshot.nodes)
+            expected = swarm.expected_tasks(want.spec, snapshot.nodes)
             if swarm.verdict(current, snapshot.tasks_of(current), expected).state != "settled":
                 changes["service"] = {"old": "not running", "new": "running"}
         return ServicePlan(want, current, {**changes, **difference}, bool(difference))
@@ -698,7 +774,8 @@ class Swarm:
             VcoreError: a container is still there after ``timeout`` seconds.
         """
         with docker_errors():
-            identifiers = [service["ID"] for name, service in self.snapshot().services.items() if name in names]
+            services = self.snapshot().services
+            identifiers = [service["ID"] for name, service in services.items() if name in names and _is_core(service)]
             for identifier in identifiers:
                 self.api.remove_service(identifier)
                 self.changed()
@@ -769,7 +846,7 @@ def _node_overview(node: Mapping[str, Any]) -> dict[str, Any]:
 
 def _service_overview(service: Mapping[str, Any], snapshot: Snapshot, unhealthy: Collection[str]) -> dict[str, Any]:
     tasks = snapshot.tasks_of(service)
-    desired = swarm.expected_tasks(service["Spec"], snapshot.nodes)
+    desired = swarm.expected_tasks(swarm.recorded_spec(service) or service["Spec"], snapshot.nodes)
     running = [task for task in tasks if task["DesiredState"] == task["Status"]["State"] == "running"]
     verdict = swarm.verdict(service, tasks, desired)
     return {
@@ -792,6 +869,11 @@ def registry_authorization(image: str, pillar: Mapping[str, Any], paths: Paths) 
         return None
     credentials = registry.credentials(paths, "pull", pillar["registry"])
     return base64.urlsafe_b64encode(json.dumps(credentials).encode()).decode()
+
+
+def _is_core(entry: Mapping[str, Any]) -> bool:
+    """Whether a service, config or secret of the swarm is the core's."""
+    return swarm.SERVICE_LABEL in (entry["Spec"].get("Labels") or {})
 
 
 def _core_labels(node: Mapping[str, Any] | None) -> dict[str, str]:
