@@ -177,7 +177,7 @@ class Core:
     def apply(self, state: str, name: str = "tiny", *, succeeds: bool = True, make: bool = True, **arguments):
         """Plan, do what the states before do, apply, compare; returns the applied state's result."""
         if state == "service_running":
-            arguments = {"timeout": 60} | arguments
+            arguments = {"timeout": 180} | arguments
         before = self.everything()
         plan = self.plan(state, name, **arguments)
         assert self.everything() == before, "a plan changed something"
