@@ -1,5 +1,7 @@
 """The lab's hosts are what the other system tests take them for: bare machines with systemd, on which Docker runs."""
 
+import subprocess
+
 import pytest
 
 SWARM_NETWORK = "docker network create --driver overlay --attachable --subnet 192.168.77.0/24 crossing"
@@ -13,6 +15,21 @@ def hosts(make_lab):
     lab = make_lab("hosts")
     lab.up("--bare", "--compute=1")
     return lab
+
+
+def test_down_leaves_nothing_behind(make_lab):
+    def left():
+        kinds = ("ps --all --format {{.Names}}", "volume ls --format {{.Name}}", "network ls --format {{.Name}}")
+        listed = [
+            subprocess.run(["docker", *kind.split()], capture_output=True, text=True, check=True) for kind in kinds
+        ]
+        return sorted(name for done in listed for name in done.stdout.split() if "vcore-gone" in name)
+
+    lab = make_lab("gone")
+    lab.up("--bare")
+    assert len(left()) >= 3
+    lab.down()
+    assert left() == []
 
 
 @pytest.fixture(scope="module")
