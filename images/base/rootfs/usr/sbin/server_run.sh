@@ -13,7 +13,7 @@ programs=/run/supervisor
 rm -rf "$programs"
 mkdir -p "$programs"
 if [ -s /etc/virtual-core/authorized_keys ]; then
-    mkdir -p -m 0755 /run/sshd
+    install -d -m 0755 /run/sshd
     key=/etc/ssh/ssh_host_ed25519_key
     if [ ! -s "$key" ]; then
         rm -f "$key"

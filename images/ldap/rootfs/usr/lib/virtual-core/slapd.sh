@@ -3,6 +3,7 @@
 set -eu
 
 # slapd reserves memory for each descriptor that it may open, and Docker allows a million.
+# shellcheck disable=SC3045  # Debian's sh has it
 ulimit -n 8192
 level=$(sed -n 's/^olcLogLevel: *//p' /etc/virtual-core/config.ldif)
 exec /usr/sbin/slapd -d "$level" -u openldap -g openldap -F /etc/ldap/slapd.d -h 'ldaps:/// ldapi:///'
