@@ -34,10 +34,10 @@ def _definition(name):
     """The catalogue's definition of ``service/secret``."""
     service, _, item = name.partition("/")
     services = _services()
-    try:
-        return service, item, services[service]["secrets"][item]
-    except KeyError:
-        raise SaltInvocationError(f"no service that is switched on has a secret {name!r}") from None
+    definition = services.get(service, {"secrets": {}})["secrets"].get(item)
+    if definition is None or definition["service"]:
+        raise SaltInvocationError(f"no service that is switched on has a secret {name!r}")
+    return service, item, definition
 
 
 def _store():
@@ -63,6 +63,7 @@ def list_():
         }
         for service, data in _services().items()
         for name, definition in data["secrets"].items()
+        if not definition["service"]
     }
 
 

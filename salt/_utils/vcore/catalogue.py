@@ -76,6 +76,11 @@ class Volume(Model):
     group: int = field(0, ge=0, description="Numeric group id.", example=911)
     mode: Mode = field("0750", description="Mode of the directory.", example="0700")
     backup: bool = field(True, description="Whether a backup takes it.", example=False)
+    propagation: Literal["rprivate", "rslave"] = field(
+        "rprivate",
+        description="rslave: what the node mounts below it later is seen in the container, too.",
+        example="rslave",
+    )
 
 
 class Certificate(Model):
@@ -113,6 +118,9 @@ class Certificate(Model):
 class Secret(Model):
     """A secret that is generated once, or typed in by a person, and mounted into the service."""
 
+    service: ServiceName | None = field(
+        None, description="Service whose secret of this name it is, if it is not its own.", example="ldap"
+    )
     kind: Literal["password", "token", "bytes", "supplied"] = field(
         "password",
         description="password: letters and digits; token: hexadecimal; bytes: raw; supplied: asked of a person.",
@@ -257,6 +265,16 @@ class Service(Model):
         description="Module of the brain whose check() vcore.doctor runs for this service.",
         example="directory",
     )
+    node_states: bool = field(
+        False,
+        description="Whether the states of services/<service>/node.sls are applied on each node that it runs on.",
+        example=True,
+    )
+    sections: list[Literal["accounts", "shares", "routes", "instruments"]] = field(
+        default_factory=list,
+        description="Sections of the site file that the nodes which it runs on get to see.",
+        example=["shares"],
+    )
     monitoring: list[str] = field(
         default_factory=list, description="What the monitoring service watches here.", example=["slapd"]
     )
@@ -304,6 +322,20 @@ def load(services: Path) -> Catalogue:
     Raises:
         VcoreError: a file that is not a valid service; the message names file and key.
     """
+    catalogue = _read(services)
+    for name, service in catalogue.items():
+        for secret, entry in service.secrets.items():
+            other = entry.service
+            if other is None:
+                continue
+            if other not in service.requires:
+                raise VcoreError(f"{name}/service.yaml: secrets.{secret}.service: {other} is not among `requires`")
+            if other not in catalogue or secret not in catalogue[other].secrets:
+                raise VcoreError(f"{name}/service.yaml: secrets.{secret}.service: {other} has no secret {secret}")
+    return catalogue
+
+
+def _read(services: Path) -> Catalogue:
     catalogue: Catalogue = {}
     for path in sorted(services.glob("*/service.yaml")):
         try:

@@ -10,7 +10,8 @@ from .documents import SiteError
 from .errors import VcoreError
 from .host import own_address, read_routes
 from .paths import Paths
-from .resolve import node_pillar, resolve
+from .resolve import node_pillar, node_secrets, resolve
+from .secrets import Store
 
 #: The last resolution, with the state of everything that it was made from. A master asks once for each minion.
 _kept: dict[Path, tuple[Any, dict[str, Any]]] = {}
@@ -58,8 +59,18 @@ def _brings_certificates(data: dict[str, Any]) -> bool:
 
 
 def pillar(paths: Paths, minion: str) -> dict[str, Any]:
-    """The ``vcore`` pillar of one minion: the head's holds everything, another node's what it needs."""
-    data = node_pillar(resolved(paths), minion)
+    """The ``vcore`` pillar of one minion: the head's holds everything but secrets, another node's what it needs.
+
+    The head reads secrets from its store. Those that another node needs on the host itself are in its ``secrets``, by
+    service and name, as far as they have a value.
+    """
+    everything = resolved(paths)
+    data = node_pillar(everything, minion)
+    store, needed = Store(paths.secrets), node_secrets(everything, minion)
+    for service, name in needed:
+        if store.exists(service, name):
+            secrets = data.setdefault("secrets", {}).setdefault(service, {})
+            secrets[name] = store.read(service, name).decode()
     root = paths.authority / "ca.crt"
     if data and root.is_file():
         data["authority_certificate"] = root.read_text()

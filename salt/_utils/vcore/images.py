@@ -100,18 +100,32 @@ class Recipe:
 
 
 def read_folder(folder: Path) -> dict[str, Entry]:
-    """The files of an image's folder by their path in it. Modes shrink to what git keeps: executable or not."""
+    """The files of an image's folder by their path in it. Modes shrink to what git keeps: executable or not.
+
+    A relative link that leads out of the folder stands for the file that it leads to, elsewhere in the checkout: so
+    an image takes what it needs of the brain, and that alone is part of its hash.
+
+    Raises:
+        VcoreError: such a link leads to no file.
+    """
     entries: dict[str, Entry] = {}
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         if any(fnmatch.fnmatch(part, pattern) for part in relative.parts for pattern in IGNORED):
             continue
-        if path.is_symlink():
+        if path.is_symlink() and not _leads_out(path, folder):
             entries[str(relative)] = Entry("link", os.fsencode(path.readlink()))
         elif path.is_file():
             kind: Literal["file", "executable"] = "executable" if path.stat().st_mode & 0o100 else "file"
             entries[str(relative)] = Entry(kind, path.read_bytes())
+        elif path.is_symlink() and not path.is_dir():
+            raise VcoreError(f"{path} leads to {path.readlink()}, which does not exist")
     return entries
+
+
+def _leads_out(link: Path, folder: Path) -> bool:
+    target = link.readlink()
+    return not target.is_absolute() and not (link.parent / target).resolve().is_relative_to(folder.resolve())
 
 
 def input_hash(files: Mapping[str, Entry], *, parent: str, arguments: Mapping[str, str]) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from . import shares
 from .catalogue import DERIVED
 from .models import NODE_NAME
+from .people import plain
 from .site import Configuration, ServiceSettings
 
 
@@ -22,7 +24,11 @@ def resolve(configuration: Configuration, *, head_address: str) -> dict[str, Any
     """
     site, head = configuration.site, configuration.head
     nodes = {
-        name: {"roles": list(node.roles), "address": node.address or (head_address if name == head else None)}
+        name: {
+            "roles": list(node.roles),
+            "address": node.address or (head_address if name == head else None),
+            "logins": plain(node.logins) if node.logins else None,
+        }
         for name, node in site.nodes.items()
     }
     services = {name: _resolve_service(name, configuration, nodes) for name in _in_order(configuration)}
@@ -38,6 +44,16 @@ def resolve(configuration: Configuration, *, head_address: str) -> dict[str, Any
         "registry": f"registry.{site.site.domain}:5000",
         "build": site.build.model_dump(mode="json"),
         "certificate_authority": site.certificate_authority.model_dump(mode="json"),
+        "accounts": site.accounts.model_dump(mode="json"),
+        "people": {name: plain(person) for name, person in site.people.items()},
+        "groups": {name: plain(group) for name, group in site.groups.items()},
+        "shares": {
+            name: {**share.model_dump(mode="json"), "path": share.path or name} for name, share in site.shares.items()
+        },
+        "routes": {
+            name: {**route.model_dump(mode="json"), "path": route.path or name} for name, route in site.routes.items()
+        },
+        "instruments": {name: instrument.model_dump(mode="json") for name, instrument in site.instruments.items()},
         "services": services,
     }
 
@@ -71,6 +87,9 @@ def _resolve_service(name: str, configuration: Configuration, nodes: Mapping[str
     chosen = site.services.get(name, ServiceSettings())
     node = None if service.mode == "global" else chosen.node or configuration.head
     resolved = service.model_dump(mode="json")
+    if name == shares.SERVICE:
+        more = shares.secrets(site.routes, site.instruments)
+        resolved["secrets"] |= {secret: entry.model_dump(mode="json") for secret, entry in more.items()}
     settings = service.settings_model().model_validate(chosen.settings).model_dump(mode="json")
     for setting, definition in service.settings.items():
         if definition.derived is not None and settings[setting] is None:
@@ -93,19 +112,60 @@ def _resolve_service(name: str, configuration: Configuration, nodes: Mapping[str
 def node_pillar(resolved: Mapping[str, Any], minion: str) -> dict[str, Any]:
     """The part of the resolved configuration that one minion gets; nothing for a minion that the site does not name.
 
-    The head gets all of it. Another node gets what it needs to trust and find the core, and the data folders of the
-    services that run on it.
+    The head gets all of it. Another node gets what it needs to trust and find the core, the data folders of the
+    services that run on it, and all of a service that has states for its node, with the sections of the site that
+    the service names.
     """
     node = resolved["nodes"].get(minion)
     if node is None or not NODE_NAME.fullmatch(minion):
         return {}
     own = {"name": minion, **node}
+    own["services"] = [name for name, service in resolved["services"].items() if runs_on(service, own)]
     if "head" in node["roles"]:
         return {**resolved, "node": own}
     common = {key: resolved[key] for key in ("site", "base_directory", "network", "head", "names", "registry")}
-    services = {
-        name: {"name": name, "node": service["node"], "volumes": service["volumes"]}
-        for name, service in resolved["services"].items()
-        if service["node"] == minion or (service["node"] is None and service["placement"] in node["roles"])
-    }
+    if node["logins"] is not None:
+        common["directory"] = directory_access(resolved)
+    services = {}
+    for name in own["services"]:
+        service = resolved["services"][name]
+        services[name] = service if service["node_states"] else {key: service[key] for key in NODE_KEYS}
+        common |= {section: resolved[section] for section in service["sections"]}
     return {**common, "node": own, "services": services}
+
+
+#: What a node sees of a service that runs on it and has no states there.
+NODE_KEYS = ("name", "node", "volumes", "node_states")
+
+
+def runs_on(service: Mapping[str, Any], node: Mapping[str, Any]) -> bool:
+    """Whether a resolved service runs on a node (``name``, ``roles``)."""
+    if service["node"] is None:
+        return service["placement"] in node["roles"]
+    return bool(service["node"] == node["name"])
+
+
+def directory_access(resolved: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How a host outside of the overlay reaches the directory: ``uri``, ``suffix``; None where it is off."""
+    service = resolved["services"].get("ldap")
+    if service is None:
+        return None
+    name, port = f"ldap.{resolved['site']['domain']}", service["ports"]["ldaps"]["number"]
+    return {"uri": f"ldaps://{name}" + ("" if port == 636 else f":{port}"), "suffix": service["settings"]["suffix"]}
+
+
+def node_secrets(resolved: Mapping[str, Any], minion: str) -> list[tuple[str, str]]:
+    """The secrets, as service and name, that a node other than the head needs on the host itself, and no other."""
+    node = resolved["nodes"].get(minion)
+    if node is None or "head" in node["roles"]:
+        return []
+    own = {"name": minion, **node}
+    wanted = [("ldap", "readonly-password")] if node["logins"] is not None and directory_access(resolved) else []
+    router = resolved["services"].get(shares.SERVICE)
+    if router and runs_on(router, own):
+        wanted += [
+            (shares.SERVICE, f"route-{name}")
+            for name, route in resolved["routes"].items()
+            if route["kind"] == "mount" and route["user"]
+        ]
+    return wanted

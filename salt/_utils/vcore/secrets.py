@@ -128,3 +128,19 @@ class Store:
         if not self.exists(*FINGERPRINT_KEY):
             return None
         return hmac.new(self.read(*FINGERPRINT_KEY), data, hashlib.sha256).hexdigest()[:12]
+
+
+def node_secret(pillar: Mapping[str, Any], store: Store, service: str, name: str) -> str:
+    """A secret that a node needs on the host itself: from the store on the head, elsewhere from its own pillar.
+
+    Raises:
+        NotFound: it has no value yet.
+    """
+    if "head" in pillar["node"]["roles"]:
+        return store.read(service, name).decode()
+    try:
+        return str(pillar["secrets"][service][name])
+    except KeyError:
+        raise NotFound(
+            f"the secret {service}/{name} has no value yet, or is not for this node; apply the states on the head"
+        ) from None

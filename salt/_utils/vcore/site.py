@@ -19,10 +19,15 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from . import catalogue as catalogue_module
+from . import people as people_module
+from . import shares as shares_module
 from .catalogue import Catalogue
 from .documents import Document, Location, Problem, SiteError, parse, shown, unknown_key
 from .host import BRIDGE_INTERFACE, Route, read_routes
 from .models import AbsolutePath, DataFolder, DomainName, DownloadAddress, Model, NodeName, ServiceName, Size, field
+from .people import SSH_KEY, AccountName, AccountSettings, Group, Person
+from .shares import Instrument, Share, ShareName
+from .shares import Route as FileRoute
 
 # ---------------------------------------------------------------------------------------------------------------
 # What an administrator may write
@@ -71,6 +76,14 @@ class NetworkSettings(Model):
 SUBNETS = ("subnet", "bridge_subnet", "ingress_subnet")
 
 
+class LoginSettings(Model):
+    """Logins of the core's people on a node itself, outside of containers."""
+
+    groups: list[AccountName] = field(
+        default_factory=list, description="Groups whose members may log in; none means everybody.", example=["genomics"]
+    )
+
+
 class NodeSettings(Model):
     """One machine of the core, keyed by its minion id."""
 
@@ -81,6 +94,11 @@ class NodeSettings(Model):
         None,
         description="IPv4 address by which the other nodes reach it; the head finds its own when this is left out.",
         example="10.0.0.1",
+    )
+    logins: LoginSettings | None = field(
+        None,
+        description="Lets people of the core log in on this machine; without it nobody of them can.",
+        example={"groups": ["genomics"]},
     )
 
 
@@ -188,6 +206,22 @@ class Site(Model):
     )
     services: dict[ServiceName, ServiceSettings] = field(
         default_factory=dict, description="What differs from the catalogue, by service."
+    )
+    accounts: AccountSettings = field(default_factory=AccountSettings, description="What all accounts share.")
+    groups: dict[AccountName, Group] = field(
+        default_factory=dict, description="Groups that the site file keeps; more can be in the directory."
+    )
+    people: dict[AccountName, Person] = field(
+        default_factory=dict, description="People whom the site file keeps; more can be in the directory."
+    )
+    shares: dict[ShareName, Share] = field(
+        default_factory=dict, description="What the file router serves, beside the homes."
+    )
+    routes: dict[ShareName, FileRoute] = field(
+        default_factory=dict, description="Files of other file servers that appear in the file router's data."
+    )
+    instruments: dict[AccountName, Instrument] = field(
+        default_factory=dict, description="Machines that write their data to a share, and can do nothing else."
     )
     authorized_keys: list[str] = field(
         default_factory=list,
@@ -323,6 +357,15 @@ def validate(document: Document, catalogue: Catalogue, flavors: Path) -> Configu
         *_network_problems(site, document),
         *_service_problems(site, catalogue, enabled, document),
         *_key_problems(site, document),
+        *people_module.problems(site.accounts, site.people, site.groups, document),
+        *shares_module.problems(
+            site.shares,
+            site.routes,
+            site.instruments,
+            site.people,
+            enabled.get(shares_module.SERVICE, False),
+            document,
+        ),
     ]
     if problems:
         raise SiteError(problems)
@@ -428,7 +471,7 @@ def _key_problems(site: Site, document: Document) -> list[Problem]:
     return [
         document.problem(("authorized_keys", index), "has to be a public ssh key, such as 'ssh-ed25519 AAAA... name'")
         for index, key in enumerate(site.authorized_keys)
-        if not re.fullmatch(r"(ssh-|ecdsa-|sk-)[a-z0-9@.-]+ [A-Za-z0-9+/=]+( [^\r\n]*)?", key)
+        if not SSH_KEY.fullmatch(key)
     ]
 
 

@@ -151,7 +151,7 @@ def service_spec(
             "StartInterval": min(health["interval"] * SECOND, START_INTERVAL),
         },
         "Mounts": [
-            {"Type": "bind", "Source": volume["source"], "Target": volume["path"]}
+            _mount(volume)
             for _, volume in sorted(service["volumes"].items())
         ],
         "Configs": [
@@ -201,6 +201,14 @@ def service_spec(
         spec["Labels"][CREDENTIAL_LABEL] = credential
     spec["Labels"][SPEC_LABEL] = json.dumps(spec, sort_keys=True, separators=(",", ":"))
     return spec
+
+
+def _mount(volume: Mapping[str, Any]) -> dict[str, Any]:
+    mount = {"Type": "bind", "Source": volume["source"], "Target": volume["path"]}
+    # Docker's own default is left out, as the daemon does.
+    if volume["propagation"] != "rprivate":
+        mount["BindOptions"] = {"Propagation": volume["propagation"]}
+    return mount
 
 
 def _target(file: File) -> dict[str, Any]:

@@ -175,7 +175,7 @@ def _files(
             yield file(f"{item}_ca", source.read(root), secret=False, path=entry["authority"], mode="0444", **rights)
     for item, entry in service["secrets"].items():
         if entry["path"]:
-            yield file(item, source.read(store.path(name, item)), secret=True, **mount(entry))
+            yield file(item, source.read(store.path(entry["service"] or name, item)), secret=True, **mount(entry))
 
 
 # --- what is there -----------------------------------------------------------------------------------------------

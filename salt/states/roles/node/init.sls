@@ -1,16 +1,12 @@
-# Every node of the core: names, data folders, trust.
+# Every node of the core: names, data folders, and what the services that run here want of the machine itself.
 {%- set core = pillar["vcore"] %}
+{%- set here = core["node"]["services"] %}
 
-The services of the core have names:
-  vcore_host.names_present:
-    - addresses: {{ core["names"] | json }}
-
-The services that run here have data folders:
-  vcore_host.directories_present:
-    - directories:
-        {{ core["base_directory"] }}: {owner: 0, group: 0, mode: "0755"}
-        {%- for service in core["services"].values() if service["node"] in (core["node"]["name"], none) %}
-          {%- for volume in service["volumes"].values() %}
-        {{ volume["source"] | json }}: {{ {"owner": volume["owner"], "group": volume["group"], "mode": volume["mode"]} | json }}
-          {%- endfor %}
-        {%- endfor %}
+include:
+  - roles.node.names
+{%- for name in here if core["services"][name]["node_states"] %}
+  - services.{{ name }}.node
+{%- endfor %}
+{%- if core["node"]["logins"] %}
+  - roles.node.logins
+{%- endif %}
