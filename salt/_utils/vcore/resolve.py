@@ -55,6 +55,7 @@ def resolve(configuration: Configuration, *, head_address: str) -> dict[str, Any
         },
         "instruments": {name: instrument.model_dump(mode="json") for name, instrument in site.instruments.items()},
         "services": services,
+        "directory": directory_access(services, site.site.domain),
     }
 
 
@@ -123,9 +124,7 @@ def node_pillar(resolved: Mapping[str, Any], minion: str) -> dict[str, Any]:
     own["services"] = [name for name, service in resolved["services"].items() if runs_on(service, own)]
     if "head" in node["roles"]:
         return {**resolved, "node": own}
-    common = {key: resolved[key] for key in ("site", "base_directory", "network", "head", "names", "registry")}
-    if node["logins"] is not None:
-        common["directory"] = directory_access(resolved)
+    common = {key: resolved[key] for key in COMMON_KEYS}
     services = {}
     for name in own["services"]:
         service = resolved["services"][name]
@@ -134,6 +133,8 @@ def node_pillar(resolved: Mapping[str, Any], minion: str) -> dict[str, Any]:
     return {**common, "node": own, "services": services}
 
 
+#: What every node sees.
+COMMON_KEYS = ("site", "base_directory", "network", "head", "names", "registry", "directory")
 #: What a node sees of a service that runs on it and has no states there.
 NODE_KEYS = ("name", "node", "volumes", "node_states")
 
@@ -145,12 +146,12 @@ def runs_on(service: Mapping[str, Any], node: Mapping[str, Any]) -> bool:
     return bool(service["node"] == node["name"])
 
 
-def directory_access(resolved: Mapping[str, Any]) -> dict[str, Any] | None:
+def directory_access(services: Mapping[str, Any], domain: str) -> dict[str, Any] | None:
     """How a host outside of the overlay reaches the directory: ``uri``, ``suffix``; None where it is off."""
-    service = resolved["services"].get("ldap")
+    service = services.get("ldap")
     if service is None:
         return None
-    name, port = f"ldap.{resolved['site']['domain']}", service["ports"]["ldaps"]["number"]
+    name, port = f"ldap.{domain}", service["ports"]["ldaps"]["number"]
     return {"uri": f"ldaps://{name}" + ("" if port == 636 else f":{port}"), "suffix": service["settings"]["suffix"]}
 
 
@@ -160,7 +161,7 @@ def node_secrets(resolved: Mapping[str, Any], minion: str) -> list[tuple[str, st
     if node is None or "head" in node["roles"]:
         return []
     own = {"name": minion, **node}
-    wanted = [("ldap", "readonly-password")] if node["logins"] is not None and directory_access(resolved) else []
+    wanted = [("ldap", "readonly-password")] if node["logins"] is not None and resolved["directory"] else []
     router = resolved["services"].get(shares.SERVICE)
     if router and runs_on(router, own):
         wanted += [

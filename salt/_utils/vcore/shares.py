@@ -15,7 +15,7 @@ from pydantic import AfterValidator, StringConstraints, model_validator
 
 from .catalogue import Secret
 from .documents import Document, Problem
-from .models import Mode, Model, field
+from .models import Model, field
 from .people import ACCOUNT_NAME, AccountName, Line, Person, name_problem
 
 #: Names of shares: what smb.conf(5) has sections for by itself is no name for one.

@@ -19,7 +19,7 @@ def context(service: Mapping[str, Any], pillar: Mapping[str, Any], authority: st
     """The names that a template can use.
 
     ``service``: the resolved service; ``settings``: its settings; ``site``, ``network``, ``node``, ``nodes``,
-    ``services``: as in the resolved pillar; ``authority``: ``{certificate: <the root certificate, PEM>}``.
+    ``services``, ``accounts``: as in the resolved pillar; ``authority``: ``{certificate: <root certificate, PEM>}``.
     """
     return {
         "service": service,
@@ -29,6 +29,7 @@ def context(service: Mapping[str, Any], pillar: Mapping[str, Any], authority: st
         "node": pillar["node"],
         "nodes": pillar.get("nodes", {}),
         "services": pillar["services"],
+        "accounts": pillar.get("accounts", {}),
         "authority": {"certificate": authority},
     }
 
