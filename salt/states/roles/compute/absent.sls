@@ -1,4 +1,7 @@
 # Takes the role off this machine: names and trust.
+Nobody of the core logs in on this machine:
+  vcore_login.absent: []
+
 The names of the core's services are gone:
   vcore_host.names_present:
     - addresses: {}

@@ -2,6 +2,9 @@
 This machine is in no swarm:
   vcore_swarm.left: []
 
+Nobody of the core logs in on this machine:
+  vcore_login.absent: []
+
 The names of the core's services are gone:
   vcore_host.names_present:
     - addresses: {}

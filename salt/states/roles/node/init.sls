@@ -7,6 +7,4 @@ include:
 {%- for name in here if core["services"][name]["node_states"] %}
   - services.{{ name }}.node
 {%- endfor %}
-{%- if core["node"]["logins"] %}
   - roles.node.logins
-{%- endif %}

@@ -1,0 +1,124 @@
+"""
+Logins of the core's people on a node itself
+============================================
+"""
+
+from pathlib import Path
+
+try:
+    from vcore import adapter, logins, trust
+    from vcore.errors import VcoreError
+    from vcore.paths import Paths
+    from vcore.secrets import Store, node_secret
+
+    HAS_VCORE = True
+except ImportError as error:
+    HAS_VCORE, MISSING = False, str(error)
+
+
+def __virtual__():
+    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
+
+
+def _system():
+    """The node, by Salt's own modules for packages and services."""
+
+    def install(names, options):
+        # An old list of packages names files that the mirror no longer has.
+        __salt__["pkg.install"](pkgs=list(names), refresh=True, **options)
+        if left := missing(names):
+            raise VcoreError(f"the package manager did not install {', '.join(left)}; see /var/log")
+
+    def missing(names):
+        return [name for name in names if not __salt__["pkg.version"](name)]
+
+    def remove(names):
+        purge = "pkg.purge" if "pkg.purge" in __salt__ else "pkg.remove"
+        __salt__[purge](pkgs=list(names))
+
+    def service(function, name):
+        if not __salt__[f"service.{function}"](name):
+            raise VcoreError(f"the service {name} does not {function}; see journalctl -u {name}")
+
+    return logins.System(
+        missing=missing,
+        install=install,
+        remove=remove,
+        running=lambda name: bool(__salt__["service.status"](name)),
+        enabled=lambda name: bool(__salt__["service.enabled"](name)),
+        service=service,
+        run=logins.run,
+    )
+
+
+def _state_folder():
+    return Path(Paths.from_opts(__opts__).state)
+
+
+def present(name, groups=None):
+    """
+    Let people of the core log in on this node: name service, passwords and ssh keys from the directory, by sssd.
+
+    sssd's configuration is proven before it replaces the running one. Whoever has logged in before can also while the
+    directory does not answer.
+
+    name
+        A sentence.
+
+    groups
+        A list of groups whose members may; by default everybody of the core.
+    """
+    paths, folder = Paths.from_opts(__opts__), _state_folder()
+    access = password = family = system = None
+
+    def difference():
+        nonlocal access, password, family, system
+        pillar = adapter.node(__pillar__)
+        family, system = logins.family(__grains__["os_family"]), _system()
+        authority = trust.TRUST_STORES[__grains__["os_family"]].anchors / "virtual-core.crt"
+        access = logins.access(pillar, authority, groups or ())
+        try:
+            password = node_secret(pillar, Store(paths.secrets), "ldap", "readonly-password")
+        except VcoreError:
+            # On the head the secret is made in the very run that this is the plan of.
+            if not __opts__["test"]:
+                raise
+            password = ""
+        return logins.present_difference(access, password, family, system, folder)
+
+    return adapter.converge(
+        name,
+        test=__opts__["test"],
+        difference=difference,
+        apply=lambda changes: logins.apply_present(access, password, family, system, folder, changes),
+        unchanged="People of the core can log in.",
+        planned="People of the core would be let in.",
+        done="People of the core can log in now.",
+    )
+
+
+def absent(name):
+    """
+    Take logins of the core's people off this node again, with all that ``present`` did; homes stay.
+
+    Nothing happens where ``present`` never was.
+
+    name
+        A sentence.
+    """
+    folder = _state_folder()
+
+    def difference():
+        if not logins.read_record(folder):
+            return {}
+        return logins.absent_difference(logins.family(__grains__["os_family"]), _system(), folder)
+
+    return adapter.converge(
+        name,
+        test=__opts__["test"],
+        difference=difference,
+        apply=lambda _: logins.apply_absent(logins.family(__grains__["os_family"]), _system(), folder),
+        unchanged="People of the core do not log in here.",
+        planned="People of the core would no longer log in here.",
+        done="People of the core no longer log in here.",
+    )

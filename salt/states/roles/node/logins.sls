@@ -1,0 +1,14 @@
+# Logins of the core's people on this machine itself; taken off again where the site no longer wants them.
+# Behind everything else: the authority's certificate and the directory's password are made by other states.
+{%- set core = pillar["vcore"] %}
+{%- if core["node"]["logins"] %}
+
+People of the core log in on this machine:
+  vcore_login.present:
+    - groups: {{ core["node"]["logins"]["groups"] | json }}
+    - order: last
+{%- else %}
+
+Nobody of the core logs in on this machine:
+  vcore_login.absent: []
+{%- endif %}
