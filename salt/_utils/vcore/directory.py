@@ -93,7 +93,6 @@ def wanted_entries(pillar: Mapping[str, Any]) -> Entries:
     Passwords are not among them, and neither are the members of the administrators' group.
     """
     base, settings = suffix(pillar), pillar["services"]["ldap"]["settings"]
-    locks = settings["lockout_failures"] > 0
     entries: Entries = {
         base: {
             "objectClass": ["dcObject", "organization"],
@@ -101,9 +100,11 @@ def wanted_entries(pillar: Mapping[str, Any]) -> Entries:
             "o": [pillar["site"]["organization"]],
         }
     }
-    for name in ("people", "groups", "services", "policies"):
+    for name in ("people", "groups", "instruments", "services", "policies"):
         entries[f"ou={name},{base}"] = {"objectClass": ["organizationalUnit"], "ou": [name]}
-    # slapo-ppolicy(5). Durations are in seconds.
+    # slapo-ppolicy(5). Durations are in seconds. With pwdMustChange, a password that the root DN sets is marked by
+    # pwdReset in the same write, and its owner can do nothing but change it; a change by anybody else takes the mark
+    # away, so what Samba changes for a person counts as the person's own change.
     entries[f"cn=default,ou=policies,{base}"] = {
         "objectClass": ["namedObject", "pwdPolicy"],
         "cn": ["default"],
@@ -113,11 +114,12 @@ def wanted_entries(pillar: Mapping[str, Any]) -> Entries:
         # 2 refuses what cannot be checked, that is, passwords which arrive hashed.
         "pwdCheckQuality": ["2"],
         "pwdInHistory": [str(settings["password_history"])],
-        "pwdLockout": ["TRUE" if locks else "FALSE"],
+        # Without it an administrator's lock would not hold either; a maximum of 0 failures locks nobody.
+        "pwdLockout": ["TRUE"],
         "pwdMaxFailure": [str(settings["lockout_failures"])],
         "pwdLockoutDuration": [str(settings["lockout_duration"])],
         "pwdFailureCountInterval": [str(settings["lockout_duration"])],
-        "pwdMustChange": ["FALSE"],
+        "pwdMustChange": ["TRUE"],
         "pwdSafeModify": ["FALSE"],
         "pwdAllowUserChange": ["TRUE"],
     }
@@ -142,6 +144,14 @@ def wanted_entries(pillar: Mapping[str, Any]) -> Entries:
         "cn": ["administrators"],
         "description": ["Members manage people and groups"],
         "gidNumber": [str(ADMINISTRATORS_GID)],
+    }
+    # Everybody's first group; the people have its number, so it names no members.
+    accounts = pillar["accounts"]
+    entries[f"cn={accounts['group']},ou=groups,{base}"] = {
+        "objectClass": ["posixGroup", "vcoreMemberGroup"],
+        "cn": [accounts["group"]],
+        "description": ["Everybody"],
+        "gidNumber": [str(accounts["first_id"])],
     }
     return entries
 
