@@ -8,18 +8,16 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import docker
 import ldap
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(CHECKOUT / "salt" / "_utils"))
+sys.path.insert(0, str(Path(__file__).parent))
 
+from image_fixtures import CHECKOUT, build, machine, reference  # noqa: E402
 from vcore import directory, site, templates  # noqa: E402
 from vcore.paths import Paths  # noqa: E402
 from vcore.resolve import node_pillar, resolve  # noqa: E402
@@ -28,42 +26,14 @@ from vcore.secrets import Store, generate  # noqa: E402
 SERVICE = CHECKOUT / "salt" / "states" / "services" / "ldap"
 SUFFIX = "dc=vcore,dc=test"
 ADMINISTRATOR = f"cn=admin,{SUFFIX}"
-DEBIAN, BASE, IMAGE = (f"virtual-core/test-{name}" for name in ("debian:trixie", "base:1", "ldap:1"))
-
-
-def machine() -> docker.APIClient:
-    """A client of the machine's own daemon."""
-    try:
-        return docker.APIClient(base_url="unix:///var/run/docker.sock", version="auto", timeout=300)
-    except docker.errors.DockerException as error:
-        pytest.fail(f"no Docker daemon on this machine ({error}): apt-get install docker.io iptables, start dockerd")
+IMAGE = reference("ldap")
 
 
 def build_image() -> str:
     """Build the image from this checkout; Docker's own layer cache makes the second time quick."""
-    api = machine()
-    for program, package in (("mmdebstrap", "mmdebstrap"), ("docker", "docker.io"), ("openssl", "openssl")):
-        if not shutil.which(program):
-            pytest.fail(f"{program} is missing: apt-get install {package}")
-    with tempfile.TemporaryDirectory(prefix="virtual-core-") as folder:
-        if not api.images(DEBIAN, quiet=True):
-            tarball = Path(folder, "root.tar")
-            subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", "trixie", str(tarball)], check=True)
-            api.import_image_from_file(str(tarball), repository=DEBIAN.split(":")[0], tag=DEBIAN.split(":")[1])
-        context = Path(folder, "base")
-        shutil.copytree(CHECKOUT / "images" / "base", context)
-        (context / "build").mkdir(exist_ok=True)
-        for source, tag, base in ((context, BASE, DEBIAN), (CHECKOUT / "images" / "ldap", IMAGE, BASE)):
-            built = subprocess.run(
-                ["docker", "build", "--quiet", "--build-arg", f"BASE={base}", "--tag", tag, str(source)],
-                env={**os.environ, "DOCKER_BUILDKIT": "0"},
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if built.returncode:
-                pytest.fail(f"the image {tag} cannot be built:\n{built.stdout[-2000:]}{built.stderr[-2000:]}")
-    return IMAGE
+    if not shutil.which("openssl"):
+        pytest.fail("openssl is missing: apt-get install openssl")
+    return build("ldap")
 
 
 def free_port() -> int:
