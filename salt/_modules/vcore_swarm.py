@@ -75,7 +75,7 @@ def inspect(name):
 
         salt-call vcore_swarm.inspect ldap
     """
-    from vcore import swarm_client
+    from vcore import deployment
 
     with adapter.salt_errors():
         pillar = adapter.head(__pillar__)
@@ -83,6 +83,6 @@ def inspect(name):
             known = ", ".join(sorted(pillar["services"]))
             raise SaltInvocationError(f"the site has no service {name}; it has {known}")
         # As a plan: what does not exist yet shows as unknown.
-        spec = swarm_client.wanted(name, pillar=pillar, paths=Paths.from_opts(__opts__), plan=True).spec
+        spec = deployment.wanted(name, pillar=pillar, paths=Paths.from_opts(__opts__), plan=True).spec
     # The label repeats the specification.
     return {**spec, "Labels": {key: value for key, value in spec["Labels"].items() if key != swarm.SPEC_LABEL}}

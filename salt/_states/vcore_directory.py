@@ -57,9 +57,9 @@ def base_present(name):
             if directory.has_been_up(pillar, paths):
                 return f"Its data exist, but {error}: its entries are compared when it runs."
         except directory.Refused:
-            from vcore import swarm_client
+            from vcore import swarm_services
 
-            if not (test and swarm_client.mounts_another("ldap", "admin-password", paths)):
+            if not (test and swarm_services.mounts_another("ldap", "admin-password", paths)):
                 raise
             return "The administrator's password is rotated in this run: its entries are compared when it runs."
         planned = directory.plan(pillar, paths, connection)

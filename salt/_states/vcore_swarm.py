@@ -154,7 +154,7 @@ def service_running(name, timeout=None):
         Seconds that the service has to become healthy, the pull of its image and a rollback included; by default
         it follows from the limits of the service's health check.
     """
-    from vcore import swarm_client
+    from vcore import deployment
 
     paths = Paths.from_opts(__opts__)
     plan = None
@@ -164,7 +164,7 @@ def service_running(name, timeout=None):
         plans = __context__.setdefault("vcore_swarm.plans", {})  # vcore_image.pruned asks what this run changes
         plans.pop(name, None)
         plan = plans[name] = _swarm().plan(
-            swarm_client.wanted(name, pillar=_pillar(), paths=paths, plan=__opts__["test"])
+            deployment.wanted(name, pillar=_pillar(), paths=paths, plan=__opts__["test"])
         )
         if not plan.changes and not __opts__["test"]:
             _swarm().prune(name)  # what an interrupted run left behind
@@ -176,7 +176,7 @@ def service_running(name, timeout=None):
         _swarm().apply(
             plan,
             paths=paths,
-            authorization=swarm_client.registry_authorization(image, _pillar(), paths),
+            authorization=deployment.registry_authorization(image, _pillar(), paths),
             timeout=timeout or swarm.patience(service),
         )
 

@@ -27,9 +27,10 @@ from dockerd import Dockerd  # noqa: E402
 from vcore import images, pki  # noqa: E402
 from vcore.authority import Authority  # noqa: E402
 from vcore.catalogue import Service  # noqa: E402
+from vcore.deployment import wanted  # noqa: E402
 from vcore.paths import Paths  # noqa: E402
 from vcore.secrets import Store  # noqa: E402
-from vcore.swarm_client import Swarm, wanted  # noqa: E402
+from vcore.swarm_client import Swarm  # noqa: E402
 
 REGISTRY = "registry.vcore.test:5000"
 TEMPLATE = "health: {{ settings.health }}\nmotto: {{ settings.motto }}\nnetwork: {{ network.name }}\n"
@@ -719,7 +720,8 @@ import json, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {str(CHECKOUT / "salt" / "_utils")!r})
 from vcore.paths import Paths
-from vcore.swarm_client import Swarm, wanted
+from vcore.deployment import wanted
+from vcore.swarm_client import Swarm
 paths = Paths(**{{k: Path(v) for k, v in {core.opts["virtual_core"]!r}.items()}})
 pillar = json.loads(sys.stdin.read())
 client = Swarm()

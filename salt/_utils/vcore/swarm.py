@@ -1,6 +1,6 @@
 """Docker Swarm, the wanted half: a service of the core as a swarm service, and how two of those differ.
 
-Everything here is pure. :mod:`vcore.swarm_client` carries it out.
+Everything here is pure. :mod:`vcore.swarm_services` and :mod:`vcore.swarm_client` carry it out.
 
 Sources: the Docker Engine API reference, ``POST /services/create`` (ServiceSpec) and ``GET /tasks`` (Task states).
 """
