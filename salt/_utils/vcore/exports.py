@@ -15,8 +15,6 @@ from .errors import VcoreError
 from .samba import DATA
 from .shares import SERVICE
 
-#: Where Ganesha remembers which clients hold locks, so that they get them back when it has started anew.
-RECOVERY = "/var/lib/virtual-core/ganesha"
 #: The port of NFS 3's mount protocol; version 4 has none.
 MOUNT_PORT = 20048
 NOBODY = 65534
@@ -69,7 +67,7 @@ def ganesha_conf(pillar: Mapping[str, Any], previous: Mapping[str, int]) -> str:
     """The configuration of Ganesha, ganesha-config(8); ``previous`` are the numbers that exports have already."""
     protocols = "3, 4" if pillar["services"][SERVICE]["settings"]["nfs_3"] else "4"
     shares = exported(pillar)
-    blocks = [_COMMON.format(protocols=protocols, recovery=RECOVERY, mount_port=MOUNT_PORT, nobody=NOBODY)]
+    blocks = [_COMMON.format(protocols=protocols, mount_port=MOUNT_PORT, nobody=NOBODY)]
     chosen = numbers(shares, previous)
     blocks += [_export(name, pillar["shares"][name], chosen[name], protocols) for name in shares]
     return "\n".join(blocks)
@@ -91,11 +89,11 @@ NFS_CORE_PARAM {{
 NFSV4 {{
   # Owners are sent as numbers: clients need not share a domain of names with the core.
   Only_Numeric_Owners = true;
+  # Who holds locks is remembered on the volume. After a start, those clients have this many seconds to take them back,
+  # before anybody gets new ones; where nobody held any, it ends at once.
   RecoveryBackend = fs;
-  RecoveryRoot = {recovery};
-  # After a start, clients have this many seconds to take their locks back before anybody gets new ones.
-  Lease_Lifetime = 20;
-  Grace_Period = 30;
+  Lease_Lifetime = 15;
+  Grace_Period = 20;
 }}
 
 NFS_KRB5 {{
@@ -133,12 +131,15 @@ def _export(name: str, share: Mapping[str, Any], number: int, protocols: str) ->
     # The first block that fits a client counts, so the narrowest network comes first.
     entries = ((ipaddress.IPv4Network(clients["hosts"]), clients) for clients in share["nfs"])
     for network, clients in sorted(entries, key=lambda entry: (-entry[0].prefixlen, entry[0])):
-        hosts = str(network.network_address) if network.prefixlen == 32 else str(network)
+        # Ganesha takes 0.0.0.0/0 for the name of a file.
+        hosts = "*" if not network.prefixlen else str(network.network_address if network.prefixlen == 32 else network)
         lines += [
             "  CLIENT {",
             f"    Clients = {hosts};",
             f"    Access_Type = {'RW' if clients['access'] == 'rw' else 'RO'};",
             f"    Squash = {SQUASH[clients['squash']]};",
+            f"    Protocols = {protocols};",
+            f"    PrivilegedPort = {'false' if clients['any_port'] else 'true'};",
             "  }",
         ]
     return "\n".join([*lines, "}"]) + "\n"

@@ -12,8 +12,8 @@ from typing import Any
 from .errors import VcoreError
 from .shares import SERVICE
 
-#: Where the file router keeps what people see, and its own state, in its container.
-DATA, HOMES, STATE = "/data", "/home", "/var/lib/virtual-core/samba"
+#: Where the file router has what people see, in its container.
+DATA, HOMES = "/data", "/home"
 #: The name that Samba calls itself by; clients that know it by another name are served all the same.
 NETBIOS_NAME = "FILE-ROUTER"
 #: Group of the instruments: no site can have one of this name, since names of groups begin with a letter.
@@ -21,6 +21,8 @@ INSTRUMENTS = "_instruments"
 INSTRUMENTS_GID = 2_147_000_001
 #: Numbers of instruments lie behind those that people may have (vcore.people.LARGEST_ID).
 FIRST_INSTRUMENT, LAST_INSTRUMENT = 2_000_000_001, 2_147_000_000
+#: Flags of an instrument's account: a user whose password does not expire.
+FLAGS = "[UX         ]"
 #: What no value in smb.conf holds: ends of lines would end it, a backslash would join it with the next one, and a
 #: percent sign begins a variable. Values that are meant to have one are not checked for it.
 UNSAFE = frozenset("\r\n\x00\\%\u0085\u2028\u2029")
@@ -120,7 +122,6 @@ def _global(pillar: Mapping[str, Any], settings: Mapping[str, Any]) -> Section:
         # Encrypted wherever the client can; SMB2 cannot.
         "server smb encrypt": "desired",
         "ntlm auth": "ntlmv2-only",
-        "lanman auth": "no",
         "map to guest": "never",
         "guest ok": "no",
         "restrict anonymous": "2",
@@ -129,11 +130,6 @@ def _global(pillar: Mapping[str, Any], settings: Mapping[str, Any]) -> Section:
         "unix password sync": "no",
         "pam password change": "no",
         "obey pam restrictions": "no",
-        "state directory": f"{STATE}/state",
-        "private dir": f"{STATE}/private",
-        "cache directory": "/run/samba/cache",
-        "lock directory": "/run/samba",
-        "pid directory": "/run/samba",
         "logging": "file",
         "log level": "1",
         "max log size": "0",
@@ -159,7 +155,7 @@ def _global(pillar: Mapping[str, Any], settings: Mapping[str, Any]) -> Section:
         "map readonly": "no",
     }
     if settings["password_scheme"] == "tdbsam":
-        return {**section, "passdb backend": f"tdbsam:{STATE}/private/passdb.tdb"}
+        return {**section, "passdb backend": "tdbsam"}
     suffix = _safe(str(pillar["directory"]["suffix"]))
     return {
         **section,
@@ -257,8 +253,7 @@ def smbpasswd(hashes: Mapping[str, str]) -> str:
     """Instruments with the NT hashes of their passwords, smbpasswd(5), from which tdbsam takes them over."""
     numbers = instrument_numbers(hashes)
     return "".join(
-        f"{_field(name)}:{numbers[name]}:{'X' * 32}:{hashes[name]}:[U          ]:LCT-00000001:\n"
-        for name in sorted(hashes)
+        f"{_field(name)}:{numbers[name]}:{'X' * 32}:{hashes[name]}:{FLAGS}:LCT-00000001:\n" for name in sorted(hashes)
     )
 
 
@@ -268,7 +263,9 @@ def instrument_entry(suffix: str, name: str, number: int) -> dict[str, list[str]
         "objectClass": ["account", "sambaSamAccount"],
         "uid": [_field(name)],
         "sambaSID": [person_sid(suffix, number)],
-        "sambaAcctFlags": ["[U          ]"],
+        "sambaAcctFlags": [FLAGS],
+        # When the password was set; without it, Samba wants it changed at once.
+        "sambaPwdLastSet": ["1"],
     }
 
 

@@ -72,6 +72,12 @@ class NfsClients(Model):
     squash: Literal["root", "all", "none"] = field(
         "root", description="Whose numbers become nobody's: root's, everybody's, or none.", example="all"
     )
+    any_port: bool = field(
+        False,
+        description="Whether ports above 1023 are accepted, as needed behind address translation; then everybody on "
+        "these machines can pretend to be anybody else, not root alone.",
+        example=True,
+    )
 
 
 class Share(Model):
@@ -186,7 +192,16 @@ def problems(
             if path == other or path.startswith(f"{other}/") or other.startswith(f"{path}/"):
                 found.append(document.problem(("routes", name), f"its folder {path} lies in that of the route {taken}"))
         folders[path] = name
+    places: dict[str, str] = {}
     for name, share in shares.items():
+        path = share.path or name
+        for other, taken in places.items():
+            if path == other or path.startswith(f"{other}/") or other.startswith(f"{path}/"):
+                # Who may write the outer one could put a link in place of the inner one, and NFS clients of the outer
+                # one would reach both.
+                message = f"its folder {path} and that of the share {taken} lie in one another"
+                found.append(document.problem(("shares", name), message))
+        places[path] = name
         seen: set[str] = set()
         for index, clients in enumerate(share.nfs):
             if clients.hosts in seen:
