@@ -56,14 +56,18 @@ class Core:
         self.data = Path(self.pillar["services"]["ldap"]["volumes"]["data"]["source"])
         self.make_volume()
 
-    def _pillar(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """What the external pillar gives a head at 127.0.0.1 whose directory is published on a free port."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def site(self, settings: dict[str, Any]) -> str:
+        """The site file, with these settings of the directory."""
         lines = "".join(f"        {name}: {value}\n" for name, value in settings.items())
-        (self.folder / "site.sls").write_text(
+        return (
             f"vcore:\n  base_directory: {self.folder}/data\n  nodes:\n    head:\n      roles: [head]\n"
             "      address: 127.0.0.1\n" + (f"  services:\n    ldap:\n      settings:\n{lines}" if lines else "")
         )
+
+    def _pillar(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """What the external pillar gives a head at 127.0.0.1 whose directory is published on a free port."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "site.sls").write_text(self.site(settings))
         configuration, _ = site.load(
             self.folder / "site.sls", services=self.paths.services, flavors=self.paths.flavors, routes=()
         )
