@@ -1,0 +1,61 @@
+# --- common -----------------------------------------------------------------------------------------------------------
+
+PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin
+LC_ALL=C
+export PATH LC_ALL
+umask 022
+
+# What install has found and done lies here, root only: what undo needs.
+STATE=/var/lib/virtual-core-logins
+BEGIN='# Virtual Core: begin, logins'
+END='# Virtual Core: end, logins'
+
+say() { printf '%s\n' "$*"; }
+warn() { printf '%s: %s\n' "$PROGRAM" "$*" >&2; }
+die() { warn "$*"; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Whether a path is there, be it a dangling link.
+there() { [ -e "$1" ] || [ -L "$1" ]; }
+
+with_systemd() { [ -d /run/systemd/system ]; }
+
+# service_do start|stop|restart|reload|enable|disable NAME
+service_do() {
+    if with_systemd; then
+        systemctl --quiet "$1" "$2"
+    elif [ "$1" = enable ]; then
+        if have chkconfig; then chkconfig "$2" on; elif have update-rc.d; then update-rc.d "$2" enable; fi
+    elif [ "$1" = disable ]; then
+        if have chkconfig; then chkconfig "$2" off; elif have update-rc.d; then update-rc.d "$2" disable; fi
+    elif have service; then
+        service "$2" "$1"
+    else
+        "/etc/init.d/$2" "$1"
+    fi </dev/null >>"$LOG" 2>&1
+}
+
+# A file without the core's block.
+without_block() { sed "/^$BEGIN\$/,/^$END\$/d" "$1"; }
+
+# Replace a file by standard input, in one step; owner and mode stay those of the old file.
+replace() {
+    if [ -e "$1" ]; then cp -p "$1" "$1.virtual-core"; else (umask 077; : >"$1.virtual-core"); chmod 644 "$1.virtual-core"; fi
+    cat >"$1.virtual-core"
+    mv -f "$1.virtual-core" "$1"
+}
+
+# What undo may put back only while it is as install left it.
+checksum() { if [ -f "$1" ]; then cksum <"$1"; elif there "$1"; then echo "no file"; else echo missing; fi; }
+
+reload_sshd() {
+    for name in ssh sshd; do
+        if [ -f "/etc/init.d/$name" ] || [ -f "/lib/systemd/system/$name.service" ] ||
+            [ -f "/usr/lib/systemd/system/$name.service" ]; then
+            # One that does not run reads its files when it starts.
+            service_do reload "$name" || true
+            return 0
+        fi
+    done
+}
+
