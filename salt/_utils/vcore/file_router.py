@@ -1,21 +1,159 @@
-"""The file router, the half that does it: brings its configuration into place and asks the one that runs."""
+"""The file router, the half that does it: brings its configuration into place and asks the one that runs.
+
+The configuration lies in a folder of the node that the file router runs on, which its container mounts. The files
+follow from the resolved pillar (:func:`wanted`). A container that runs proves them before they take the place of the
+old ones, and reads them without ending anybody's session; one that does not run reads them when it starts.
+"""
 
 from __future__ import annotations
 
+import difflib
+import hashlib
 import io
+import json
+import re
+import shutil
 import socket as sockets
 import struct
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from .docker_client import connect, docker_errors
-from .errors import NotFound
+from . import exports, progress, samba
+from .checks import Check, result
+from .errors import NotFound, VcoreError
+from .files import write_atomic
+from .paths import Paths
+from .secrets import Store, node_secret
 from .shares import SERVICE
+
+if TYPE_CHECKING:
+    from .directory import Directory
+
+# vcore.docker_client and vcore.directory are imported where they are used: a run that finds everything in place needs
+# neither, and docker alone takes 70 ms to load.
 
 #: The label with which swarm marks the containers of a service.
 SERVICE_LABEL = "com.docker.swarm.service.name"
+#: Where the container has the configuration, and its commands.
+MOUNT, COMMANDS = "/etc/virtual-core/file-router", "/usr/lib/virtual-core"
+#: The file that says which configuration is in force (:func:`fingerprint`), and the folder with one to be proven.
+APPLIED, CANDIDATE = "applied", ".candidate"
+#: The file with hashes that can be logged in with.
+SECRET_FILE = "instruments"
+#: All files of the configuration. What else lies there, such as the routes, is read by whoever it is for.
+FILES = ("domain-sid", "ganesha.conf", "group", SECRET_FILE, "passwd", "settle.json", "smb.conf")
+#: Seconds that a container which has just started may take to read its configuration.
+START_TIME = 60.0
+#: What stands for the hash of a password that a plan cannot know, because it will be made.
+UNKNOWN_HASH = "0" * 32
+
+
+# --- what is wanted -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a configuration, by name, and the instruments whose password a plan does not know yet."""
+
+    content: dict[str, bytes]
+    unknown: frozenset[str] = frozenset()
+
+
+def folder(pillar: Mapping[str, Any]) -> Path:
+    """Where the configuration lies on the node."""
+    return Path(pillar["services"][SERVICE]["volumes"]["configuration"]["source"])
+
+
+def wanted(
+    pillar: Mapping[str, Any], numbers: Mapping[str, int], password: Callable[[str], str | None] = lambda _: None
+) -> Files:
+    """The configuration as the resolved pillar makes it.
+
+    Args:
+        numbers: the numbers that exports have already.
+        password: the password of an instrument, None where it is not known yet; only the scheme tdbsam asks.
+    """
+    settings = pillar["services"][SERVICE]["settings"]
+    texts = {
+        "domain-sid": samba.domain_sid(pillar["directory"]["suffix"]) + "\n",
+        "ganesha.conf": exports.ganesha_conf(pillar, numbers),
+        "group": samba.group(pillar),
+        "passwd": samba.passwd(pillar),
+        "settle.json": json.dumps(_settle(pillar, settings), indent=2, sort_keys=True) + "\n",
+        "smb.conf": samba.smb_conf(pillar),
+    }
+    unknown = set()
+    if settings["password_scheme"] == "tdbsam":
+        hashes = {}
+        for name in pillar["instruments"]:
+            secret = password(name)
+            hashes[name] = UNKNOWN_HASH if secret is None else samba.nt_hash(secret)
+            if secret is None:
+                unknown.add(name)
+        texts[SECRET_FILE] = samba.smbpasswd(hashes)
+    return Files({name: text.encode() for name, text in texts.items()}, frozenset(unknown))
+
+
+def _settle(pillar: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What the container makes by itself: folders, policies, homes; see settle in its image."""
+    return {
+        "folders": {
+            f"{samba.DATA}/{share['path']}": {
+                "group": share["group"] or pillar["accounts"]["group"],
+                "mode": share["mode"],
+                "recycle": share["recycle"],
+            }
+            for share in pillar["shares"].values()
+        },
+        "home_mode": pillar["accounts"]["home_mode"],
+        "password_scheme": settings["password_scheme"],
+        "policies": samba.policies(pillar),
+    }
+
+
+def fingerprint(content: Mapping[str, bytes]) -> str:
+    """What tells one configuration from another; settle in the image computes the same."""
+    lines = (f"{name} {hashlib.sha256(content[name]).hexdigest()}\n" for name in sorted(content))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def difference(old: Mapping[str, bytes], new: Files) -> dict[str, Any]:
+    """What would change: a unified diff for each file, for the secret one a word for each instrument."""
+    changes: dict[str, Any] = {}
+    for name in sorted({*old, *new.content}):
+        before, after = old.get(name), new.content.get(name)
+        if before == after:
+            continue
+        if name == SECRET_FILE:
+            if instruments := _instrument_changes(before or b"", after or b"", new.unknown):
+                changes[name] = instruments
+            elif before is None or after is None:
+                changes[name] = "new" if before is None else "gone"
+        elif before is None or after is None:
+            changes[name] = "new" if before is None else "gone"
+        else:
+            changes[name] = _text_difference(name, before, after)
+    return changes
+
+
+def _text_difference(name: str, before: bytes, after: bytes) -> str:
+    old, new = (data.decode(errors="replace").splitlines(keepends=True) for data in (before, after))
+    return "".join(difflib.unified_diff(old, new, name, name)) or "changed"
+
+
+def _instrument_changes(before: bytes, after: bytes, unknown: frozenset[str]) -> dict[str, str]:
+    old, new = ({line.split(":")[0]: line for line in data.decode().splitlines()} for data in (before, after))
+    words = dict.fromkeys(old.keys() - new.keys(), "gone") | dict.fromkeys(new.keys() - old.keys(), "new")
+    changed = {name for name in old.keys() & new.keys() if name in unknown or old[name] != new[name]}
+    return dict(sorted((words | dict.fromkeys(changed, "another password")).items()))
+
+
+# --- what is there --------------------------------------------------------------------------------------------------
 
 
 def container(pillar: Mapping[str, Any]) -> str:
@@ -26,9 +164,11 @@ def container(pillar: Mapping[str, Any]) -> str:
     """
     if SERVICE not in pillar["node"]["services"]:
         raise NotFound("the file router does not run on this node")
+    from .docker_client import connect, docker_errors
+
     client = connect()
     # Its configuration tells it from the file router of another core on the same daemon.
-    volume = pillar["services"][SERVICE]["volumes"]["configuration"]["source"]
+    volume = str(folder(pillar))
     with docker_errors():
         running = client.containers(filters={"label": f"{SERVICE_LABEL}={SERVICE}", "status": "running"})
     found = [entry for entry in running if any(mount["Source"] == volume for mount in entry["Mounts"])]
@@ -47,6 +187,8 @@ def execute(pillar: Mapping[str, Any], command: Sequence[str], data: bytes = b""
     Raises:
         NotFound: the file router does not run here.
     """
+    from .docker_client import connect, docker_errors
+
     client, target = connect(), container(pillar)
     with docker_errors():
         job = client.exec_create(target, list(command), stdin=True)["Id"]
@@ -76,3 +218,411 @@ def _output(stream: io.RawIOBase) -> bytes:
         (length,) = struct.unpack(">xxxxL", header)
         collected += reader.read(length)
     return bytes(collected)
+
+
+def read(place: Path) -> dict[str, bytes]:
+    """The files of the configuration that is in place."""
+    return {name: (place / name).read_bytes() for name in FILES if (place / name).is_file()}
+
+
+def applied(place: Path) -> str | None:
+    """The fingerprint of the configuration that the container has read, None where nobody knows."""
+    try:
+        return (place / APPLIED).read_text().strip()
+    except FileNotFoundError:
+        return None
+
+
+# --- plan and apply -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What bringing the configuration into place changes; ``running`` is whether there is a container to prove it."""
+
+    files: Files
+    old: dict[str, bytes]
+    changes: dict[str, Any]
+
+
+def plan(pillar: Mapping[str, Any], paths: Paths, *, test: bool) -> Plan:
+    """Compare the configuration in place with what is wanted. While both are the same and in force, nothing is asked
+    of Docker.
+
+    Raises:
+        NotFound: the password of an instrument does not exist, and this is no plan.
+    """
+    place, store = folder(pillar), Store(paths.secrets)
+
+    def password(name: str) -> str | None:
+        try:
+            return node_secret(pillar, store, SERVICE, f"instrument-{name}")
+        except NotFound:
+            if not test:
+                raise
+            return None
+
+    old = read(place)
+    files = wanted(pillar, exports.numbers_in(old.get("ganesha.conf", b"").decode(errors="replace")), password)
+    changes = difference(old, files)
+    if not changes and applied(place) != fingerprint(old) and _runs(pillar) and _settled(pillar, wait=0) is None:
+        changes = {"reload": "what runs has not read its configuration"}
+    return Plan(files, old, changes)
+
+
+def apply(pillar: Mapping[str, Any], paths: Paths, planned: Plan) -> str:
+    """Prove the configuration where a file router runs, put it in place and have it read; what was done, in words.
+
+    Raises:
+        VcoreError: it was refused, and the old configuration is in place and serves.
+    """
+    place = folder(pillar)
+    if not _runs(pillar):
+        _forget(place)
+        _put(place, planned.files.content, planned.old)
+        return "The configuration was written; the file router reads it when it starts."
+    progress.report(paths, "file-router", "proving its configuration")
+    _prove(pillar, place, planned.files.content)
+    _forget(place)
+    try:
+        _put(place, planned.files.content, planned.old)
+        _reload(pillar, planned.old, planned.files.content)
+    except (VcoreError, OSError) as error:
+        _put_back(pillar, place, planned)
+        raise VcoreError(f"{error}; the old configuration is in place again") from None
+    write_atomic(place / APPLIED, f"{fingerprint(planned.files.content)}\n".encode(), mode=0o600)
+    return "The file router has read its new configuration."
+
+
+def _runs(pillar: Mapping[str, Any]) -> bool:
+    try:
+        container(pillar)
+    except NotFound:
+        return False
+    return True
+
+
+def _settled(pillar: Mapping[str, Any], wait: float) -> str | None:
+    """The fingerprint that is in force, once it is the one in place; None after ``wait`` seconds without."""
+    place = folder(pillar)
+    end = time.monotonic() + wait
+    while (found := applied(place)) != fingerprint(read(place)):
+        if time.monotonic() >= end:
+            return None
+        time.sleep(0.2)
+    return found
+
+
+def _forget(place: Path) -> None:
+    (place / APPLIED).unlink(missing_ok=True)
+
+
+def _put(place: Path, new: Mapping[str, bytes], old: Mapping[str, bytes]) -> None:
+    for name, data in new.items():
+        if old.get(name) != data:
+            # Only root reads the folder; the modes say what may be shown.
+            write_atomic(place / name, data, mode=0o600 if name == SECRET_FILE else 0o644)
+    for name in old.keys() - new.keys():
+        (place / name).unlink(missing_ok=True)
+
+
+def _put_back(pillar: Mapping[str, Any], place: Path, planned: Plan) -> None:
+    """The old configuration, as well as it goes: it is the reason that is reported, not what comes after it."""
+    with suppress(VcoreError, OSError):
+        _put(place, planned.old, read(place))
+        if planned.old:
+            _reload(pillar, planned.files.content, planned.old)
+            write_atomic(place / APPLIED, f"{fingerprint(planned.old)}\n".encode(), mode=0o600)
+
+
+def _prove(pillar: Mapping[str, Any], place: Path, content: Mapping[str, bytes]) -> None:
+    with _candidate(place, content):
+        inside = f"{MOUNT}/{CANDIDATE}"
+        # Exports of folders that do not exist cannot be proven.
+        _run(pillar, ["settle", "--wait", "10", "--folders", inside], "the shares' folders cannot be made")
+        _run(pillar, ["file-router", "prove", inside], "the configuration was refused, and the old one stays")
+
+
+@contextmanager
+def _candidate(place: Path, content: Mapping[str, bytes]) -> Iterator[None]:
+    candidate = place / CANDIDATE
+    shutil.rmtree(candidate, ignore_errors=True)
+    candidate.mkdir(mode=0o700)
+    try:
+        for name, data in content.items():
+            if name != SECRET_FILE:
+                write_atomic(candidate / name, data)
+        yield
+    finally:
+        shutil.rmtree(candidate, ignore_errors=True)
+
+
+def _reload(pillar: Mapping[str, Any], old: Mapping[str, bytes], new: Mapping[str, bytes]) -> None:
+    _run(pillar, ["settle", "--wait", "10"], "the configuration cannot be carried out")
+    if _core(old) != _core(new):
+        # Its exports are read again; everything else only when it starts. Clients keep their locks over that.
+        _run(pillar, ["/usr/bin/supervisorctl", "restart", "ganesha"], "NFS does not start")
+    _run(pillar, ["file-router", "reload"], "the configuration is not taken on")
+    output = _run(pillar, ["file-router", "exports"], "the exports cannot be listed")
+    live, want = sorted(output.split()), sorted(map(exports.pseudo, exports.numbers_in(new["ganesha.conf"].decode())))
+    if live != want:
+        raise VcoreError(f"the exports are {' '.join(live) or 'none'}, not {' '.join(want) or 'none'}")
+
+
+def _core(content: Mapping[str, bytes]) -> str:
+    """What of Ganesha's configuration is not about one export."""
+    return content.get("ganesha.conf", b"").decode(errors="replace").partition("\nEXPORT {")[0]
+
+
+def _run(pillar: Mapping[str, Any], command: Sequence[str], failed: str) -> str:
+    program = command[0] if command[0].startswith("/") else f"{COMMANDS}/{command[0]}"
+    code, output = execute(pillar, [program, *command[1:]])
+    said = output.decode(errors="replace").strip()
+    if code:
+        raise VcoreError(f"{failed}: {said or f'exit code {code}'}")
+    return said
+
+
+# --- instruments in the directory -------------------------------------------------------------------------------------
+
+
+def instrument_changes(
+    pillar: Mapping[str, Any], paths: Paths, directory: Directory | None, *, test: bool
+) -> tuple[dict[str, Any], dict[str, dict[str, list[str]]]]:
+    """How the instruments' entries differ from what the site wants; only the scheme ldapsam has any.
+
+    Returns:
+        The changes in words, by DN, and what to write: whole entries of new ones, attributes of others, nothing of
+        those that go. What is written holds hashes, what is said does not.
+    """
+    from .directory import diff
+
+    suffix = str(pillar["directory"]["suffix"])
+    base = f"ou=instruments,{suffix}"
+    ours = pillar["services"][SERVICE]["settings"]["password_scheme"] == "ldapsam"
+    numbers = samba.instrument_numbers(pillar["instruments"]) if ours else {}
+    store = Store(paths.secrets)
+    changes: dict[str, Any] = {}
+    writes: dict[str, dict[str, list[str]]] = {}
+    for name, number in sorted(numbers.items()):
+        dn = f"uid={name},{base}"
+        entry = samba.instrument_entry(suffix, name, number)
+        secret = f"instrument-{name}"
+        known = store.exists(SERVICE, secret)
+        if not known and not test:
+            store.read(SERVICE, secret)  # says what is missing
+        hash_ = samba.nt_hash(store.read(SERVICE, secret).decode()) if known else UNKNOWN_HASH
+        there = directory.read(dn, [*entry, "sambaNTPassword"]) if directory else None
+        if there is None:
+            if directory and directory.read(f"uid={name},ou=people,{suffix}", ["uid"]) is not None:
+                raise VcoreError(f"the instrument {name} cannot be: the directory has a person of that name")
+            changes[dn] = {"old": None, "new": entry}
+            writes[dn] = {**entry, "sambaNTPassword": [hash_]}
+            continue
+        found = {key: [value.decode(errors="replace") for value in values] for key, values in there.items()}
+        stored = found.pop("sambaNTPassword", [])
+        # Samba locks an account with an L among its flags, and takes it away when the time is over.
+        found["sambaAcctFlags"] = [_unlocked(flags) for flags in found.get("sambaAcctFlags", [])]
+        change = diff({dn: found}, {dn: entry}).get(dn, {"old": {}, "new": {}})
+        write = dict(change["new"])
+        if [value.upper() for value in stored] != [hash_]:
+            change = {
+                "old": {**change["old"], "sambaNTPassword": "another one" if stored else "none"},
+                "new": {**change["new"], "sambaNTPassword": f"the secret {SERVICE}/{secret}"},
+            }
+            write["sambaNTPassword"] = [hash_]
+        if write:
+            changes[dn], writes[dn] = change, write
+    for dn, _ in directory.search(base, "(objectClass=sambaSamAccount)", ["uid"]) if directory else ():
+        if dn.lower() not in {f"uid={name},{base}".lower() for name in numbers}:
+            changes[dn], writes[dn] = {"old": "an instrument", "new": None}, {}
+    return changes, writes
+
+
+def _unlocked(flags: str) -> str:
+    kept = flags.strip("[]").replace("L", "").replace(" ", "")
+    return f"[{kept:<11}]"
+
+
+def write_instruments(
+    directory: Directory, changes: Mapping[str, Any], writes: Mapping[str, dict[str, list[str]]]
+) -> None:
+    """Carry out what :func:`instrument_changes` says."""
+    for dn, attributes in writes.items():
+        if changes[dn]["new"] is None:
+            directory.delete(dn)
+        elif changes[dn]["old"] is None:
+            directory.add(dn, attributes)
+        else:
+            directory.replace(dn, attributes)
+
+
+# --- what people ask ------------------------------------------------------------------------------------------------
+
+
+def settle(pillar: Mapping[str, Any], paths: Paths, *, wait: float = START_TIME) -> str | None:
+    """Wait until the file router that runs here serves the configuration in place; have it read where it has not.
+
+    Returns:
+        None; or why there is nothing to wait for.
+
+    Raises:
+        VcoreError: it does not.
+    """
+    if not _runs(pillar):
+        return "The file router does not run here."
+    if _settled(pillar, wait=wait) is None:
+        place = folder(pillar)
+        content = read(place)
+        _reload(pillar, content, content)
+        write_atomic(place / APPLIED, f"{fingerprint(content)}\n".encode(), mode=0o600)
+    return None
+
+
+def live_exports(pillar: Mapping[str, Any]) -> list[str]:
+    """The pseudo paths of the exports that are served now.
+
+    Raises:
+        NotFound: the file router does not run on this node.
+        VcoreError: NFS does not answer.
+    """
+    return sorted(_run(pillar, ["file-router", "exports"], "the exports cannot be listed").split())
+
+
+def facts(pillar: Mapping[str, Any], paths: Paths) -> dict[str, Any] | None:
+    """What vcore.status tells of the file router: ``{exports, shares, routes, problems}``, None where it is off.
+
+    ``exports`` and ``shares`` list a share each with its ``name``, ``path`` and whether it is as it should be
+    (``ok``); an export is live or not, a share by SMB is offered to somebody or not.
+    """
+    if SERVICE not in pillar["services"]:
+        return None
+    found: list[str] = []
+    want = [exports.pseudo(name) for name in exports.exported(pillar)]
+    live: list[str] = []
+    if SERVICE in pillar["node"]["services"]:
+        try:
+            live = live_exports(pillar)
+        except VcoreError as error:
+            found.append(f"file router: {error}")
+        else:
+            found += [f"file router: {path} is not exported" for path in want if path not in live]
+            found += [
+                f"file router: {path} is exported, and the site does not want it" for path in live if path not in want
+            ]
+    else:
+        live = want  # another node's daemon cannot be asked from here
+    offered = samba.offered(pillar)
+    return {
+        "exports": [
+            {"name": str(path), "path": f"{samba.DATA}/{pillar['shares'][path[1:]]['path']}", "ok": path in live}
+            for path in want
+        ],
+        "shares": [
+            {
+                "name": str(name),
+                "path": f"{samba.DATA}/{share['path']}",
+                "smb": name in offered,
+                "nfs": bool(share["nfs"]),
+            }
+            for name, share in sorted(pillar["shares"].items())
+        ],
+        "routes": {},
+        "problems": found,
+    }
+
+
+# --- vcore.doctor ---------------------------------------------------------------------------------------------------
+
+
+def check(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
+    """End-to-end checks of the file router through the network, for vcore.doctor."""
+    service = pillar["services"][SERVICE]
+    address = pillar["nodes"][service["node"]]["address"]
+    remedy = f"run salt-call state.apply, then docker service logs {SERVICE}"
+    checks = [_check_smb(address, service, remedy), _check_nfs(address, service, remedy)]
+    if SERVICE in pillar["node"]["services"]:
+        checks.append(_check_guest(pillar, address, service["ports"]["smb"]["number"], remedy))
+        want = sorted(map(exports.pseudo, exports.exported(pillar)))
+        tried = f"NFS exports {', '.join(want) or 'nothing'}"
+        try:
+            live = live_exports(pillar)
+            checks.append(result(tried, live == want, ", ".join(live) or "nothing", remedy))
+        except VcoreError as error:
+            checks.append(result(tried, False, str(error), remedy))
+    return checks
+
+
+GUEST = "the list of shares is refused to clients without a name and password"
+REFUSALS = ("NT_STATUS_ACCESS_DENIED", "NT_STATUS_LOGON_FAILURE")
+
+#: SMB 2 and 3: header and NEGOTIATE request, [MS-SMB2] 2.2.1 and 2.2.3, of a client that can sign and encrypt.
+_DIALECTS = {"2.1": 0x0210, "3.0": 0x0300, "3.0.2": 0x0302}
+
+
+def negotiate(address: str, port: int, dialects: Sequence[str], *, timeout: float = 5.0) -> tuple[str | None, bool]:
+    """The dialect that an SMB server at ``address`` chooses among ``dialects``, None if it takes none of them, and
+    whether it insists on signing.
+
+    Raises:
+        OSError: nothing answers, or something else than SMB.
+    """
+    header = b"\xfeSMB" + struct.pack("<HHIHHIIQIIQ16x", 64, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)
+    codes = [_DIALECTS[name] for name in dialects]
+    body = struct.pack(f"<HHHHI16sQ{len(codes)}H", 36, len(codes), 1, 0, 0x40, b"virtual-core".ljust(16), 0, *codes)
+    with sockets.create_connection((address, port), timeout=timeout) as connection:
+        connection.sendall(struct.pack(">I", len(header + body)) + header + body)
+        reader = connection.makefile("rb")
+        (length,) = struct.unpack(">I", reader.read(4).ljust(4, b"\0"))
+        answer = reader.read(min(length, 65536))
+    if len(answer) < 72 or answer[:4] != b"\xfeSMB":
+        raise OSError("what answers there does not speak SMB 2")
+    (status,) = struct.unpack_from("<I", answer, 8)
+    if status:
+        return None, False
+    _, security, dialect = struct.unpack_from("<HHH", answer, 64)
+    return next((name for name, code in _DIALECTS.items() if code == dialect), None), bool(security & 2)
+
+
+def _check_smb(address: str, service: Mapping[str, Any], remedy: str) -> Check:
+    minimum = service["settings"]["minimum_protocol"]
+    old_is_wanted = minimum == "SMB2"
+    tried = (
+        f"SMB answers at {address} and insists on signing; {'2.1 and 3' if old_is_wanted else 'nothing older than 3'}"
+    )
+    port = service["ports"]["smb"]["number"]
+    try:
+        new, signs = negotiate(address, port, ["3.0", "3.0.2"])
+        old, _ = negotiate(address, port, ["2.1"])
+    except OSError as error:
+        return result(tried, False, str(error), remedy)
+    saw = f"{new or 'no SMB 3'}, {'signing' if signs else 'no signing'}, {'2.1 too' if old else 'no 2.1'}"
+    return result(tried, new == "3.0.2" and signs and bool(old) == old_is_wanted, saw, remedy)
+
+
+def _check_guest(pillar: Mapping[str, Any], address: str, port: int, remedy: str) -> Check:
+    """Nobody in particular is told nothing; smbclient asks, from the container but by the way of everybody."""
+    command = ["smbclient", "--no-pass", "--user", "%", "--list", address, "--port", str(port), "--timeout", "5"]
+    try:
+        code, output = execute(pillar, command)
+    except VcoreError as error:
+        return result(GUEST, False, str(error), remedy)
+    said = output.decode(errors="replace")
+    status = re.search(r"NT_STATUS_\w+", said)
+    saw = status[0] if status else next(iter(said.strip().splitlines()), "nothing")
+    return result(GUEST, bool(code) and status is not None and status[0] in REFUSALS, saw, remedy)
+
+
+def _check_nfs(address: str, service: Mapping[str, Any], remedy: str) -> Check:
+    """Ganesha answers the null procedure of NFS 4 (RFC 7530, 15.1; RFC 5531)."""
+    port = service["ports"]["nfs"]["number"]
+    tried = f"NFS 4 answers at {address}, port {port}"
+    call = struct.pack(">10I", 1, 0, 2, 100003, 4, 0, 0, 0, 0, 0)
+    try:
+        with sockets.create_connection((address, port), timeout=5) as connection:
+            connection.sendall(struct.pack(">I", 0x80000000 | len(call)) + call)
+            answer = connection.makefile("rb").read(28)
+    except OSError as error:
+        return result(tried, False, str(error), remedy)
+    good = len(answer) == 28 and struct.unpack(">I4xII8xI", answer)[1:] == (1, 0, 0)
+    return result(tried, good, "it does" if good else "something else answers", remedy)

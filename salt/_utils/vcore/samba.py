@@ -21,6 +21,8 @@ INSTRUMENTS = "_instruments"
 INSTRUMENTS_GID = 2_147_000_001
 #: Numbers of instruments lie behind those that people may have (vcore.people.LARGEST_ID).
 FIRST_INSTRUMENT, LAST_INSTRUMENT = 2_000_000_001, 2_147_000_000
+#: How many earlier passwords Samba remembers at most.
+LONGEST_HISTORY = 24
 #: Flags of an instrument's account: a user whose password does not expire.
 FLAGS = "[UX         ]"
 #: What no value in smb.conf holds: ends of lines would end it, a backslash would join it with the next one, and a
@@ -82,14 +84,45 @@ def smb_conf(pillar: Mapping[str, Any]) -> str:
     sections: dict[str, Section] = {"global": _global(pillar, settings)}
     if settings["homes"]:
         sections["homes"] = _homes(pillar)
-    for name, share in sorted(pillar["shares"].items()):
-        instruments = sorted(key for key, entry in pillar["instruments"].items() if entry["share"] == name)
-        if share["smb"] and (share["read"] or share["write"] or instruments):
-            sections[name] = _share(share, instruments, pillar["accounts"]["group"])
+    for name, instruments in offered(pillar).items():
+        sections[name] = _share(pillar["shares"][name], instruments, pillar["accounts"]["group"])
     lines = ["# Written by Salt from the site file; changes made here are lost."]
     for name, section in sections.items():
         lines += ["", f"[{_safe(name)}]", *(f"   {key} = {value}" for key, value in section.items())]
     return "\n".join(lines) + "\n"
+
+
+def offered(pillar: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The shares that are offered by SMB, with their instruments: those that somebody may use."""
+    found = {}
+    for name, share in sorted(pillar["shares"].items()):
+        instruments = sorted(key for key, entry in pillar["instruments"].items() if entry["share"] == name)
+        if share["smb"] and (share["read"] or share["write"] or instruments):
+            found[name] = instruments
+    return found
+
+
+def policies(pillar: Mapping[str, Any]) -> dict[str, int]:
+    """Samba's own policy for passwords, by the names of pdbedit(8), as the directory's settings have it.
+
+    In both schemes it is Samba that sees a wrong password given by SMB; in tdbsam it is also Samba that accepts a new
+    one. Empty on a node that does not know the directory's settings.
+    """
+    directory = pillar["services"].get("ldap", {}).get("settings")
+    if directory is None:
+        return {}
+    duration = directory["lockout_duration"]
+    # Samba counts minutes; -1 is until somebody unlocks the account.
+    minutes = -(-duration // 60) if duration else -1
+    found = {
+        "bad lockout attempt": directory["lockout_failures"],
+        "lockout duration": minutes,
+        "reset count minutes": max(minutes, 1),
+    }
+    if pillar["services"][SERVICE]["settings"]["password_scheme"] == "tdbsam":
+        found["min password length"] = directory["password_minimum_length"]
+        found["password history"] = min(directory["password_history"], LONGEST_HISTORY)
+    return found
 
 
 def _safe(value: str) -> str:
