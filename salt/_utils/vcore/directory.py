@@ -11,7 +11,8 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ import ldap
 from ldap.controls import SimplePagedResultsControl
 
 from .checks import Check, result
-from .errors import VcoreError
+from .errors import NotFound, VcoreError
 from .files import write_atomic
 from .paths import Paths
 from .progress import report
@@ -210,6 +211,29 @@ def _text(value: bytes) -> str:
         return "base64:" + base64.b64encode(value).decode()
 
 
+#: Something to do on a connection, begun and not waited for; see :meth:`Directory.run`.
+Operation = Callable[[Any], int]
+
+
+def adding(dn: str, attributes: Mapping[str, Sequence[str]]) -> Operation:
+    """Add an entry."""
+    return lambda connection: connection.add(
+        dn, [(name, _octets(values)) for name, values in attributes.items() if values]
+    )
+
+
+def replacing(dn: str, attributes: Mapping[str, Sequence[str]]) -> Operation:
+    """Give attributes of an entry new values; none takes the attribute away."""
+    return lambda connection: connection.modify(
+        dn, [(ldap.MOD_REPLACE, name, _octets(values)) for name, values in attributes.items()]
+    )
+
+
+def setting_password(dn: str, new: str) -> Operation:
+    """Set a password by the password operation (RFC 3062), which the server hashes."""
+    return lambda connection: connection.passwd(dn, None, new)
+
+
 class Directory:
     """One bound connection to a directory.
 
@@ -323,6 +347,56 @@ class Directory:
                 dn, [(ldap.MOD_REPLACE, name, _octets(values)) for name, values in attributes.items()]
             )
 
+    def delete(self, dn: str) -> None:
+        """Delete an entry; one that is not there is no error."""
+        with self._translated():
+            try:
+                self._connection.delete_s(dn)
+            except ldap.NO_SUCH_OBJECT:
+                return
+
+    def change_values(self, dn: str, added: Mapping[str, Sequence[str]], removed: Mapping[str, Sequence[str]]) -> None:
+        """Add and remove single values of an entry; the others stay, whoever adds more meanwhile."""
+        changes = [
+            *((ldap.MOD_DELETE, name, _octets(values)) for name, values in removed.items() if values),
+            *((ldap.MOD_ADD, name, _octets(values)) for name, values in added.items() if values),
+        ]
+        if changes:
+            with self._translated():
+                self._connection.modify_s(dn, changes)
+
+    def run(
+        self, operations: Iterable[tuple[str, Operation]], *, window: int = 8
+    ) -> Iterator[tuple[str, VcoreError | None]]:
+        """Carry out operations on different entries, up to ``window`` at a time: the directory computes the hash of a
+        password on one processor for tens of milliseconds.
+
+        Yields the name of each operation, in order, with the error where the directory refuses it.
+
+        Raises:
+            Unreachable: the directory does not answer any more.
+        """
+        pending: deque[tuple[str, int]] = deque()
+
+        def finished() -> tuple[str, VcoreError | None]:
+            name, message = pending.popleft()
+            try:
+                with self._translated():
+                    self._connection.result(message)
+            except Unreachable:
+                raise
+            except VcoreError as error:
+                return name, error
+            return name, None
+
+        for name, operation in operations:
+            with self._translated():
+                pending.append((name, operation(self._connection)))
+            if len(pending) >= window:
+                yield finished()
+        while pending:
+            yield finished()
+
     def set_password(self, dn: str, new: str) -> None:
         """Set a password by the password operation (RFC 3062), which the server hashes."""
         with self._translated():
@@ -349,6 +423,42 @@ def open_administrator(pillar: Mapping[str, Any], paths: Paths, *, wait: float =
                 report(paths, "directory", "waiting for it to answer")
                 reported = True
             time.sleep(0.5)
+
+
+@contextmanager
+def remedies() -> Iterator[None]:
+    """Say what to do about a directory that does not answer, or does not let us in."""
+    try:
+        yield
+    except Unreachable as error:
+        raise VcoreError(f"{error}; see docker service ps ldap and docker service logs ldap.") from None
+    except Refused as error:
+        raise VcoreError(
+            f"{error}; the running service has another administrator's password than the secret store."
+        ) from None
+
+
+def open_for_state(pillar: Mapping[str, Any], paths: Paths, *, test: bool) -> Directory | str | None:
+    """Connect for a state. A plan does without where the directory is not up: None stands for one that was never
+    there, words say why there is nothing to compare with now.
+
+    Raises:
+        Unreachable, Refused, NotFound: as :func:`open_administrator` does.
+    """
+    try:
+        return open_administrator(pillar, paths, wait=0 if test else START_TIME)
+    except (Unreachable, NotFound) as error:
+        if not test:
+            raise
+        if has_been_up(pillar, paths):
+            return f"Its data exist, but {error}: its entries are compared when it runs."
+        return None
+    except Refused:
+        from . import swarm_services
+
+        if not (test and swarm_services.mounts_another("ldap", "admin-password", paths)):
+            raise
+        return "The administrator's password is rotated in this run: its entries are compared when it runs."
 
 
 # --- plan and apply -------------------------------------------------------------------------------------------------
