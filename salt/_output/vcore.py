@@ -89,6 +89,7 @@ def _status(facts):
             str(certificate.get("days_left", "-")),
             certificate.get("expires", "-"),
         )
+    files = _file_router(facts["file_router"]) if facts.get("file_router") else []
     disk = facts["disk"]
     last = facts["convergence"]
     lines = [
@@ -105,7 +106,17 @@ def _status(facts):
     if not facts["ok"]:
         listed = [Text(f"  - {problem}") for problem in facts["problems"]]
         verdict = [Text(f"{len(listed)} problems:", style="bold red"), *listed]
-    return Group(services, "", nodes, "", certificates, "", *lines, "", *verdict)
+    return Group(services, "", nodes, "", certificates, "", *files, *lines, "", *verdict)
+
+
+def _file_router(facts):
+    exports = {export["name"].removeprefix("/"): export for export in facts["exports"]}
+    table = _table("SHARE", "FOLDER", "SMB", "NFS")
+    for share in facts["shares"]:
+        export = exports.get(share["name"])
+        nfs = Text("-") if export is None else _good(export["name"] if export["ok"] else "not exported", export["ok"])
+        table.add_row(share["name"], share["path"], "offered" if share["smb"] else "-", nfs)
+    return [table, ""] if facts["shares"] else []
 
 
 def _doctor(checks):

@@ -489,6 +489,30 @@ def live_exports(pillar: Mapping[str, Any]) -> list[str]:
     return sorted(_run(pillar, ["file-router", "exports"], "the exports cannot be listed").split())
 
 
+def sessions(pillar: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Who is connected by SMB, a mapping each: person, machine, dialect, signing, encryption and shares.
+
+    Raises:
+        NotFound: the file router does not run on this node.
+        VcoreError: Samba does not answer.
+    """
+    answer = json.loads(_run(pillar, ["/usr/bin/smbstatus", "--json"], "Samba does not list its sessions"))
+    shares: dict[str, list[str]] = {}
+    for connection in answer.get("tcons", {}).values():
+        shares.setdefault(str(connection["session_id"]), []).append(connection["service"])
+    return [
+        {
+            "person": session["username"],
+            "machine": session["remote_machine"],
+            "dialect": session["session_dialect"],
+            "signing": session["signing"]["cipher"],
+            "encryption": session["encryption"]["cipher"],
+            "shares": sorted(shares.get(str(session["session_id"]), [])),
+        }
+        for session in answer.get("sessions", {}).values()
+    ]
+
+
 def facts(pillar: Mapping[str, Any], paths: Paths) -> dict[str, Any] | None:
     """What vcore.status tells of the file router: ``{exports, shares, routes, problems}``, None where it is off.
 

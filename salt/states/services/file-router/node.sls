@@ -1,1 +1,10 @@
-[]
+# On the node that the file router runs on: its configuration, and that it serves it.
+The file router has its configuration:
+  vcore_file_router.configured:
+    - require:
+      - vcore_host: The services that run here have data folders
+
+The file router serves its configuration:
+  vcore_file_router.serving:
+    - require:
+      - vcore_file_router: The file router has its configuration

@@ -1,0 +1,64 @@
+"""
+The file router of the core
+===========================
+
+For administrators on the node that it runs on.
+"""
+
+try:
+    from vcore import adapter, file_router
+    from vcore.paths import Paths
+
+    HAS_VCORE = True
+except ImportError as error:
+    HAS_VCORE, MISSING = False, str(error)
+
+
+def __virtual__():
+    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
+
+
+def exports():
+    """
+    List what NFS exports now, as the paths that clients mount.
+
+    Raises CommandExecutionError when the file router does not run on this node, or NFS does not answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_file_router.exports
+    """
+    with adapter.salt_errors():
+        return file_router.live_exports(adapter.node(__pillar__))
+
+
+def sessions():
+    """
+    List who is connected by SMB: person, machine, share, and how the connection is signed and encrypted.
+
+    Raises CommandExecutionError when the file router does not run on this node, or Samba does not answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_file_router.sessions
+    """
+    with adapter.salt_errors():
+        return file_router.sessions(adapter.node(__pillar__))
+
+
+def difference():
+    """
+    Show what ``state.apply`` would change in the configuration, by file; an empty mapping if nothing.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_file_router.difference
+    """
+    with adapter.salt_errors():
+        return file_router.plan(adapter.node(__pillar__), Paths.from_opts(__opts__), test=True).changes
