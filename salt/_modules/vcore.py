@@ -12,7 +12,7 @@ from pathlib import Path as FilePath
 from salt.exceptions import SaltInvocationError
 
 try:
-    from vcore import accounts, adapter
+    from vcore import accounts_client, adapter
     from vcore import doctor as vcore_doctor
     from vcore import status as vcore_status
     from vcore.files import write_atomic
@@ -73,9 +73,9 @@ def _accounts():
     """The accounts of this core; what is wrong with arguments becomes Salt's error for that."""
     with adapter.salt_errors():
         try:
-            with accounts.opened(adapter.head(__pillar__), Paths.from_opts(__opts__)) as ours:
+            with accounts_client.opened(adapter.head(__pillar__), Paths.from_opts(__opts__)) as ours:
                 yield ours
-        except accounts.Invalid as error:
+        except accounts_client.Invalid as error:
             raise SaltInvocationError(str(error)) from None
 
 

@@ -6,7 +6,7 @@ People and groups of the site file, in the directory
 import contextlib
 
 try:
-    from vcore import accounts, adapter, directory
+    from vcore import accounts_client, adapter, directory
     from vcore.paths import Paths
 
     HAS_VCORE = True
@@ -43,7 +43,7 @@ def people_present(name):
                 return opened
             if opened is not None:
                 stack.enter_context(opened)
-            ours = accounts.Accounts(pillar, paths, opened)
+            ours = accounts_client.Accounts(pillar, paths, opened)
             stack.enter_context(ours.exclusive(test))
             planned = ours.plan_site(tidy=not test)
             return planned.changes(paths, ours.homes)
