@@ -43,8 +43,11 @@ def build(name: str) -> str:
 
     Docker's own layer cache makes the second time quick.
     """
+    return _build(name, images.read_folder(CHECKOUT / "images" / name))
+
+
+def _build(name: str, files: dict[str, images.Entry]) -> str:
     api = machine()
-    files = images.read_folder(CHECKOUT / "images" / name)
     dockerfile = files["Dockerfile"].content.decode()
     if name == images.BASE:
         below = _debian(api)
@@ -86,3 +89,20 @@ def _debian(api: docker.APIClient) -> str:
             answer = json.loads(api.import_image_from_file(str(tarball), repository=repository, tag=suite))
             assert "error" not in answer, answer
     return DEBIAN
+
+
+#: Clients of everything that the file router serves, for tests; on the image people, so that names resolve the same.
+CLIENT = """\
+ARG BASE=people
+FROM ${BASE}
+RUN apt-get update \\
+ && apt-get install --yes --no-install-recommends libnfs-utils sshpass \\
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
+ENTRYPOINT ["sleep", "infinity"]
+HEALTHCHECK NONE
+"""
+
+
+def build_client() -> str:
+    """An image with smbclient, ssh and libnfs's nfs-ls, nfs-cp and nfs-cat; its reference."""
+    return _build("client", {"Dockerfile": images.Entry("file", CLIENT.encode())})

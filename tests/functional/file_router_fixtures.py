@@ -1,0 +1,347 @@
+"""The file router as its image makes it: a container beside the directory's, and one with clients."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ldap
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from directory_fixtures import SUFFIX, Core, build_image, free_port
+from image_fixtures import CHECKOUT, build, build_client
+from vcore import exports, samba, templates
+from vcore.files import write_atomic
+from vcore.secrets import Store
+
+SERVICE = "file-router"
+TEMPLATES = CHECKOUT / "salt" / "states" / "services" / SERVICE / "files"
+#: What the site of these tests serves; the networks are filled in.
+SHARES: dict[str, Any] = {
+    "runs": {"write": ["@people"], "nfs": [{"hosts": "{network}", "access": "rw", "any_port": True}]},
+    "software": {
+        "read": ["@people"],
+        "mode": "2775",
+        "nfs": [{"hosts": "{network}", "access": "ro", "any_port": True}],
+    },
+    "private": {"nfs": [{"hosts": "192.0.2.0/24", "access": "rw"}]},
+}
+INSTRUMENTS = {"sequencer": {"share": "runs"}}
+
+
+class Network:
+    """A Docker network of this run's own."""
+
+    def __init__(self, api: Any) -> None:
+        self.api = api
+        self.name = f"virtual-core-test-{uuid.uuid4().hex[:8]}"
+        self.id = api.create_network(self.name, driver="bridge")["Id"]
+        self.subnet = api.inspect_network(self.id)["IPAM"]["Config"][0]["Subnet"]
+
+    def remove(self) -> None:
+        """Take it away; what was on it has to be gone."""
+        self.api.remove_network(self.id)
+
+
+class FileCore(Core):
+    """A core with a directory and a file router on a network where they have their names."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any] | None = None, **more: Any) -> None:
+        self.file_settings = {"workgroup": "GENOMICS", **(settings or {})}
+        self.shares = more.pop("shares", SHARES)
+        self.instruments = more.pop("instruments", INSTRUMENTS)
+        self.network: Network | None = None
+        self.router: str | None = None
+        self.clients: str | None = None
+        self.router_port = free_port()
+        super().__init__(folder, **more)
+
+    def site(self, settings: dict[str, Any]) -> str:
+        """The site file, with the file router on it."""
+        found = yaml.safe_load(super().site(settings))
+        found["vcore"].setdefault("services", {})[SERVICE] = {"enabled": True, "settings": self.file_settings}
+        network = self.network.subnet if self.network else "10.0.0.0/8"
+        shares = json.loads(json.dumps(self.shares).replace("{network}", network))
+        found["vcore"] |= {"shares": shares, "instruments": self.instruments}
+        return yaml.safe_dump(found)
+
+    # -- the directory
+
+    def start(self, configuration: str | None = None, *, wait: bool = True) -> None:
+        """Start the directory, under its name on the network."""
+        super().start(configuration, wait=wait)
+        if self.network is None:
+            self.network = Network(self.api)
+            port = self.port
+            self.pillar = self._pillar({})
+            self.pillar["services"]["ldap"]["ports"]["ldaps"]["number"] = self.port = port
+        self.api.connect_container_to_network(self.container, self.network.id, aliases=["ldap"])
+
+    def add_group(self, name: str, number: int, *members: str) -> None:
+        """A group of people."""
+        with contextlib.closing(Connection(self)) as connection:
+            connection.add(
+                f"cn={name},ou=groups,{SUFFIX}",
+                objectClass=["posixGroup", "vcoreMemberGroup"],
+                cn=name,
+                gidNumber=number,
+                memberUid=list(members),
+                member=[person_dn(member) for member in members],
+            )
+
+    def add_person(self, name: str, number: int, *, password: str, first: bool = False, keys: list[str] = []) -> None:  # noqa: B006
+        """A person as the core adds one; with ``first`` the password has to be changed."""
+        with contextlib.closing(Connection(self)) as connection:
+            connection.add(
+                person_dn(name),
+                objectClass=["inetOrgPerson", "posixAccount", "shadowAccount", "ldapPublicKey", "sambaSamAccount"],
+                uid=name,
+                cn=name.title(),
+                sn=name.title(),
+                uidNumber=number,
+                gidNumber=10000,
+                homeDirectory=f"/home/{name}",
+                loginShell="/bin/bash",
+                sshPublicKey=keys,
+                sambaSID=samba.person_sid(SUFFIX, number),
+                sambaAcctFlags="[U          ]",
+            )
+            connection.passwd(name, password, first=first)
+
+    def modify_person(self, name: str, **values: Any) -> None:
+        """Replace attributes of a person; None takes one away."""
+        with contextlib.closing(Connection(self)) as connection:
+            connection.replace(person_dn(name), **values)
+
+    # -- the file router
+
+    def volume(self, name: str) -> Path:
+        """Where a volume of the file router lies on this machine."""
+        return Path(self.pillar["services"][SERVICE]["volumes"][name]["source"])
+
+    def configure(self, **files: str) -> None:
+        """Write the configuration as the brain makes it; ``files`` with _ for . and - take the place of its own."""
+        folder = self.volume("configuration")
+        previous = (folder / "ganesha.conf").read_text() if (folder / "ganesha.conf").exists() else ""
+        wanted = {
+            "smb.conf": samba.smb_conf(self.pillar),
+            "ganesha.conf": exports.ganesha_conf(self.pillar, exports.numbers_in(previous)),
+            "passwd": samba.passwd(self.pillar),
+            "group": samba.group(self.pillar),
+            "domain-sid": samba.domain_sid(SUFFIX) + "\n",
+            "settle.json": json.dumps(self.settle()),
+        }
+        for name, content in wanted.items():
+            key = name.replace(".", "_").replace("-", "_")
+            write_atomic(folder / name, files.get(key, content).encode(), mode=0o644)
+
+    def settle(self) -> dict[str, Any]:
+        """What the folders of the shares are to be."""
+        group = self.pillar["accounts"]["group"]
+        folders = {
+            f"{samba.DATA}/{share['path']}": {"mode": share["mode"], "group": share["group"] or group, "recycle": False}
+            for share in self.pillar["shares"].values()
+        }
+        return {"folders": folders, "password_scheme": "ldapsam", "policies": {}, "home_mode": "0700"}
+
+    def make_volumes(self) -> None:
+        """The folders of the volumes, as the states make them."""
+        for name, definition in self.pillar["services"][SERVICE]["volumes"].items():
+            self.volume(name).mkdir(parents=True, exist_ok=True)
+            self.volume(name).chmod(int(definition["mode"], 8))
+
+    def start_router(self, *, wait: bool = True) -> None:
+        """Start a new container of the file router on the volumes, as swarm does for each new task."""
+        self.remove_router()
+        definition = self.pillar["services"][SERVICE]
+        binds = {str(self.volume(name)): (entry["path"], "rw") for name, entry in definition["volumes"].items()}
+        rendered = self.folder / "rendered"
+        rendered.mkdir(exist_ok=True)
+        authority = (self.paths.authority / "ca.crt").read_text()
+        names = {**templates.context(definition, self.pillar, ""), "authority": {"certificate": authority}}
+        for name, config in definition["configs"].items():
+            (rendered / name).write_bytes(templates.render(TEMPLATES, config["template"], names))
+            binds[str(rendered / name)] = (config["path"], "ro")
+        for name, secret in definition["secrets"].items():
+            source = Store(self.paths.secrets).path(secret["service"] or SERVICE, name)
+            if secret["path"] and source.exists():
+                binds[str(source)] = (secret["path"], "ro")
+        self.router = self.api.create_container(
+            build(SERVICE),
+            hostname=SERVICE,
+            labels={"com.docker.swarm.service.name": SERVICE},
+            ports=[2022, 445, 2049],
+            networking_config=self.api.create_networking_config(
+                {self.network.name: self.api.create_endpoint_config(aliases=[SERVICE])}
+            ),
+            host_config=self.api.create_host_config(
+                binds={source: {"bind": target, "mode": mode} for source, (target, mode) in binds.items()},
+                port_bindings={2022: ("127.0.0.1", self.router_port)},
+                cap_add=definition["capabilities"],
+                mem_limit=definition["memory"]["limit"],
+                network_mode=self.network.name,
+            ),
+        )["Id"]
+        self.api.start(self.router)
+        if wait:
+            self.wait_for_router()
+
+    def wait_for_router(self, timeout: float = 40) -> float:
+        """Wait until the file router is healthy; the seconds that it took."""
+        began, answer = time.monotonic(), (1, "")
+        while time.monotonic() - began < timeout:
+            if not self.api.inspect_container(self.router)["State"]["Running"]:
+                break
+            answer = self.on_router("/sbin/server_health.sh")
+            if answer[0] == 0:
+                return time.monotonic() - began
+            time.sleep(0.1)
+        pytest.fail(f"the file router does not start: {answer[1]}\n{self.router_logs()}")
+
+    def on_router(self, *command: str, user: str = "") -> tuple[int, str]:
+        """Run a program in the file router's container: exit code and output."""
+        return self._execute(self.router, command, user)
+
+    def router_logs(self) -> str:
+        """What the file router's container wrote."""
+        return self.api.logs(self.router).decode(errors="replace")
+
+    def remove_router(self) -> None:
+        """Remove the file router's container; the volumes stay."""
+        if self.router:
+            self.api.remove_container(self.router, force=True)
+            self.router = None
+
+    # -- the clients
+
+    def on_client(self, *command: str) -> tuple[int, str]:
+        """Run a program on a machine of the network with smbclient, ssh and NFS clients: exit code and output."""
+        return self._execute(self.client(), command)
+
+    def client(self) -> str:
+        """The container of the clients, which is started when it is first wanted."""
+        if self.clients is None:
+            self.clients = self.api.create_container(
+                build_client(),
+                host_config=self.api.create_host_config(network_mode=self.network.name),
+                networking_config=self.api.create_networking_config(
+                    {self.network.name: self.api.create_endpoint_config()}
+                ),
+            )["Id"]
+            self.api.start(self.clients)
+        return self.clients
+
+    def nfs(self, path: str, uid: int = 10001, gid: int = 10000) -> str:
+        """The address of a path for libnfs's programs."""
+        return f"nfs://{SERVICE}/{path}?version=4&uid={uid}&gid={gid}"
+
+    def ssh(self, name: str, *command: str, password: str = "", key: Path | None = None) -> tuple[int, str]:
+        """Log in to the file router from this machine: exit code and both outputs."""
+        options = {
+            "UserKnownHostsFile": "/dev/null",
+            "StrictHostKeyChecking": "no",
+            "LogLevel": "ERROR",
+            "IdentitiesOnly": "yes",
+            "IdentityAgent": "none",
+            "NumberOfPasswordPrompts": "1",
+            "ConnectTimeout": "10",
+            "PreferredAuthentications": "publickey" if key else "password",
+        }
+        arguments = [word for option, value in options.items() for word in ("-o", f"{option}={value}")]
+        arguments += ["-i", str(key)] if key else []
+        # ssh asks a program for the password where there is no terminal.
+        helper = self.folder / "askpass"
+        helper.write_text('#!/bin/sh\nprintf "%s\\n" "$PASSWORD"\n')
+        helper.chmod(0o700)
+        done = subprocess.run(
+            ["ssh", "-F", "none", "-p", str(self.router_port), *arguments, f"{name}@127.0.0.1", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+            check=False,
+            env={**os.environ, "SSH_ASKPASS": str(helper), "SSH_ASKPASS_REQUIRE": "force", "PASSWORD": password},
+        )
+        return done.returncode, done.stdout
+
+    # -- all of it
+
+    def _execute(self, container: str | None, command: tuple[str, ...], user: str = "") -> tuple[int, str]:
+        execution = self.api.exec_create(container, list(command), user=user)
+        output = self.api.exec_start(execution).decode(errors="replace")
+        return self.api.exec_inspect(execution)["ExitCode"], output
+
+    def bring_up(self) -> None:
+        """The directory with its entries, and the file router with its configuration."""
+        super().bring_up()
+        self.make_volumes()
+        self.configure()
+        self.start_router()
+
+    def take_down(self) -> None:
+        """Remove everything but the folders."""
+        self.remove_router()
+        if self.clients:
+            self.api.remove_container(self.clients, force=True)
+        self.remove()
+        if self.network:
+            self.network.remove()
+
+
+class Connection:
+    """The administrator's connection to the directory, with the few calls that tests need."""
+
+    def __init__(self, core: Core) -> None:
+        self.connection = core.bind()
+
+    def add(self, dn: str, **values: Any) -> None:
+        """Add an entry; attributes without a value are left out."""
+        self.connection.add_s(dn, [(name, octets(value)) for name, value in values.items() if octets(value)])
+
+    def replace(self, dn: str, **values: Any) -> None:
+        """Replace attributes; None takes one away."""
+        self.connection.modify_s(dn, [(ldap.MOD_REPLACE, name, octets(value)) for name, value in values.items()])
+
+    def passwd(self, name: str, password: str, *, first: bool = False) -> None:
+        """Set a person's password; with ``first`` it has to be changed."""
+        self.connection.passwd_s(person_dn(name), None, password)
+        self.replace(person_dn(name), pwdReset="TRUE" if first else None)
+
+    def close(self) -> None:
+        """End it."""
+        self.connection.unbind_s()
+
+
+def person_dn(name: str) -> str:
+    """The DN of a person."""
+    return f"uid={name},ou=people,{SUFFIX}"
+
+
+def octets(value: Any) -> list[bytes]:
+    """Values as python-ldap wants them."""
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    return [str(entry).encode() for entry in values]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileCore]:
+    """A core with a directory and a file router that serve."""
+    build_image()
+    core = FileCore(tmp_path_factory.mktemp("files"))
+    try:
+        core.bring_up()
+        yield core
+    finally:
+        core.take_down()
