@@ -153,7 +153,7 @@ def is_same_account(refusals: Mapping[str, Any], parts: Iterable[str]) -> bool:
 
 def is_stopped(refusals: Mapping[str, Any] | None, parts: Iterable[str]) -> bool:
     """Whether so many logins were refused that the next one might lock the account at the other server."""
-    return bool(refusals) and refusals["count"] >= REFUSALS and is_same_account(refusals, parts)
+    return refusals is not None and refusals["count"] >= REFUSALS and is_same_account(refusals, parts)
 
 
 # --- the record --------------------------------------------------------------------------------------------------

@@ -137,6 +137,9 @@ class Route(Model):
         None, pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,63}$", description="Domain of that account.", example="INSTITUTE"
     )
     read_only: bool = field(True, description="Whether a mount is for reading only.", example=False)
+    encrypt: bool = field(
+        True, description="Whether a mount of an SMB server is encrypted; one that is not is signed.", example=False
+    )
     owner: AccountName | None = field(
         None, description="Person whom the files of an SMB server belong to here; by default root.", example="ada"
     )
@@ -161,6 +164,8 @@ class Route(Model):
             raise ValueError("only an SMB server is synchronised; mount an NFS server")
         if self.kind == "sync" and not self.read_only:
             raise ValueError("a synchronised route is for reading from the other server only")
+        if not self.encrypt and (self.protocol != "smb" or self.kind == "sync"):
+            raise ValueError("encrypt is of mounts of SMB servers; what is synchronised is encrypted where it can be")
         return self
 
 
