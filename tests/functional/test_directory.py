@@ -38,9 +38,9 @@ OWN = ["telephoneNumber", "mobile", "roomNumber", "postalAddress", "description"
 NOT_OWN = {
     "mail": "x@vcore.test",
     "uid": "root",
-    "uidNumber": "0",
-    "gidNumber": "0",
-    "homeDirectory": "/",
+    "uidNumber": "10666",
+    "gidNumber": "10666",
+    "homeDirectory": "/home/eve",
     "loginShell": "/bin/x",
     "cn": "x",
     "sn": "x",
@@ -289,6 +289,63 @@ def test_administrators_manage_people_and_groups_and_no_more(core: Core) -> None
     assert not allowed(carol.add_s, dn("eve"), person("eve", 10666, samba=True, sambaNTPassword="0" * 32))
 
 
+def test_no_administrator_makes_an_account_of_the_system(core: Core) -> None:
+    carol = sign_in(core, "carol")
+    for name, value in {
+        "uidNumber": "0", "gidNumber": "0", "homeDirectory": "/etc", "loginShell": "/bin/sh:", "uid": "A B",
+    }.items():  # fmt: skip
+        with pytest.raises(ldap.CONSTRAINT_VIOLATION):
+            carol.modify_s(dn("ada"), [(ldap.MOD_REPLACE, name, value.encode())])
+    for uid, number, more in (("eve", 0, {}), ("eve", 8999, {}), ("../eve", 10030, {"homeDirectory": "/home/eve"})):
+        with pytest.raises(ldap.CONSTRAINT_VIOLATION):
+            carol.add_s(dn(uid), person(uid, number, **more))
+    for cn, number in (("docker", 0), ("x y", 10030)):
+        classes = ["posixGroup", "vcoreMemberGroup"]
+        with pytest.raises(ldap.CONSTRAINT_VIOLATION):
+            carol.add_s(group(cn), attributes(objectClass=classes, cn=cn, gidNumber=number))
+
+
+def test_instruments_are_the_cores_and_nobody_binds_as_one(core: Core) -> None:
+    admin, robot = core.bind(), f"uid=robot,ou=instruments,{SUFFIX}"
+    admin.add_s(robot, attributes(
+        objectClass=["account", "posixAccount", "sambaSamAccount"], uid="robot", cn="robot", uidNumber=2_000_000_001,
+        gidNumber=2_147_000_001, homeDirectory="/nonexistent", userPassword="Robots-1-secret", sambaSID="S-1-5-21-1-77",
+        sambaNTPassword="0" * 32, sambaAcctFlags="[U          ]",
+    ))  # fmt: skip
+    with pytest.raises(ldap.INVALID_CREDENTIALS):
+        core.bind(robot, "Robots-1-secret")
+    samba, carol = sign_in(core, "samba"), sign_in(core, "carol")
+    assert first(samba, robot, ["sambaNTPassword"]) == {"sambaNTPassword": [b"0" * 32]}
+    samba.modify_s(
+        robot, [(ldap.MOD_REPLACE, "sambaPwdLastSet", b"1"), (ldap.MOD_REPLACE, "sambaNTPassword", b"1" * 32)]
+    )
+    for who in ("readonly", "carol"):
+        found = first(sign_in(core, who), robot, ["*"])
+        assert found["uidNumber"] == [b"2000000001"] and not found.keys() & set(HASHES)
+    assert not allowed(sign_in(core, "ada").search_s, robot, ldap.SCOPE_BASE)
+    assert not allowed(samba.modify_s, robot, [(ldap.MOD_REPLACE, "uidNumber", b"10666")])
+    assert not allowed(samba.add_s, robot.replace("robot", "other"), person("other", 10666))
+    assert not allowed(carol.modify_s, robot, [(ldap.MOD_REPLACE, "sambaAcctFlags", b"[D          ]")])
+    assert not allowed(carol.delete_s, robot)
+    # One name, one number, whichever kind of account.
+    for uid, number in (("robot", 10031), ("eve", 2_000_000_001)):
+        with pytest.raises(ldap.CONSTRAINT_VIOLATION):
+            admin.add_s(dn(uid), person(uid, number))
+    admin.delete_s(robot)
+
+
+KEY = b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEx ada"
+
+
+def test_administrators_alone_give_people_ssh_keys(core: Core) -> None:
+    add_class = (ldap.MOD_ADD, "objectClass", b"ldapPublicKey")
+    sign_in(core, "carol").modify_s(dn("ada"), [add_class, (ldap.MOD_ADD, "sshPublicKey", KEY)])
+    change = [(ldap.MOD_REPLACE, "sshPublicKey", b"ssh-ed25519 AAAA eve")]
+    for who in ("ada", "bob", "readonly", "samba"):
+        assert not allowed(sign_in(core, who).modify_s, dn("ada"), change)
+    assert first(sign_in(core, "readonly"), dn("ada"), ["sshPublicKey"]) == {"sshPublicKey": [KEY]}
+
+
 def test_who_leaves_the_administrators_is_none(core: Core) -> None:
     admin, bob = core.bind(), sign_in(core, "bob")
     change = [(ldap.MOD_REPLACE, "roomNumber", b"1")]
@@ -313,7 +370,7 @@ def test_samba_keeps_its_own_records_and_no_more(core: Core) -> None:
     assert not allowed(sign_in(core, "ada").search_s, domain, ldap.SCOPE_BASE)
     assert not allowed(samba.add_s, f"ou=more,{SUFFIX}", attributes(objectClass="organizationalUnit", ou="more"))
     assert not allowed(samba.add_s, dn("eve"), person("eve", 10666))
-    assert not allowed(samba.modify_s, dn("ada"), [(ldap.MOD_REPLACE, "uidNumber", b"0")])
+    assert not allowed(samba.modify_s, dn("ada"), [(ldap.MOD_REPLACE, "uidNumber", b"10666")])
     assert not allowed(samba.modify_s, dn("ada"), [(ldap.MOD_REPLACE, "sambaSID", b"S-1-5-21-1-2-3-500")])
     assert not allowed(samba.modify_s, ADMINISTRATORS, [(ldap.MOD_ADD, "member", dn("ada").encode())])
     assert not allowed(samba.passwd_s, READONLY, None, "Taken-over-by-samba-1")
@@ -346,6 +403,34 @@ def test_who_changes_whose_password(core: Core) -> None:
         core.bind(dn("eva"), "Second-password-2")
     stored = first(core.bind(), dn("eva"), ["userPassword"])["userPassword"]
     assert len(stored) == 1 and stored[0].startswith(b"{ARGON2}$argon2id$")
+
+
+def test_a_password_that_another_sets_has_to_be_changed(core: Core) -> None:
+    admin, samba = core.bind(), sign_in(core, "samba")
+    temporary_person(core, "ina", 10024, samba=True)
+    must = ["pwdReset"]
+    # Set by the root DN: marked in the same write, and good for a change of itself only.
+    admin.passwd_s(dn("ina"), None, "First-of-ina-1")
+    assert first(admin, dn("ina"), must) == {"pwdReset": [b"TRUE"]}
+    ina = core.bind(dn("ina"), "First-of-ina-1")
+    assert not allowed(ina.search_s, dn("ina"), ldap.SCOPE_BASE)
+    assert not allowed(ina.modify_s, dn("ina"), [(ldap.MOD_REPLACE, "roomNumber", b"1")])
+    ina.passwd_s(dn("ina"), "First-of-ina-1", "Second-of-ina-2")
+    assert first(admin, dn("ina"), must) == {}
+    assert allowed(core.bind(dn("ina"), "Second-of-ina-2").search_s, dn("ina"), ldap.SCOPE_BASE)
+    # Changed by Samba for its owner: no mark stays, and the policy holds.
+    admin.passwd_s(dn("ina"), None, "Third-of-ina-3")
+    samba.passwd_s(dn("ina"), None, "Fourth-of-ina-4")
+    assert first(admin, dn("ina"), must) == {}
+    for refused in ("Third-of-ina-3", "Fourth-of-ina-4", "short"):
+        with pytest.raises(ldap.CONSTRAINT_VIOLATION):
+            samba.passwd_s(dn("ina"), None, refused)
+    # Set by a person of the administrators: no mark comes by itself, they may set it.
+    carol = sign_in(core, "carol")
+    carol.passwd_s(dn("ina"), None, "Fifth-of-ina-5")
+    assert first(admin, dn("ina"), must) == {}
+    carol.modify_s(dn("ina"), [(ldap.MOD_REPLACE, "pwdReset", b"TRUE")])
+    assert not allowed(core.bind(dn("ina"), "Fifth-of-ina-5").search_s, dn("ina"), ldap.SCOPE_BASE)
 
 
 def test_every_way_to_set_a_password_ends_in_argon2(core: Core) -> None:
@@ -536,7 +621,7 @@ def test_a_changed_configuration_keeps_the_data(fresh: Core) -> None:
     for broken, reason in (
         (changed.replace("olcDbIndex: sambaSID eq,sub", "olcDbIndex: noSuchAttribute eq"), "noSuchAttribute"),
         (changed.replace("by self =xw", "by nobody-knows"), "olcAccess"),
-        (changed[: len(changed) // 2], "ldap:"),
+        (changed[: changed.index("olcRootDN:") + 5], "ldap:"),
         (changed.replace(SUFFIX, "dc=other,dc=test"), "belong to the suffix dc=vcore,dc=test"),
     ):
         fresh.start(broken, wait=False)
