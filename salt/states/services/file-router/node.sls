@@ -1,4 +1,7 @@
 # On the node that the file router runs on: its configuration, and that it serves it.
+include:
+  - services.file-router.routes
+
 The file router has its configuration:
   vcore_file_router.configured:
     - require:
