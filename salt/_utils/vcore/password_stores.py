@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import ldap
 import ldap.dn
+from ldap.controls import ValueLessRequestControl
 from ldap.controls.ppolicy import PasswordPolicyControl
 
 from .errors import VcoreError
@@ -81,6 +82,13 @@ class Store(Protocol):
         """Change the password, knowing the old one. Raises Refused (WRONG: the old one is not), Unanswered."""
 
 
+class RehearsingStore(Store, Protocol):
+    """A store that can say before a change what it would say to it."""
+
+    def rehearse(self, old: str, new: str) -> None:
+        """Raises what :meth:`change` would, and changes nothing."""
+
+
 # --- the directory --------------------------------------------------------------------------------------------------
 
 #: Errors of the password policy (draft-behera-ldap-password-policy, 6.2) when a new password is refused.
@@ -95,6 +103,11 @@ _POLICY = {
 _EXPIRED = 0
 _LOCKED = 1
 _DOWN = (ldap.SERVER_DOWN, ldap.CONNECT_ERROR, ldap.TIMEOUT, ldap.UNAVAILABLE, ldap.BUSY, ldap.LOCAL_ERROR)
+
+
+WRONG = "The directory does not accept the current password."
+#: The LDAP No-Op control: slapd goes through a change with all its checks, and leaves the last step out.
+_NO_OPERATION, _NOTHING_DONE = "1.3.6.1.4.1.4203.666.5.2", 16654
 
 
 class Directory:
@@ -119,13 +132,37 @@ class Directory:
             finally:
                 _close(connection)
 
+    def rehearse(self, old: str, new: str) -> None:
+        """Have the directory say whether :meth:`change` would be refused, by everything that its policy knows, the
+        earlier passwords among it. Nothing is changed; a directory that cannot rehearse is taken to agree.
+
+        Raises:
+            Refused, Unanswered: as :meth:`change` does.
+        """
+        controls = [PasswordPolicyControl(), ValueLessRequestControl(_NO_OPERATION, criticality=True)]
+        modification = [(ldap.MOD_REPLACE, "userPassword", [new.encode()])]
+        with self._answering():
+            connection = self._connect()
+            try:
+                if not self._bind(connection, old):
+                    raise Refused(Outcome.WRONG, WRONG)
+                connection.result3(connection.modify_ext(self.dn, modification, controls), timeout=self.patience)
+            except (*_DOWN, ldap.UNAVAILABLE_CRITICAL_EXTENSION) as error:
+                if isinstance(error, _DOWN):
+                    raise
+            except ldap.LDAPError as error:
+                if _details(error).get("result") != _NOTHING_DONE:
+                    raise self._refusal(error) from None
+            finally:
+                _close(connection)
+
     def change(self, old: str, new: str) -> None:
         """Change it by the password operation (RFC 3062), which keeps Samba's hash in the directory as well."""
         with self._answering():
             connection = self._connect()
             try:
                 if not self._bind(connection, old):
-                    raise Refused(Outcome.WRONG, "The directory does not accept the current password.")
+                    raise Refused(Outcome.WRONG, WRONG)
                 message = connection.passwd(self.dn, old, new, [PasswordPolicyControl()])
                 connection.result3(message, timeout=self.patience)
             except _DOWN:
@@ -170,9 +207,9 @@ class Directory:
         code = _policy_error(error)
         if code in _POLICY:
             return Refused(*_POLICY[code])
-        details = error.args[0] if error.args and isinstance(error.args[0], dict) else {}
+        details = _details(error)
         if isinstance(error, ldap.UNWILLING_TO_PERFORM) and "old password" in str(details.get("info", "")):
-            return Refused(Outcome.WRONG, "The directory does not accept the current password.")
+            return Refused(Outcome.WRONG, WRONG)
         words = ": ".join(str(details[key]) for key in ("desc", "info") if details.get(key))
         return Refused(Outcome.NOT_ALLOWED, f"The directory refuses: {words or type(error).__name__}.")
 
@@ -186,10 +223,13 @@ class Directory:
             raise Refused(Outcome.NOT_ALLOWED, f"The directory refuses: {type(error).__name__}.") from None
 
 
+def _details(error: ldap.LDAPError) -> Mapping[str, Any]:
+    return error.args[0] if error.args and isinstance(error.args[0], dict) else {}
+
+
 def _policy_error(error: ldap.LDAPError) -> int | None:
     """What the password policy says beside an error, if it says anything."""
-    details = error.args[0] if error.args and isinstance(error.args[0], dict) else {}
-    for kind, _, value in details.get("ctrls") or ():
+    for kind, _, value in _details(error).get("ctrls") or ():
         if kind == PasswordPolicyControl.controlType and value:
             control = PasswordPolicyControl()
             with suppress(Exception):  # what a server sends need not be what the draft says
@@ -282,7 +322,8 @@ class Samba:
 
     def _run(self, command: list[str], data: bytes, password: str | None = None) -> str:
         """Run a client; returns the NT status that it failed with, or nothing."""
-        environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/nonexistent"}
+        # Without a place for it, the clients leave no cache of names in the home.
+        environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "XDG_CACHE_HOME": "/nonexistent"}
         pipe: tuple[int, ...] = ()
         if password is not None:
             reading, writing = os.pipe()

@@ -35,6 +35,7 @@ from .password_stores import (
     Directory,
     Outcome,
     Refused,
+    RehearsingStore,
     Samba,
     Stop,
     Store,
@@ -112,7 +113,7 @@ class Session:
     scheme: str
     login: str
     minimum: int
-    directory: Store
+    directory: RehearsingStore
     samba: Store
     journal: Journal
     say: Callable[[str], None] = _nothing
@@ -206,10 +207,20 @@ class Session:
         if new == finished:
             return Result(Outcome.CHANGED, _CHANGED)
         with _undisturbed():
+            self._rehearse(current, new)
             refusal = self.change_both(Change(current, one_time, new))
         if refusal:
             raise Refused(refusal.outcome, f"{refusal} Nothing is changed.")
         return Result(Outcome.CHANGED, _CHANGED)
+
+    def _rehearse(self, current: str, new: str) -> None:
+        """The directory says what it would refuse while nothing is changed: Samba, which goes first, may have a
+        history that would not let the earlier password come back.
+        """
+        try:
+            self.directory.rehearse(current, new)
+        except (Refused, Unanswered) as problem:
+            raise Stop(problem.outcome, f"{problem} Nothing is changed.") from None
 
     def _verify(self, current: str, one_time: str, boot: bool) -> None:
         """Both stores take what was typed, or nothing is touched."""

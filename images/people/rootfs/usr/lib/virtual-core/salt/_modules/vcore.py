@@ -41,4 +41,4 @@ def sync_password(boot=False):
 
 
 # The sentence alone, without the name of a minion above it.
-sync_password.__outputter__ = "newline_values_only"
+sync_password.__outputter__ = "sentence"
