@@ -20,10 +20,29 @@ there() { [ -e "$1" ] || [ -L "$1" ]; }
 
 with_systemd() { [ -d /run/systemd/system ]; }
 
+# In a container, say. Debian's init script gives sssd an option that it no longer knows.
+sssd_by_itself() {
+    case $1 in
+        stop | restart)
+            if [ -f /run/sssd.pid ]; then
+                kill "$(cat /run/sssd.pid)" 2>/dev/null || true
+                for _ in 1 2 3 4 5 6 7 8 9 10; do
+                    kill -0 "$(cat /run/sssd.pid 2>/dev/null)" 2>/dev/null || break
+                    sleep 1
+                done
+            fi
+            ;;
+        enable) warn "no systemd runs here: start sssd -D with the system yourself" ;;
+    esac
+    case $1 in start | restart) sssd -D ;; esac
+}
+
 # service_do start|stop|restart|reload|enable|disable NAME
 service_do() {
     if with_systemd; then
         systemctl --quiet "$1" "$2"
+    elif [ "$2" = sssd ] && [ -n "$SSSD_BY_ITSELF" ]; then
+        sssd_by_itself "$1"
     elif [ "$1" = enable ]; then
         if have chkconfig; then chkconfig "$2" on; elif have update-rc.d; then update-rc.d "$2" enable; fi
     elif [ "$1" = disable ]; then
@@ -38,11 +57,16 @@ service_do() {
 # A file without the core's block.
 without_block() { sed "/^$BEGIN\$/,/^$END\$/d" "$1"; }
 
+# move_over NEW OLD: in one step; a file that something is mounted on, as in a container, can only be written into.
+move_over() {
+    mv -f "$1" "$2" 2>/dev/null || { cat "$1" >"$2" && rm -f "$1"; }
+}
+
 # Replace a file by standard input, in one step; owner and mode stay those of the old file.
 replace() {
     if [ -e "$1" ]; then cp -p "$1" "$1.virtual-core"; else (umask 077; : >"$1.virtual-core"); chmod 644 "$1.virtual-core"; fi
     cat >"$1.virtual-core"
-    mv -f "$1.virtual-core" "$1"
+    move_over "$1.virtual-core" "$1"
 }
 
 # What undo may put back only while it is as install left it.

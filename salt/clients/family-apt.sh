@@ -37,7 +37,7 @@ remove_packages() {
 }
 
 switch_on() {
-    pam-auth-update --package </dev/null >>"$LOG" 2>&1
+    DEBIAN_FRONTEND=noninteractive pam-auth-update --package </dev/null >>"$LOG" 2>&1
     for name in /etc/pam.d/common-auth /etc/pam.d/common-session; do
         grep -q "$PAM_MODULE" "$name" ||
             die "$name was edited by hand, so pam-auth-update leaves it alone: run pam-auth-update --force, then this again"
@@ -62,7 +62,8 @@ switch_on() {
 
 switch_off() {
     if [ -f /usr/share/pam-configs/virtual-core-logins ]; then
-        pam-auth-update --package --remove virtual-core-logins </dev/null >>"$LOG" 2>&1 || warn "pam-auth-update failed; see $LOG"
+        DEBIAN_FRONTEND=noninteractive pam-auth-update --package --remove virtual-core-logins </dev/null >>"$LOG" 2>&1 ||
+            warn "pam-auth-update failed; see $LOG"
     fi
 }
 

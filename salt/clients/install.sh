@@ -101,6 +101,7 @@ cp "$HERE/undo" "$STATE/undo.new"
 chmod 700 "$STATE/undo.new"
 mv -f "$STATE/undo.new" "$STATE/undo"
 : >>"$STATE/paths"
+[ -f "$STATE/packages.before" ] || grep -q "^$ACCOUNT:" /etc/passwd || : >"$STATE/account"
 [ -f "$STATE/packages.before" ] || { list_packages >"$STATE/packages.new"; mv "$STATE/packages.new" "$STATE/packages.before"; }
 
 # shellcheck disable=SC2317,SC2329 # called by the trap

@@ -59,6 +59,11 @@ done
 switch_off
 if [ -f "$STATE/packages" ]; then remove_packages "$STATE/packages" || warn "the packages could not be removed; see $LOG"; fi
 
+# The system account of the packages, which their removal leaves.
+if [ -f "$STATE/account" ] && [ -s "$STATE/packages" ] && grep -q "^$ACCOUNT:" /etc/passwd; then
+    userdel "$ACCOUNT" >>"$LOG" 2>&1 || warn "the account $ACCOUNT stays; see $LOG"
+fi
+
 keep() {
     mkdir -p "$KEPT$(dirname "$1")"
     chmod 700 "$KEPT"
@@ -76,6 +81,10 @@ while read -r path; do
                 without_block "$path" >"$STATE/file"
                 replace "$path" <"$STATE/file"
             fi
+            if [ "$path" = /etc/nsswitch.conf ] && ! grep -Eq "^passwd:.*[[:space:]]$NSS([[:space:]]|\$)" "$STATE/backup$path"; then
+                sed -r "/^(passwd|group|shadow):/s/[[:space:]]+$NSS([[:space:]]|\$)/\1/" "$path" >"$STATE/file"
+                replace "$path" <"$STATE/file"
+            fi
             if there "$STATE/backup$path" && ! cmp -s "$STATE/backup$path" "$path"; then
                 keep "$path" "$STATE/backup$path" "what it was before"
             fi
@@ -86,7 +95,7 @@ while read -r path; do
         if [ -L "$path" ] || [ -L "$STATE/backup$path" ] || ! cmp -s "$STATE/backup$path" "$path"; then
             mkdir -p "$(dirname "$path")"
             cp -pP "$STATE/backup$path" "$path.virtual-core"
-            mv -f "$path.virtual-core" "$path"
+            move_over "$path.virtual-core" "$path"
         fi
     elif there "$path"; then
         rm -f "$path"

@@ -41,8 +41,7 @@ COMMON_NOTES = (
     "login host, which changes the directory and the file server together. A first password has to be changed there, "
     "too, before it lets anybody in here.",
     "A locked account is refused, with an ssh key as well.",
-    "A home is made at the first login. undo leaves homes where they are, and the system account that the packages "
-    "made (sssd, nslcd), as packages do.",
+    "A home is made at the first login; undo leaves homes where they are.",
 )
 SSSD_NOTES = (
     "Whoever has logged in before can also while the directory does not answer, for 14 days.",
@@ -81,6 +80,8 @@ class Kind:
     pam_module: str = "pam_sss.so"
     authconfig: str = ""
     nslcd_group: str = "nslcd"
+    #: The system account that the packages make.
+    account: str = "sssd"
     #: Lines with which sshd asks for keys.
     sshd: tuple[str, ...] = ()
     pam_block: str = ""
@@ -99,7 +100,7 @@ _DEBIAN = Kind(
     systems=("debian-1[1-9]", "debian-"),
     family="apt",
     client="sssd",
-    packages=("sssd-ldap", "libnss-sss", "libpam-sss", "sssd-tools", "ldap-utils"),
+    packages=(*logins.FAMILIES["Debian"].packages, "ldap-utils"),
     probe="ldap-utils",
     services=("sssd",),
     files={**_SSSD_FILES, "/usr/share/pam-configs/virtual-core-logins": ("pam_profile", "0644")},
@@ -113,7 +114,7 @@ _AUTHSELECT = Kind(
     systems=(),
     family="authselect",
     client="sssd",
-    packages=("sssd-ldap", "sssd-tools", "authselect", "oddjob-mkhomedir", "openldap-clients"),
+    packages=(*logins.FAMILIES["RedHat"].packages, "openldap-clients"),
     probe="openldap-clients",
     services=("sssd", "oddjobd"),
     files=_SSSD_FILES,
@@ -155,6 +156,7 @@ KINDS: dict[str, Kind] = {
         notes=NO_KEYS,
         nss="ldap",
         pam_module="pam_ldap.so",
+        account="nslcd",
         sshd=(),
     ),
     "centos5": Kind(
@@ -191,6 +193,7 @@ KINDS: dict[str, Kind] = {
             UNTRIED,
         ),
         authconfig="--enableldap --enableldapauth --enablemkhomedir --enablelocauthorize",
+        account="nscd",
         tunnel=True,
     ),
     "centos6": Kind(
@@ -227,6 +230,7 @@ KINDS: dict[str, Kind] = {
         notes=(TLS_BY_UPDATES, HIDDEN, *NO_KEYS, UNTRIED),
         authconfig=f"--enableforcelegacy {_LDAP_SWITCHES}",
         nslcd_group="ldap",
+        account="nslcd",
         tls_note="update openldap and nss first: yum update openldap nss",
     ),
     "centos7": Kind(
@@ -242,6 +246,7 @@ KINDS: dict[str, Kind] = {
         notes=(*NO_KEYS, UNTRIED),
         authconfig=f"--enableforcelegacy {_LDAP_SWITCHES}",
         nslcd_group="ldap",
+        account="nslcd",
         tls_note="update openldap first: yum update openldap nss",
     ),
     "rhel8": replace(
@@ -389,8 +394,10 @@ def script(program: str, name: str, core: Core, checkout: Path) -> str:
         "BIND_DN": core.access.bind_dn,
         "PEOPLE": core.access.people,
         "FILTER": f"(&(objectClass=posixAccount)(!(shadowExpire=1)){core.access.filter})",
+        "SSSD_BY_ITSELF": "yes" if chosen.family == "apt" else "",
         "NSS": chosen.nss,
         "PAM_MODULE": chosen.pam_module,
+        "ACCOUNT": chosen.account,
         "AUTHCONFIG": f"{chosen.authconfig} --ldapserver={core.access.uri} --ldapbasedn={core.access.suffix}"
         if "ldap" in chosen.authconfig
         else chosen.authconfig,

@@ -140,7 +140,6 @@ def sssd_conf(access: Access, password: str, *, old: bool = False, mark: str = M
     }
     sections = {
         "sssd": {
-            "config_file_version": "2",
             "services": "nss, pam, ssh",
             "domains": access.domain,
         },
@@ -152,6 +151,7 @@ def sssd_conf(access: Access, password: str, *, old: bool = False, mark: str = M
         f"domain/{access.domain}": domain,
     }
     if old:
+        sections["sssd"] |= {"config_file_version": "2"}
         del sections["pam"]["pam_account_expired_message"]
     blocks = [
         f"[{name}]\n" + "".join(f"{key} = {value}\n" for key, value in options.items())
@@ -285,7 +285,8 @@ PAM_PROFILE = Path("/usr/share/pam-configs/virtual-core-logins")
 #: By Salt's grain ``os_family``.
 FAMILIES = {
     "Debian": Family(
-        packages=("sssd-ldap", "libnss-sss", "libpam-sss", "sssd-tools"),
+        # libpam-sss brings pam_pwquality, which refuses every new password of local accounts without cracklib's words.
+        packages=("sssd-ldap", "libnss-sss", "libpam-sss", "sssd-tools", "cracklib-runtime"),
         services=("sssd",),
         sshd="ssh",
         pam={
