@@ -12,7 +12,7 @@ from pathlib import Path as FilePath
 from salt.exceptions import SaltInvocationError
 
 try:
-    from vcore import accounts_client, adapter
+    from vcore import accounts_client, adapter, directory, samba_passwords
     from vcore import doctor as vcore_doctor
     from vcore import status as vcore_status
     from vcore.files import write_atomic
@@ -79,9 +79,22 @@ def _accounts():
             raise SaltInvocationError(str(error)) from None
 
 
+@contextlib.contextmanager
+def _administrator():
+    """The pillar, the folders, and a connection to the directory as its administrator."""
+    pillar, paths = adapter.head(__pillar__), Paths.from_opts(__opts__)
+    with directory.open_administrator(pillar, paths) as connection:
+        yield pillar, paths, connection
+
+
 def _text(value):
     """An argument of the command line as it was written, more or less: Salt has read it as YAML."""
     return value if value is None else str(value)
+
+
+def _name(value):
+    """A name of a person or group; what is none is refused as such."""
+    return "" if value is None else str(value)
 
 
 def _list(value):
@@ -153,7 +166,7 @@ def user_add(
     """
     data = _person(given_name, surname, mail, telephone, uid, groups, shell, ssh_keys)
     with _accounts() as ours:
-        return ours.add(_text(name), data, test=test)
+        return ours.add(_name(name), data, test=test)
 
 
 def user_show(name):
@@ -167,7 +180,7 @@ def user_show(name):
         salt-call vcore.user_show ada
     """
     with _accounts() as ours:
-        return ours.show(_text(name))
+        return ours.show(_name(name))
 
 
 def user_list():
@@ -212,7 +225,7 @@ def user_modify(
     """
     data = _person(given_name, surname, mail, telephone, None, groups, shell, ssh_keys)
     with _accounts() as ours:
-        return ours.modify(_text(name), data, test=test)
+        return ours.modify(_name(name), data, test=test)
 
 
 def user_lock(name, test=False):
@@ -226,7 +239,7 @@ def user_lock(name, test=False):
         salt-call vcore.user_lock ada
     """
     with _accounts() as ours:
-        return ours.set_locked(_text(name), True, test=test)
+        return ours.set_locked(_name(name), True, test=test)
 
 
 def user_unlock(name, test=False):
@@ -240,7 +253,7 @@ def user_unlock(name, test=False):
         salt-call vcore.user_unlock ada
     """
     with _accounts() as ours:
-        return ours.set_locked(_text(name), False, test=test)
+        return ours.set_locked(_name(name), False, test=test)
 
 
 def user_remove(name, archive=True, test=False):
@@ -260,7 +273,7 @@ def user_remove(name, archive=True, test=False):
         salt-call vcore.user_remove ada archive=False
     """
     with _accounts() as ours:
-        return ours.remove(_text(name), archive=bool(archive), test=test)
+        return ours.remove(_name(name), archive=bool(archive), test=test)
 
 
 def user_reset_password(name, test=False):
@@ -276,7 +289,7 @@ def user_reset_password(name, test=False):
         salt-call vcore.user_reset_password ada
     """
     with _accounts() as ours:
-        return ours.reset_password(_text(name), test=test)
+        return ours.reset_password(_name(name), test=test)
 
 
 def user_import(file, test=False):
@@ -356,7 +369,7 @@ def group_add(name, gid=None, description=None, test=False):
         salt-call vcore.group_add sequencing description='People of the sequencing room'
     """
     with _accounts() as ours:
-        return ours.group_add(_text(name), {"gid": gid, "description": _text(description)}, test=test)
+        return ours.group_add(_name(name), {"gid": gid, "description": _text(description)}, test=test)
 
 
 def group_show(name):
@@ -370,7 +383,7 @@ def group_show(name):
         salt-call vcore.group_show sequencing
     """
     with _accounts() as ours:
-        return ours.group_show(_text(name))
+        return ours.group_show(_name(name))
 
 
 def group_list():
@@ -406,7 +419,7 @@ def group_modify(name, description=None, add=None, remove=None, test=False):
     """
     with _accounts() as ours:
         return ours.group_modify(
-            _text(name),
+            _name(name),
             {"description": _text(description)},
             add=_list(add) or [],
             remove=_list(remove) or [],
@@ -425,7 +438,47 @@ def group_remove(name, test=False):
         salt-call vcore.group_remove sequencing
     """
     with _accounts() as ours:
-        return ours.group_remove(_text(name), test=test)
+        return ours.group_remove(_name(name), test=test)
+
+
+def samba_user_add(name, reset=False):
+    """
+    Make a person's account on a file router that keeps passwords of its own (``password_scheme: tdbsam``).
+
+    It gets a random one-time password. Returns the file, readable by root only, that holds it; its owner needs it
+    once, for ``salt-call vcore.sync_password --boot`` on the file router.
+
+    reset
+        Give an existing account a new one-time password: for who forgot it, or got a new password in the directory.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore.samba_user_add ada
+    """
+    with adapter.salt_errors(), _administrator() as (pillar, paths, connection):
+        return str(samba_passwords.add_account(pillar, paths, connection, _name(name), reset=reset is True))
+
+
+def password_check(name):
+    """
+    Tell whether the directory and the file router have the same password for a person, and since when (UTC).
+
+    The exit code is 0 only when they have. No hash and no password is returned.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore.password_check ada
+        salt-call vcore.password_check ada --out json
+    """
+    with adapter.salt_errors(), _administrator() as (pillar, _, connection):
+        found = samba_passwords.check(pillar, connection, _name(name))
+    if not found["in_sync"]:
+        __context__["retcode"] = 1
+    return found
 
 
 # Salt prints the return of these functions with salt/_output/vcore.py, unless --out says otherwise.
