@@ -103,9 +103,10 @@ def image(core: Core) -> str:
         command = ["docker", "build", "--quiet", "--tag", IMAGE, folder]
         done = subprocess.run(
             command,
-            env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "DOCKER_BUILDKIT": "0"},
+            env={**os.environ, "DOCKER_BUILDKIT": "0"},
             capture_output=True,
             text=True,
+            check=False,
         )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return IMAGE
