@@ -100,7 +100,16 @@ class FileCore(Core):
                 member=[person_dn(member) for member in members],
             )
 
-    def add_person(self, name: str, number: int, *, password: str, first: bool = False, keys: list[str] = []) -> None:  # noqa: B006
+    def add_person(
+        self,
+        name: str,
+        number: int,
+        *,
+        password: str,
+        group: int = 10000,
+        first: bool = False,
+        keys: list[str] | None = None,
+    ) -> None:
         """A person as the core adds one; with ``first`` the password has to be changed."""
         with contextlib.closing(Connection(self)) as connection:
             connection.add(
@@ -110,7 +119,7 @@ class FileCore(Core):
                 cn=name.title(),
                 sn=name.title(),
                 uidNumber=number,
-                gidNumber=10000,
+                gidNumber=group,
                 homeDirectory=f"/home/{name}",
                 loginShell="/bin/bash",
                 sshPublicKey=keys,
@@ -246,9 +255,11 @@ class FileCore(Core):
         """The address of a path for libnfs's programs."""
         return f"nfs://{SERVICE}/{path}?version=4&uid={uid}&gid={gid}"
 
-    def ssh(self, name: str, *command: str, password: str = "", key: Path | None = None) -> tuple[int, str]:
-        """Log in to the file router from this machine: exit code and both outputs."""
-        options = {
+    def ssh(
+        self, name: str, *command: str, password: str = "", key: Path | None = None, options: tuple[str, ...] = ()
+    ) -> tuple[int, str]:
+        """Log in to the file router from this machine: exit code and both outputs; ``options`` are further ones."""
+        settings = {
             "UserKnownHostsFile": "/dev/null",
             "StrictHostKeyChecking": "no",
             "LogLevel": "ERROR",
@@ -258,14 +269,14 @@ class FileCore(Core):
             "ConnectTimeout": "10",
             "PreferredAuthentications": "publickey" if key else "password",
         }
-        arguments = [word for option, value in options.items() for word in ("-o", f"{option}={value}")]
+        arguments = [word for option, value in settings.items() for word in ("-o", f"{option}={value}")]
         arguments += ["-i", str(key)] if key else []
         # ssh asks a program for the password where there is no terminal.
         helper = self.folder / "askpass"
         helper.write_text('#!/bin/sh\nprintf "%s\\n" "$PASSWORD"\n')
         helper.chmod(0o700)
         done = subprocess.run(
-            ["ssh", "-F", "none", "-p", str(self.router_port), *arguments, f"{name}@127.0.0.1", *command],
+            ["ssh", "-F", "none", "-p", str(self.router_port), *options, *arguments, f"{name}@127.0.0.1", *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

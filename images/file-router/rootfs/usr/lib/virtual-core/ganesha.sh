@@ -1,0 +1,11 @@
+#!/bin/sh
+# Ganesha in the foreground; with rpcbind where NFS 3 is offered, which it cannot be without.
+set -eu
+
+configuration=/etc/virtual-core/file-router/ganesha.conf
+# With what it was started: it reads changed exports again, and nothing else.
+cp "$configuration" /run/virtual-core/ganesha.conf
+if grep -qiE '^[^#]*\bProtocols *=[^;]*\b3\b' "$configuration" && ! pgrep -x rpcbind > /dev/null; then
+    rpcbind
+fi
+exec ganesha.nfsd -F -L /dev/stdout -f "$configuration" -p /run/ganesha.pid
