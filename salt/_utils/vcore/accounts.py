@@ -60,6 +60,10 @@ class Entry:
         """The first value of an attribute."""
         return (self.attributes.get(name) or [default])[0]
 
+    def is_a(self, name: str) -> bool:
+        """Whether the entry has this object class."""
+        return name.lower() in map(str.lower, self.attributes.get("objectClass", []))
+
     @property
     def locked(self) -> bool:
         """Whether an administrator locked this account. Another password takes the directory's own mark away."""
@@ -206,7 +210,10 @@ class Plan:
         for name in self.homes:
             changes[f"home of {name}"] = {"old": None, "new": str(homes.path(name))}
         for name, removal in self.removed.items():
-            changes[removal["dn"] or f"home of {name}"] = {"old": removal["old"], "new": None}
+            changes[removal["entry"].dn if removal["entry"] else f"home of {name}"] = {
+                "old": removal["old"],
+                "new": None,
+            }
         for name, dn in self.removed_groups.items():
             changes[dn] = {"old": {"cn": [name]}, "new": None}
         return changes
@@ -413,9 +420,11 @@ class Planner:
         if home:
             old["home"] = str(self.homes.path(name))
             old["archive"] = str(self.homes.archive) if archive else "none"
-        self.plan.removed[name] = {"dn": there.dn if there else None, "archive": archive, "old": old}
+        self.plan.removed[name] = {"entry": there, "archive": archive, "old": old}
 
     def _new_name(self, name: str) -> None:
+        if self.pillar["people"].get(name, {}).get("removed"):
+            raise Invalid(f"the site file says that {name} is removed; take that out of it first")
         if name in self.pillar["instruments"]:
             raise Invalid(f"{name} is an instrument already")
         if name in self.taken.uids.values():

@@ -46,6 +46,10 @@ CHUNK = 50
 LOCK_TIME = 300.0
 
 
+class Busy(VcoreError):
+    """Another command on this head is changing accounts."""
+
+
 class Accounts:
     """People and groups of a core, from its head.
 
@@ -69,25 +73,25 @@ class Accounts:
         return self._connection
 
     @contextmanager
-    def exclusive(self, test: bool = False) -> Iterator[None]:
+    def exclusive(self, test: bool = False, *, wait: float = LOCK_TIME) -> Iterator[None]:
         """Have changes of accounts to oneself on this head; a plan needs no such thing.
 
         Raises:
-            VcoreError: another change takes too long.
+            Busy: another change takes longer than ``wait`` seconds.
         """
         if test:
             yield
             return
         self.paths.state.mkdir(parents=True, exist_ok=True)
         with (self.paths.state / "accounts.lock").open("a") as lock:
-            end = time.monotonic() + LOCK_TIME
+            end = time.monotonic() + wait
             while True:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
                     if time.monotonic() >= end:
-                        raise VcoreError("accounts are being changed by another command; try again later") from None
+                        raise Busy("accounts are being changed by another command; try again later") from None
                     time.sleep(0.1)
             yield
 
@@ -167,7 +171,7 @@ class Accounts:
                 progress(min(start + CHUNK, len(people)), len(people))
         self._members(plan, None, failures)
         for name, removal in plan.removed.items():
-            self._remove(name, removal["dn"], archive=removal["archive"])
+            self._remove(name, removal["entry"], archive=removal["archive"])
         for dn in plan.removed_groups.values():
             self.connection.delete(dn)
         return failures
@@ -240,17 +244,18 @@ class Accounts:
                 for kind in ("add_uid", "add_dn", "remove_uid", "remove_dn"):
                     setattr(members, kind, getattr(members, kind) - getattr(part, kind))
 
-    def _remove(self, name: str, dn: str | None, *, archive: bool) -> Path | None:
+    def _remove(self, name: str, entry: Entry | None, *, archive: bool) -> None:
         """Take a person away: locked out first, so that nothing new is written while the home is archived."""
-        if dn is not None:
-            self.connection.replace(dn, {"pwdAccountLockedTime": [LOCKED], "shadowExpire": [EXPIRED]})
-        report(self.paths, "accounts", f"archiving the home of {name}")
-        archived = self.homes.store(name) if archive else None
+        if entry is not None:
+            expired = {"shadowExpire": [EXPIRED]} if entry.is_a("shadowAccount") else {}
+            self.connection.replace(entry.dn, {"pwdAccountLockedTime": [LOCKED], **expired})
+        if archive and self.homes.owner(name) is not None:
+            report(self.paths, "accounts", f"archiving the home of {name}")
+            self.homes.store(name)
         self.homes.delete(name)
-        if dn is not None:
-            self.connection.delete(dn)
+        if entry is not None:
+            self.connection.delete(entry.dn)
         first_password(self.paths, name).unlink(missing_ok=True)
-        return archived
 
     # What the site file declares
 
@@ -402,8 +407,7 @@ class Accounts:
                 password = self._first_password(name, renew=True)
                 self.connection.set_password(there.dn, password)
                 more = {"pwdAccountLockedTime": [LOCKED]} if there.locked else {}
-                samba = "sambaSamAccount" in there.attributes["objectClass"]
-                more |= {"sambaPwdLastSet": ["0"]} if samba else {}
+                more |= {"sambaPwdLastSet": ["0"]} if there.is_a("sambaSamAccount") else {}
                 if more:
                     self.connection.replace(there.dn, more)
             return {"comment": f"{name} {'would get' if test else 'has'} a new first password.", "first_password": path}
@@ -451,9 +455,13 @@ class Accounts:
 
     def everybody(self) -> dict[str, dict[str, Any]]:
         """Everybody, in short; first passwords that are of no more use are deleted."""
-        with self.exclusive():
+        try:
+            # In the midst of another change there are first passwords whose owners are not there yet.
+            with self.exclusive(wait=0):
+                present = self.look()
+                self.clean(present)
+        except Busy:
             present = self.look()
-            self.clean(present)
         groups = _groups(present)
         return {
             name: {

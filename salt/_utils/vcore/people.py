@@ -65,8 +65,10 @@ SSH_KEY = re.compile(r"(ssh-|ecdsa-|sk-)[a-z0-9@.-]+ [A-Za-z0-9+/=]+( [^\r\n\x00
 AccountName = Annotated[str, StringConstraints(pattern=rf"^{ACCOUNT_NAME.pattern}$"), AfterValidator(_name)]
 #: Text on one line, as names of people and descriptions are.
 Line = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_line)]
-MailAddress = Annotated[str, StringConstraints(pattern=r"^[^\s@<>,;:\"()\[\]\\]{1,64}@[A-Za-z0-9.-]{1,253}$")]
+#: ASCII, as the directory's schema has it (IA5).
+MailAddress = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._%+'-]{1,64}@[A-Za-z0-9.-]{1,253}$")]
 TelephoneNumber = Annotated[str, StringConstraints(pattern=r"^[+0-9][0-9 ()/.-]{1,31}$")]
+Shell = Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9._/+-]{1,127}$")]
 PublicKey = Annotated[str, AfterValidator(_public_key)]
 IdNumber = Annotated[int, Field(ge=SMALLEST_ID, le=LARGEST_ID)]
 
@@ -83,7 +85,7 @@ class AccountSettings(Model):
     group: AccountName = field(
         "people", description="Group that everybody belongs to first; it has the number first_id.", example="genomics"
     )
-    shell: AbsolutePath = field("/bin/bash", description="Login shell of new people.", example="/bin/zsh")
+    shell: Shell = field("/bin/bash", description="Login shell of new people.", example="/bin/zsh")
     skeleton: AbsolutePath = field(
         "/etc/skel", description="Folder on the head whose files a new home starts with.", example="/srv/skeleton"
     )
@@ -118,7 +120,7 @@ class Person(Model):
         description="All groups that the person belongs to, beside the one that everybody does.",
         example=["sequencing"],
     )
-    shell: AbsolutePath | None = field(None, description="Login shell.", example="/bin/zsh")
+    shell: Shell | None = field(None, description="Login shell.", example="/bin/zsh")
     ssh_keys: list[PublicKey] | None = field(
         None, description="Public ssh keys to log in with.", example=["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEx ada"]
     )
