@@ -565,6 +565,7 @@ def test_a_thousand_people(core: AccountsCore, vcore: Any, salt: Any) -> None:
     assert len(failures) == 20 and len(done["lines"]) == 1000
     for bad, line in zip(BAD, failures, strict=True):
         assert line.isascii() and line.startswith(f"line {rows.index(bad) + 2}: ")
+    assert failures[0] == "line 51: '../x': failed: a name is at most 31 of a-z, 0-9, - and _, a letter first"
     entries = core.entries()
     assert len(entries) == len(before) + 980
     numbers = [values["uidNumber"][0] for values in entries.values() if "uidNumber" in values]

@@ -517,7 +517,8 @@ class Accounts:
                 result = "changed" if line.name in present.people else "added"
             count[result] += 1
             shown = line.name if ACCOUNT_NAME.fullmatch(line.name) else quoted(line.name)
-            told.append(f"line {line.number}: {shown}: {f'failed: {problem}' if problem else result}")
+            reason = f": {problem.removeprefix(f'{shown}: ')}" if problem else ""
+            told.append(f"line {line.number}: {shown}: {result}{reason}")
         return {**count, "first_passwords": str(self.store.folder / FIRST_PASSWORDS), "lines": told}
 
     def export_csv(self) -> bytes:
