@@ -459,6 +459,7 @@ class Pull:
         self._room(work, total - self._present(work, todo))
         for source in todo:
             self.record["current"] = pulls.shown(source.name)
+            self.note(now=source.size > pulls.PIECE)
             try:
                 self._fetch(remote, destination, work, source)
             except Changing:
