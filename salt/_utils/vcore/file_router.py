@@ -339,7 +339,7 @@ def _prove(pillar: Mapping[str, Any], place: Path, content: Mapping[str, bytes])
     with _candidate(place, content):
         inside = f"{MOUNT}/{CANDIDATE}"
         # Exports of folders that do not exist cannot be proven.
-        _run(pillar, ["settle", "--wait", "10", "--folders", inside], "the shares' folders cannot be made")
+        _run(pillar, ["settle", "--wait", "3", "--folders", inside], "the shares' folders cannot be made")
         _run(pillar, ["file-router", "prove", inside], "the configuration was refused, and the old one stays")
 
 
@@ -358,7 +358,7 @@ def _candidate(place: Path, content: Mapping[str, bytes]) -> Iterator[None]:
 
 
 def _reload(pillar: Mapping[str, Any], old: Mapping[str, bytes], new: Mapping[str, bytes]) -> None:
-    _run(pillar, ["settle", "--wait", "10"], "the configuration cannot be carried out")
+    _run(pillar, ["settle", "--wait", "3"], "the configuration cannot be carried out")
     if _core(old) != _core(new):
         # Its exports are read again; everything else only when it starts. Clients keep their locks over that.
         _run(pillar, ["/usr/bin/supervisorctl", "restart", "ganesha"], "NFS does not start")
@@ -519,8 +519,11 @@ def facts(pillar: Mapping[str, Any], paths: Paths) -> dict[str, Any] | None:
     ``exports`` and ``shares`` list a share each with its ``name``, ``path`` and whether it is as it should be
     (``ok``); an export is live or not, a share by SMB is offered to somebody or not.
     """
+    from . import routes  # which looks owners up through this module
+
     if SERVICE not in pillar["services"]:
         return None
+    through = routes.status(pillar)
     found: list[str] = []
     want = [exports.pseudo(name) for name in exports.exported(pillar)]
     live: list[str] = []
@@ -551,8 +554,8 @@ def facts(pillar: Mapping[str, Any], paths: Paths) -> dict[str, Any] | None:
             }
             for name, share in sorted(pillar["shares"].items())
         ],
-        "routes": {},
-        "problems": found,
+        "routes": through,
+        "problems": found + routes.problems(through),
     }
 
 

@@ -150,7 +150,8 @@ def _global(pillar: Mapping[str, Any], settings: Mapping[str, Any]) -> Section:
         "disable netbios": "yes",
         "smb ports": "445",
         "dns proxy": "no",
-        "server min protocol": {"SMB3": "SMB3", "SMB2": "SMB2_10"}[settings["minimum_protocol"]],
+        # What smb.conf calls SMB3 is 3.1.1, which Windows before 10 does not speak.
+        "server min protocol": {"SMB3": "SMB3_00", "SMB2": "SMB2_10"}[settings["minimum_protocol"]],
         "server signing": "mandatory",
         # Encrypted wherever the client can; SMB2 cannot.
         "server smb encrypt": "desired",
