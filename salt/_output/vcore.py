@@ -116,7 +116,17 @@ def _file_router(facts):
         export = exports.get(share["name"])
         nfs = Text("-") if export is None else _good(export["name"] if export["ok"] else "not exported", export["ok"])
         table.add_row(share["name"], share["path"], "offered" if share["smb"] else "-", nfs)
-    return [table, ""] if facts["shares"] else []
+    return [*([table, ""] if facts["shares"] else []), *_routes(facts["routes"])]
+
+
+def _routes(routes):
+    table = _table("ROUTE", "KIND", "FROM", "STATE", "LAST", "MESSAGE")
+    for name, route in routes.items():
+        # None: the file router runs on another node, which cannot be looked at from here.
+        state = Text(route["state"]) if route["ok"] is None else _good(route["state"], route["ok"])
+        last = _age(time.time() - route["ended"]) if route.get("ended") else "-"
+        table.add_row(name, route["kind"], route["server"], state, last, Text(route["message"]))
+    return [table, ""] if routes else []
 
 
 def _doctor(checks):
