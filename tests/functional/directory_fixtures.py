@@ -17,11 +17,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from image_fixtures import CHECKOUT, build, machine, reference  # noqa: E402
-from vcore import directory, site, templates  # noqa: E402
-from vcore.paths import Paths  # noqa: E402
-from vcore.resolve import node_pillar, resolve  # noqa: E402
-from vcore.secrets import Store, generate  # noqa: E402
+from image_fixtures import CHECKOUT, build, machine, reference
+from vcore import directory, site, templates
+from vcore.paths import Paths
+from vcore.resolve import node_pillar, resolve
+from vcore.secrets import Store, generate
 
 SERVICE = CHECKOUT / "salt" / "states" / "services" / "ldap"
 SUFFIX = "dc=vcore,dc=test"

@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,7 @@ def test_a_change_below_changes_everything_above_and_nothing_beside(checkout):
         ({"mirror": "http://debian.example.org/debian"}, False),
         ({"proxy": "http://proxy.example.org:3128"}, False),
         ({"ca_bundle": "/etc/ssl/site.pem"}, False),
+        ({"python_index": "https://pypi.example.org/simple"}, False),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -311,6 +313,40 @@ def test_a_bundle_is_split_into_what_the_distribution_lacks():
         f"usr/local/share/ca-certificates/site-00{number}.crt" for number in (0, 1)
     ]
     assert downloads.base_files([], b"").keys() == {"etc/apt/sources.list", "etc/apt/sources.list.d/debian.sources"}
+
+
+@pytest.mark.parametrize(
+    "environ, settings, expected",
+    [
+        ({}, {}, None),
+        ({"PIP_INDEX_URL": "https://one.example.org/simple"}, {"index-url": "https://two.example.org/"}, "one"),
+        ({"UV_DEFAULT_INDEX": "https://one.example.org/simple"}, {}, "one"),
+        ({}, {"index-url": "https://two.example.org/"}, "two"),
+        ({"PIP_INDEX_URL": "https://user:secret@one.example.org/simple"}, {}, None),
+        ({"PIP_INDEX_URL": "file:///srv/pypi"}, {}, None),
+        ({"PIP_INDEX_URL": 'https://one.example.org/"\nx'}, {}, None),
+    ],
+)
+def test_the_index_of_python_packages_is_picked_up_from_the_host(environ, settings, expected):
+    found = downloads.python_index(environ, settings)
+    assert (found is None) if expected is None else f"//{expected}." in found
+
+
+def test_pip_and_uv_of_the_base_image_know_the_index():
+    files = downloads.base_files([], b"", "http://127.0.0.1:3141/simple")
+    assert files["etc/pip.conf"] == b"[global]\nindex-url = http://127.0.0.1:3141/simple\ntrusted-host = 127.0.0.1\n"
+    assert tomllib.loads(files["etc/uv/uv.toml"].decode()) == {
+        "index": [{"url": "http://127.0.0.1:3141/simple", "default": True}]
+    }
+    assert b"trusted" not in downloads.base_files([], b"", "https://pypi.example.org/simple")["etc/pip.conf"]
+    assert downloads.Way([], {}, {}, "http://127.0.0.1:3141/simple").on_this_host
+
+
+def test_an_index_with_a_password_is_one_clear_error():
+    build = {"mirror": None, "proxy": None, "ca_bundle": None, "python_index": "https://user:secret@pypi.example.org"}
+    with pytest.raises(VcoreError, match=r"vcore\.build\.python_index: a password") as caught:
+        downloads.Way.find(build, "trixie")
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content, message", [(None, "cannot be read"), ("nothing", "holds no certificate")])

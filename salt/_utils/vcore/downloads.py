@@ -1,10 +1,11 @@
-"""How image builds reach their packages: Debian mirror, proxy, certificate authorities.
+"""How image builds reach their packages: Debian mirror, index of Python packages, proxy, certificate authorities.
 
 The site's ``build`` settings say it; what they leave out is picked up from this host's apt and environment.
 """
 
 from __future__ import annotations
 
+import configparser
 import hashlib
 import ipaddress
 import os
@@ -76,12 +77,14 @@ class Way:
     """How a build reaches its packages.
 
     ``lines`` are apt's sources, ``environment`` the proxies (they are build arguments that Docker knows and keeps out
-    of the image), ``files`` what the base image gets: its apt sources and the site's authorities.
+    of the image), ``files`` what the base image gets: its apt sources, the settings of pip and uv and the site's
+    authorities. ``index`` is the index of Python packages, where it is not PyPI.
     """
 
     lines: list[str]
     environment: dict[str, str]
     files: dict[str, bytes]
+    index: str | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -91,7 +94,7 @@ class Way:
     @property
     def on_this_host(self) -> bool:
         """Whether a mirror or proxy listens on this host's loopback, where only its own network reaches it."""
-        addresses = [*(line.split()[1] for line in self.lines), *self.environment.values()]
+        addresses = [*(line.split()[1] for line in self.lines), *self.environment.values(), self.index or ""]
         return any(_is_loopback(urlsplit(address).hostname or "") for address in addresses if "://" in address)
 
     @classmethod
@@ -99,10 +102,14 @@ class Way:
         """Work it out from the site's settings and this host, and ask the mirror whether it has the suite.
 
         Raises:
-            VcoreError: no mirror answers, or the CA bundle cannot be read.
+            VcoreError: no mirror answers, the CA bundle cannot be read, or an address holds a password.
         """
         environment = proxies(build["proxy"], os.environ, _apt_proxies() if not build["proxy"] else {})
         certificates = _bundle(build["ca_bundle"])
+        index = build.get("python_index")
+        if index and "@" in urlsplit(index).netloc:
+            raise VcoreError("vcore.build.python_index: a password here would end up in every image; leave it out")
+        index = index or python_index(os.environ, _pip_settings())
         if build["mirror"]:
             mirror = build["mirror"].rstrip("/")
             if "@" in urlsplit(mirror).netloc:
@@ -120,7 +127,17 @@ class Way:
                 "set vcore.build.mirror, or vcore.build.proxy, in the site file"
             )
         lines = [f"deb {address} {name} main" for address, name in sources if not problems[address, name]]
-        return cls(lines, environment, base_files(lines, certificates))
+        return cls(lines, environment, base_files(lines, certificates, index), index)
+
+
+def python_index(environ: Mapping[str, str], settings: Mapping[str, str]) -> str | None:
+    """The index of Python packages that pip and uv use on this host, from their environment or pip's settings.
+
+    Folders of this host are no address for a build, and what needs a password stays on the host.
+    """
+    candidates = (environ.get("PIP_INDEX_URL"), environ.get("UV_DEFAULT_INDEX"), settings.get("index-url"))
+    found = next((value for value in candidates if value), None)
+    return found if found and re.fullmatch(r"https?://[^\s\"'@]+", found) else None
 
 
 def proxies(setting: str | None, environ: Mapping[str, str], apt: Mapping[str, str]) -> dict[str, str]:
@@ -135,11 +152,16 @@ def proxies(setting: str | None, environ: Mapping[str, str], apt: Mapping[str, s
     return found
 
 
-def base_files(lines: Iterable[str], certificates: bytes) -> dict[str, bytes]:
+def base_files(lines: Iterable[str], certificates: bytes, index: str | None = None) -> dict[str, bytes]:
     """The files, by path, through which images reach their packages."""
     files = {"etc/apt/sources.list": "".join(f"{line}\n" for line in lines).encode()}
     # An image that is pulled has its sources here.
     files["etc/apt/sources.list.d/debian.sources"] = b""
+    if index:
+        # pip wants to be told that it may use an address without TLS; uv does not mind.
+        trusted = f"trusted-host = {urlsplit(index).hostname}\n" if index.startswith("http:") else ""
+        files["etc/pip.conf"] = f"[global]\nindex-url = {index}\n{trusted}".encode()
+        files["etc/uv/uv.toml"] = f'[[index]]\nurl = "{index}"\ndefault = true\n'.encode()
     if certificates:
         # For the time until update-ca-certificates writes it from Debian's authorities and the site's.
         files["etc/ssl/certs/ca-certificates.crt"] = certificates
@@ -182,6 +204,16 @@ def _host_addresses() -> list[str]:
             address = next((entry.rstrip("/") for entry in entries if entry.startswith("http")), "")
         addresses.append(address)
     return addresses
+
+
+def _pip_settings() -> dict[str, str]:
+    """What pip's configuration files of this host and its administrator say for all commands."""
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    try:
+        parser.read(("/etc/pip.conf", Path.home() / ".pip/pip.conf", Path.home() / ".config/pip/pip.conf"))
+        return {name: value.strip() for name, value in parser.items("global")} if "global" in parser else {}
+    except (configparser.Error, OSError, RuntimeError, UnicodeDecodeError):
+        return {}
 
 
 def _apt_proxies() -> dict[str, str]:

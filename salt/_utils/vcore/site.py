@@ -150,6 +150,9 @@ class BuildSettings(Model):
     mirror: DownloadAddress | None = field(
         None, description="Debian mirror.", example="http://debian.example.org/debian"
     )
+    python_index: DownloadAddress | None = field(
+        None, description="Index of Python packages, instead of PyPI.", example="https://pypi.example.org/simple"
+    )
     proxy: DownloadAddress | None = field(None, description="HTTP proxy.", example="http://proxy.example.org:3128")
     ca_bundle: AbsolutePath | None = field(
         None, description="PEM file of the authorities that downloads are checked against.", example="/etc/ssl/site.pem"
