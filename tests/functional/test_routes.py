@@ -202,8 +202,8 @@ def test_a_tree_arrives_whole_and_once(router):
 
 
 def test_a_killed_pull_goes_on_behind_its_last_good_piece(router):
-    big = router.put("big.bin", os.urandom(8 * pulls.PIECE + 12345))
-    client, process = router.begin(5 * pulls.PIECE)
+    big = router.put("big.bin", os.urandom(6 * pulls.PIECE + 12345))
+    client, process = router.begin(4 * pulls.PIECE)
     assert not (router.here / "big.bin").exists()
     os.kill(process, signal.SIGKILL)
     client.wait(timeout=20)

@@ -266,6 +266,7 @@ class Destination:
     def __init__(self, data: Path, path: str, owner: int, group: int) -> None:
         self.owner, self.group = owner, group
         self._open: collections.OrderedDict[tuple[str, ...], int] = collections.OrderedDict()
+        self._changed: set[int] = set()
         top = os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         parts = path.split("/")
         for index, part in enumerate(parts):
@@ -302,6 +303,7 @@ class Destination:
             reason = "there is a file or a link of this name here" if error.errno in LINKS else error.strerror
             raise FileProblem(f"{pulls.shown('/'.join(parts))}: {reason}") from None
         if len(self._open) >= pulls.DEPTH + 8:
+            self.sync()
             _, oldest = self._open.popitem(last=False)
             os.close(oldest)
         self._open[parts] = found
@@ -318,7 +320,13 @@ class Destination:
         """Let the finished copy appear: from here on it is whole."""
         folder = self.folder(source.path[:-1])
         os.rename(f"{source.key}.part", source.path[-1], src_dir_fd=work, dst_dir_fd=folder)
-        os.fsync(folder)
+        self._changed.add(folder)
+
+    def sync(self) -> None:
+        """Have the new names on disk. One that a power cut takes before is only pulled again."""
+        for folder in self._changed:
+            os.fsync(folder)
+        self._changed.clear()
 
 
 LINKS = (errno.ELOOP, errno.ENOTDIR)
@@ -469,6 +477,7 @@ class Pull:
             else:
                 self.record["files"]["done"] += 1
             self.note()
+        destination.sync()
         self.record["waiting"] = len(waiting)
         write_atomic(self._work_path() / "seen.json", json.dumps(waiting).encode(), mode=0o600)
 
@@ -602,9 +611,7 @@ class Pull:
                 # What lies on the disk is read back, not what memory still has of it.
                 os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
                 if self._good_pieces(stream, digests) != digests:
-                    raise FileProblem(
-                        f"{pulls.shown(source.name)}: what was written is not what was read"
-                    )
+                    raise FileProblem(f"{pulls.shown(source.name)}: what was written is not what was read")
             except FileProblem:
                 self.record["bytes"]["done"] = before
                 for name in (part, digests_name):
@@ -738,6 +745,7 @@ class Routes:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the end itself
     raise SystemExit(128 + number)
 
 
