@@ -118,6 +118,10 @@ class Files(FileCore):
         """Where the file router answers, from this machine."""
         return self.api.inspect_container(self.router)["NetworkSettings"]["Networks"][self.network.name]["IPAddress"]
 
+    def nfs_3(self, path: str) -> str:
+        """The address of a path by NFS 3, whose ports are given: there is no port mapper to ask."""
+        return f"nfs://{SERVICE}/{path}?version=3&nfsport=2049&mountport=20048&uid=10001&gid=10500"
+
     def owner(self, path: str) -> str:
         """Owner, group and mode of a path below /data."""
         return self.on_router("stat", "-c", "%u:%g %a", f"/data/{path}")[1].strip()
@@ -450,8 +454,10 @@ def test_status_and_doctor(files: Files) -> None:
 
 
 def test_smb_2_and_nfs_3_by_setting_without_a_new_container(files: Files) -> None:
-    files.change(minimum_protocol="SMB2")
+    assert files.on_client("nfs-ls", files.nfs_3("runs"))[0] != 0
+    files.change(minimum_protocol="SMB2", nfs_3=True)
     files.converge("configured")
+    assert files.on_client("nfs-ls", files.nfs_3("runs"))[0] == 0
     old = ("--option=client min protocol=SMB2_02", "--option=client max protocol=SMB2_10")
     assert "blocks of size" in files.smb("runs", "ada", "ls", options=old)
     assert file_router.negotiate(files.address(), 445, ["2.1"]) == ("2.1", True)

@@ -286,7 +286,7 @@ def apply(pillar: Mapping[str, Any], paths: Paths, planned: Plan) -> str:
     _forget(place)
     try:
         _put(place, planned.files.content, planned.old)
-        _reload(pillar, planned.old, planned.files.content)
+        _reload(pillar, planned.files.content)
     except (VcoreError, OSError) as error:
         _put_back(pillar, place, planned)
         raise VcoreError(f"{error}; the old configuration is in place again") from None
@@ -331,7 +331,7 @@ def _put_back(pillar: Mapping[str, Any], place: Path, planned: Plan) -> None:
     with suppress(VcoreError, OSError):
         _put(place, planned.old, read(place))
         if planned.old:
-            _reload(pillar, planned.files.content, planned.old)
+            _reload(pillar, planned.old)
             write_atomic(place / APPLIED, f"{fingerprint(planned.old)}\n".encode(), mode=0o600)
 
 
@@ -357,21 +357,14 @@ def _candidate(place: Path, content: Mapping[str, bytes]) -> Iterator[None]:
         shutil.rmtree(candidate, ignore_errors=True)
 
 
-def _reload(pillar: Mapping[str, Any], old: Mapping[str, bytes], new: Mapping[str, bytes]) -> None:
+def _reload(pillar: Mapping[str, Any], new: Mapping[str, bytes]) -> None:
     _run(pillar, ["settle", "--wait", "3"], "the configuration cannot be carried out")
-    if _core(old) != _core(new):
-        # Its exports are read again; everything else only when it starts. Clients keep their locks over that.
-        _run(pillar, ["/usr/bin/supervisorctl", "restart", "ganesha"], "NFS does not start")
+    # It starts NFS anew where more than exports has changed; clients keep their locks over that.
     _run(pillar, ["file-router", "reload"], "the configuration is not taken on")
     output = _run(pillar, ["file-router", "exports"], "the exports cannot be listed")
     live, want = sorted(output.split()), sorted(map(exports.pseudo, exports.numbers_in(new["ganesha.conf"].decode())))
     if live != want:
         raise VcoreError(f"the exports are {' '.join(live) or 'none'}, not {' '.join(want) or 'none'}")
-
-
-def _core(content: Mapping[str, bytes]) -> str:
-    """What of Ganesha's configuration is not about one export."""
-    return content.get("ganesha.conf", b"").decode(errors="replace").partition("\nEXPORT {")[0]
 
 
 def _run(pillar: Mapping[str, Any], command: Sequence[str], failed: str) -> str:
@@ -474,7 +467,7 @@ def settle(pillar: Mapping[str, Any], paths: Paths, *, wait: float = START_TIME)
     if _settled(pillar, wait=wait) is None:
         place = folder(pillar)
         content = read(place)
-        _reload(pillar, content, content)
+        _reload(pillar, content)
         write_atomic(place / APPLIED, f"{fingerprint(content)}\n".encode(), mode=0o600)
     return None
 

@@ -1,0 +1,238 @@
+"""What the file router's folder should hold, how it changes, and how a refused change is taken back."""
+
+import hashlib
+import json
+import sys
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from vcore import exports, file_router, samba
+from vcore.errors import NotFound, VcoreError
+from vcore.paths import Paths
+from vcore.secrets import Store
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from test_samba import CHECKOUT, GOLDEN, SETTINGS, pillar
+
+SETTLE = CHECKOUT / "images" / "file-router" / "rootfs" / "usr" / "lib" / "virtual-core" / "settle"
+CONTENT = st.dictionaries(st.sampled_from(file_router.FILES), st.binary(max_size=20))
+
+
+@pytest.fixture
+def paths(tmp_path):
+    return Paths(CHECKOUT, tmp_path / "etc", tmp_path / "state")
+
+
+@pytest.fixture
+def core(tmp_path):
+    """A head whose volumes are below the test's folder."""
+    core = pillar(tmp_path, SETTINGS["tdbsam"])
+    for volume, entry in core["services"]["file-router"]["volumes"].items():
+        entry["source"] = str(tmp_path / volume)
+    (tmp_path / "configuration").mkdir()
+    return core
+
+
+@pytest.fixture
+def router(core, monkeypatch):
+    """A file router that runs, and what it was asked; ``refuses`` names the command that it fails at."""
+
+    class Router:
+        asked: list = []
+        refuses = ()
+        proven: dict = {}
+
+        def execute(self, _, command, data=b""):
+            words = [Path(command[0]).name, *command[1:]]
+            self.asked.append(words)
+            if "prove" in words:
+                self.proven = {path.name for path in (file_router.folder(core) / file_router.CANDIDATE).iterdir()}
+            if self.refuses and words[: len(self.refuses)] == list(self.refuses):
+                self.refuses = ()
+                return 1, b"no\n"
+            if words == ["file-router", "exports"]:
+                text = (file_router.folder(core) / "ganesha.conf").read_text()
+                return 0, "\n".join(map(exports.pseudo, exports.numbers_in(text))).encode()
+            return 0, b""
+
+    router = Router()
+    router.asked = []
+    monkeypatch.setattr(file_router, "execute", router.execute)
+    monkeypatch.setattr(file_router, "container", lambda _: "id")
+    return router
+
+
+def secrets(paths, **values):
+    for name, value in values.items():
+        Store(paths.secrets).write("file-router", f"instrument-{name}", value.encode())
+
+
+def written(core):
+    folder = file_router.folder(core)
+    return {path.name for path in folder.iterdir()}
+
+
+def test_what_settle_is_told(tmp_path, golden):
+    wanted = file_router.wanted(pillar(tmp_path), {})
+    golden(GOLDEN / "settle.json", wanted.content["settle.json"].decode())
+    assert set(wanted.content) == set(file_router.FILES) - {"instruments"}
+
+
+def test_only_tdbsam_has_hashes_in_a_file(tmp_path, paths):
+    secrets(paths, scanner="one", sequencer="two")
+    read = lambda name: Store(paths.secrets).read("file-router", f"instrument-{name}").decode()  # noqa: E731
+    wanted = file_router.wanted(pillar(tmp_path, SETTINGS["tdbsam"]), {}, read)
+    assert samba.nt_hash("one").encode() in wanted.content["instruments"]
+    others = b"".join(data for name, data in wanted.content.items() if name != "instruments")
+    for name in ("one", "two"):
+        assert samba.nt_hash(name).encode() not in others
+
+
+@given(CONTENT)
+def test_settle_computes_the_same_fingerprint(content):
+    module = ModuleType("settle")
+    SourceFileLoader("settle", str(SETTLE)).exec_module(module)
+    assert set(module.FILES) == set(file_router.FILES)
+    assert module.APPLIED == file_router.APPLIED
+
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in content.items():
+            Path(folder, name).write_bytes(data)
+        Path(folder, "routes.json").write_bytes(b"of others")
+        module.CONFIGURATION = Path(folder)
+        assert module.fingerprint() == file_router.fingerprint(content)
+        assert file_router.read(Path(folder)) == content
+
+
+@given(CONTENT, CONTENT)
+def test_a_difference_is_there_when_something_differs(old, new):
+    text = {name: data for name, data in new.items() if name != "instruments"}
+    before = {name: data for name, data in old.items() if name != "instruments"}
+    changes = file_router.difference(before, file_router.Files(text))
+    assert set(changes) == {name for name in {*before, *text} if before.get(name) != text.get(name)}
+
+
+def test_hashes_are_in_no_difference():
+    old = samba.smbpasswd({"a": "A" * 32, "b": "B" * 32, "c": "C" * 32}).encode()
+    new = samba.smbpasswd({"b": "D" * 32, "c": "C" * 32, "d": "E" * 32}).encode()
+    changes = file_router.difference({"instruments": old}, file_router.Files({"instruments": new}))
+    assert changes == {"instruments": {"a": "gone", "b": "another password", "d": "new"}}
+    assert file_router.difference({}, file_router.Files({"instruments": new}))["instruments"]["c"] == "new"
+    assert file_router.difference({}, file_router.Files({"instruments": b""})) == {"instruments": "new"}
+
+
+def test_where_none_runs_the_configuration_is_written(core, paths, monkeypatch):
+    def nothing(_):
+        raise NotFound("none")
+
+    monkeypatch.setattr(file_router, "container", nothing)
+    planned = file_router.plan(core, paths, test=True)
+    assert planned.changes["instruments"] == {"scanner": "new", "sequencer": "new"}
+    with pytest.raises(NotFound, match="instrument-"):
+        file_router.plan(core, paths, test=False)
+    secrets(paths, scanner="one", sequencer="two")
+    planned = file_router.plan(core, paths, test=False)
+    assert "when it starts" in file_router.apply(core, paths, planned)
+    assert written(core) == set(file_router.FILES)
+    assert file_router.plan(core, paths, test=False).changes == {}
+    folder = file_router.folder(core)
+    assert {path.name for path in folder.iterdir() if path.stat().st_mode & 0o077 == 0} == {"instruments"}
+
+
+def test_where_one_runs_it_proves_first_and_reads_then(core, paths, router):
+    secrets(paths, scanner="one", sequencer="two")
+    file_router.apply(core, paths, file_router.plan(core, paths, test=False))
+    assert [words[:2] for words in router.asked] == [
+        ["settle", "--wait"],
+        ["file-router", "prove"],
+        ["settle", "--wait"],
+        ["file-router", "reload"],
+        ["file-router", "exports"],
+    ]
+    assert "instruments" not in router.proven
+    assert written(core) == {*file_router.FILES, file_router.APPLIED}
+    router.asked.clear()
+    assert file_router.plan(core, paths, test=False).changes == {}
+    assert router.asked == []
+
+
+@pytest.mark.parametrize(
+    ("refuses", "says"),
+    [
+        (["settle", "--wait", "3", "--folders"], "folders cannot be made: no"),
+        (["file-router", "prove"], "the configuration was refused, and the old one stays: no"),
+        (["file-router", "reload"], "not taken on: no; the old configuration is in place again"),
+        (["file-router", "exports"], "cannot be listed: no; the old configuration is in place again"),
+    ],
+)
+def test_what_is_refused_leaves_the_old_in_place(core, paths, router, refuses, says):
+    secrets(paths, scanner="one", sequencer="two")
+    file_router.apply(core, paths, file_router.plan(core, paths, test=False))
+    folder = file_router.folder(core)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    core["shares"]["runs"]["read"] = []
+    core["shares"]["machines"]["nfs"] = []
+    planned = file_router.plan(core, paths, test=False)
+    assert set(planned.changes) == {"smb.conf", "ganesha.conf"}
+    router.refuses = refuses
+    with pytest.raises(VcoreError, match=says):
+        file_router.apply(core, paths, planned)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert file_router.plan(core, paths, test=False).changes == planned.changes
+
+
+def test_a_change_that_was_cut_off_is_made_up_for(core, paths, router):
+    secrets(paths, scanner="one", sequencer="two")
+    planned = file_router.plan(core, paths, test=False)
+    file_router.apply(core, paths, planned)
+    folder = file_router.folder(core)
+    (folder / file_router.APPLIED).unlink()
+    again = file_router.plan(core, paths, test=False)
+    assert again.changes == {"reload": "what runs has not read its configuration"}
+    file_router.apply(core, paths, again)
+    assert file_router.plan(core, paths, test=False).changes == {}
+
+
+def test_numbers_of_exports_stay_when_shares_come_and_go(core, paths, router):
+    secrets(paths, scanner="one", sequencer="two")
+    folder = file_router.folder(core)
+    (folder / "ganesha.conf").write_text(exports.ganesha_conf(core, {"runs": 5}))
+    core["shares"] = {"aaa": {**core["shares"]["machines"], "path": "aaa"}, "runs": core["shares"]["runs"]}
+    file_router.apply(core, paths, file_router.plan(core, paths, test=False))
+    assert exports.numbers_in((folder / "ganesha.conf").read_text())["runs"] == 5
+
+
+def test_a_lock_of_samba_is_no_difference():
+    assert file_router._unlocked("[LUX        ]") == samba.FLAGS
+    assert file_router._unlocked("[DUX        ]") != samba.FLAGS
+
+
+def test_facts_of_a_router_elsewhere(core, paths):
+    core["node"]["services"] = []
+    facts = file_router.facts(core, paths)
+    assert facts["problems"] == []
+    assert [entry["name"] for entry in facts["exports"]] == ["/machines", "/runs", "/software"]
+    assert {entry["name"]: entry["smb"] for entry in facts["shares"]}["private"] is False
+    del core["services"]["file-router"]
+    assert file_router.facts(core, paths) is None
+
+
+def test_facts_tell_what_is_not_live(core, paths, router, monkeypatch):
+    monkeypatch.setattr(file_router, "live_exports", lambda _: ["/runs", "/old", "/software"])
+    assert file_router.facts(core, paths)["problems"] == [
+        "file router: /machines is not exported",
+        "file router: /old is exported, and the site does not want it",
+    ]
+
+
+def test_the_fingerprint_tells_files_apart():
+    assert file_router.fingerprint({"a": b"b"}) != file_router.fingerprint({"b": b"a"})
+    assert file_router.fingerprint({}) == hashlib.sha256(b"").hexdigest()
+    assert json.dumps(file_router.fingerprint({}))

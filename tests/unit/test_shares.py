@@ -1,0 +1,78 @@
+"""What a site may say of shares, routes and instruments, and what it may not."""
+
+from pathlib import Path
+
+import pytest
+from vcore import shares, site
+
+CHECKOUT = Path(__file__).parents[2]
+SERVICES = CHECKOUT / "salt" / "states" / "services"
+HEAD = "vcore:\n  nodes: {head: {roles: [head], address: 10.0.0.1}}\n  services: {file-router: {enabled: true}}\n"
+
+
+def load(folder, text):
+    path = folder / "site.sls"
+    path.write_text(HEAD + text)
+    return site.load(path, services=SERVICES, flavors=folder, routes=[])[0].site
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("  shares: {Runs: {}}", "shares.Runs"),
+        ("  shares: {homes: {}}", "a share that Samba keeps for itself"),
+        ("  shares: {a: {path: ../b}}", "shares.a.path"),
+        ("  shares: {a: {path: /b}}", "shares.a.path"),
+        ("  shares: {a: {path: b/../c}}", "shares.a.path"),
+        ("  shares: {a: {path: .hidden}}", "shares.a.path"),
+        ('  shares: {a: {path: "b\\nc"}}', "shares.a.path"),
+        ('  shares: {a: {write: ["ada bob"]}}', "shares.a.write"),
+        ("  shares: {a: {write: [root]}}", "root is a name that the system uses"),
+        ('  shares: {a: {write: ["@@people"]}}', "shares.a.write"),
+        ('  shares: {a: {mode: "4755"}}', "shares.a.mode"),
+        ('  shares: {a: {description: "x\\ny"}}', "text on one line"),
+        ("  shares: {a: {nfs: [{hosts: example.org}]}}", "IPv4 address or network"),
+        ("  shares: {a: {nfs: [{hosts: 10.0.0.1/8}]}}", "has host bits set"),
+        ("  shares: {a: {nfs: [{hosts: 10.0.0.0/8}, {hosts: 10.0.0.0/8}]}}", "10.0.0.0/8 stands twice"),
+        ("  shares: {a: {path: x}, b: {path: x}}", "lie in one another"),
+        ("  shares: {a: {path: x}, b: {path: x/y}}", "lie in one another"),
+        ("  shares: {a: {path: x/y/z}, b: {path: x/y}}", "lie in one another"),
+        ("  instruments: {sequencer: {share: runs}}", "no share runs below vcore.shares"),
+        ("  shares: {runs: {smb: false}}\n  instruments: {sequencer: {share: runs}}", "not offered by SMB"),
+        ("  shares: {runs: {}}\n  people: {ada: {}}\n  instruments: {ada: {share: runs}}", "ada is a person already"),
+        ("  shares: {runs: {}}\n  instruments: {root: {share: runs}}", "root is a name that the system uses"),
+    ],
+)
+def test_what_is_refused(tmp_path, text, says):
+    with pytest.raises(site.SiteError) as error:
+        load(tmp_path, text)
+    assert says in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_neighbours_are_not_in_one_another(tmp_path):
+    loaded = load(tmp_path, "  shares: {a: {path: x/y}, b: {path: x/yz}, x-y: {}}\n")
+    assert set(loaded.shares) == {"a", "b", "x-y"}
+
+
+def test_they_want_the_service(tmp_path):
+    path = tmp_path / "site.sls"
+    path.write_text(HEAD.replace("enabled: true", "enabled: false") + "  shares: {a: {}}\n")
+    with pytest.raises(site.SiteError, match="needs the service file-router"):
+        site.load(path, services=SERVICES, flavors=tmp_path, routes=[])
+
+
+def test_secrets_follow_from_routes_and_instruments():
+    route = {"server": "nas", "source": "runs"}
+    found = shares.secrets(
+        {
+            "pulled": shares.Route(kind="sync", user="reader", **route),
+            "mounted": shares.Route(kind="mount", user="reader", **route),
+            "nfs": shares.Route(kind="mount", protocol="nfs", server="nas", source="/runs"),
+        },
+        {"sequencer": shares.Instrument(share="runs")},
+    )
+    assert set(found) == {"route-pulled", "route-mounted", "instrument-sequencer"}
+    # Only what the container uses by itself is mounted in it.
+    assert {name for name, secret in found.items() if secret.path} == {"route-pulled"}
+    assert found["instrument-sequencer"].kind == "password"
