@@ -72,6 +72,15 @@ replace() {
 # What undo may put back only while it is as install left it.
 checksum() { if [ -f "$1" ]; then cksum <"$1"; elif there "$1"; then echo "no file"; else echo missing; fi; }
 
+# Add what a step of install brought to what undo removes.
+note_packages() {
+    [ -f "$STATE/packages.before" ] || return 0
+    list_packages >"$STATE/packages.after"
+    comm -13 "$STATE/packages.before" "$STATE/packages.after" >>"$STATE/packages"
+    sort -u -o "$STATE/packages" "$STATE/packages"
+    rm -f "$STATE/packages.before" "$STATE/packages.after"
+}
+
 reload_sshd() {
     for name in ssh sshd; do
         if [ -f "/etc/init.d/$name" ] || [ -f "/lib/systemd/system/$name.service" ] ||

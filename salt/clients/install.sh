@@ -96,13 +96,12 @@ fi
 [ -f "$STATE/complete" ] && fresh='' || fresh=yes
 mkdir -p "$STATE/backup"
 chmod 700 "$STATE"
+[ -f "$STATE/kind" ] || grep -q "^$ACCOUNT:" /etc/passwd || : >"$STATE/account"
 say "$KIND" >"$STATE/kind"
 cp "$HERE/undo" "$STATE/undo.new"
 chmod 700 "$STATE/undo.new"
 mv -f "$STATE/undo.new" "$STATE/undo"
 : >>"$STATE/paths"
-[ -f "$STATE/packages.before" ] || grep -q "^$ACCOUNT:" /etc/passwd || : >"$STATE/account"
-[ -f "$STATE/packages.before" ] || { list_packages >"$STATE/packages.new"; mv "$STATE/packages.new" "$STATE/packages.before"; }
 
 # shellcheck disable=SC2317,SC2329 # called by the trap
 finish() {
@@ -132,19 +131,20 @@ backup() {
     printf '%s\n' "$1" >>"$STATE/paths"
 }
 
-new_packages() { list_packages >"$STATE/packages.after"; comm -13 "$STATE/packages.before" "$STATE/packages.after" >"$STATE/packages"; }
-
 require_packages() {
     for package; do
         if ! list_packages | grep -qx "$package"; then
             say "installing $*"
+            # Two steps, so that what came is known after a power cut in between, too.
+            list_packages >"$STATE/packages.new"
+            mv -f "$STATE/packages.new" "$STATE/packages.before"
             install_packages "$@" || die "these packages cannot be installed: $*"
-            new_packages
+            note_packages
             return 0
         fi
     done
-    [ -f "$STATE/packages" ] || new_packages
 }
+note_packages
 
 changed=''
 place_files() {

@@ -27,11 +27,8 @@ fi
 LOG=$STATE/undo.log
 KEPT=/var/lib/virtual-core-logins.kept
 
-# Packages of a run that was interrupted before it could note them.
-if [ ! -f "$STATE/packages" ] && [ -f "$STATE/packages.before" ] && [ -z "$dry" ]; then
-    list_packages >"$STATE/packages.after"
-    comm -13 "$STATE/packages.before" "$STATE/packages.after" >"$STATE/packages"
-fi
+# Those of a run that was interrupted before it could note them.
+[ -n "$dry" ] || note_packages
 
 own() { printf '%s\n' "$FILES" | sed 's/^[^ ]* //' | grep -qxF "$1"; }
 

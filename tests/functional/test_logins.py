@@ -291,3 +291,15 @@ def test_a_failure_takes_everything_back(people: Core, host: Host) -> None:
     assert code == 1
     assert "this bundle is for Red Hat Enterprise Linux 9 or a relative, and this host is 'debian 13'" in said
     assert differences(before, host.files()) == set()
+
+
+def test_an_installation_that_was_killed_can_be_undone(people: Core, host: Host) -> None:
+    before = host.files()
+    folder = bundle(people, "debian", host)
+    host.must(
+        f"setsid {folder}/install >/tmp/out 2>&1 & pid=$!; until grep -q sssd-ldap /tmp/out; do sleep 0.1; done; "
+        "kill -9 $pid; while pidof apt-get dpkg >/dev/null; do sleep 0.2; done"
+    )
+    assert host.run("dpkg --list sssd-common | grep ^ii")[0] == 0, "it was killed too early to tell anything"
+    host.must(f"{folder}/undo")
+    assert differences(before, host.files()) == set()
