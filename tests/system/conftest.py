@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ import pytest
 from timings import Timings
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(CHECKOUT / "tests"))
+
+from lab import guest as lab_guest  # noqa: E402
+
 REPORT = CHECKOUT / "tests" / "report"
 LOGS = {
     "journal": "journalctl --no-pager --lines=2000",
@@ -182,3 +187,21 @@ def head(lab: Lab, timings: Timings) -> Host:
 def client(lab: Lab) -> Host:
     """A bare host beside the head, which has nothing of Virtual Core."""
     return lab.host("compute-1")
+
+
+@pytest.fixture(scope="session")
+def guest(request: pytest.FixtureRequest, timings: Timings) -> Iterator[lab_guest.Guest]:
+    """A guest with a kernel of its own, for what this machine's and its containers' lack."""
+    lab_guest.require_programs()
+    with timings.step("guest: disk"):
+        lab_guest.disk()
+    with timings.step("guest: boot"):
+        guest = lab_guest.Guest()
+        guest.start()
+    try:
+        yield guest
+        if request.session.testsfailed:
+            path = REPORT / "guest.log"
+            request.config.stash[TAILS][str(path.relative_to(CHECKOUT))] = guest.keep_log(path)
+    finally:
+        guest.close()
