@@ -83,6 +83,19 @@ def test_what_settle_is_told(tmp_path, golden):
     assert set(wanted.content) == set(file_router.FILES) - {"instruments"}
 
 
+def test_the_files_of_another_server_are_left_alone(core):
+    route = {"kind": "mount", "protocol": "nfs"}
+    core["routes"] = {"nas": {**route, "path": "sequencing/runs"}, "other": {**route, "path": "software"}}
+    core["shares"]["hidden"]["path"] = "software/inner"
+    secret = lambda _: "x"  # noqa: E731
+    folders = json.loads(file_router.wanted(core, {}, secret).content["settle.json"])["folders"]
+    assert {path for path, folder in folders.items() if folder["mounted"]} == {
+        "/data/sequencing/runs",
+        "/data/software",
+    }
+    assert "/data/software/inner" not in folders
+
+
 def test_only_tdbsam_has_hashes_in_a_file(tmp_path, paths):
     secrets(paths, scanner="one", sequencer="two")
     read = lambda name: Store(paths.secrets).read("file-router", f"instrument-{name}").decode()  # noqa: E731

@@ -101,14 +101,18 @@ def wanted(
 
 def _settle(pillar: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """What the container makes by itself: folders, policies, homes; see settle in its image."""
+    mounts = {str(route["path"]) for route in pillar["routes"].values() if route["kind"] == "mount"}
     return {
         "folders": {
             f"{samba.DATA}/{share['path']}": {
                 "group": share["group"] or pillar["accounts"]["group"],
                 "mode": share["mode"],
+                # Of another server's files this one changes neither owner nor mode.
+                "mounted": share["path"] in mounts,
                 "recycle": share["recycle"],
             }
             for share in pillar["shares"].values()
+            if not any(share["path"].startswith(f"{mount}/") for mount in mounts)
         },
         "home_mode": pillar["accounts"]["home_mode"],
         "password_scheme": settings["password_scheme"],
