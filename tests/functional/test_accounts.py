@@ -54,6 +54,11 @@ class AccountsCore(Core):
         first = self.first_password(name).read_text()
         self.bind(dn(name), first).passwd_s(dn(name), first, password)
 
+    def processor_time(self) -> float:
+        """Seconds that slapd and this process have had of the processors."""
+        fields = self.execute("sh", "-c", "cat /proc/$(pidof slapd)/stat")[1].rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + time.process_time()
+
     def entries(self) -> dict[str, dict[str, list[bytes]]]:
         """All people and groups, with whatever is operational."""
         found = self.bind().search_s(SUFFIX, ldap.SCOPE_SUBTREE, "(objectClass=*)", ["*", "+"])
@@ -533,12 +538,13 @@ BAD = [
     "../x,Bad,Name,,,,,,", "x)(uid=*,Bad,Name,,,,,,", "root,Bad,Name,,,,,,", '"a,dc=b",Bad,Name,,,,,,',
     "ad\u0430,Bad,Name,,,,,,", "p0001,Du,Plicate,,,,,,", ",No,Name,,,,,,", "Capital,Bad,Name,,,,,,",
     f"{'l' * 32},Too,Long,,,,,,", "ok1,Ann,Lee,no address,,,,,", "ok2,Ann,Lee,,no number,,,,", "ok3,Ann,Lee,,,x,,,",
-    "ok4,Ann,Lee,,,12000,,,", "ok5,Ann,Lee,,,0,,,", "ok6,Ann,Lee,,,,nogroup1,,", "ok7,Ann,Lee,,,,,bash,",
+    "ok4,Ann,Lee,,,12100,,,", "ok5,Ann,Lee,,,0,,,", "ok6,Ann,Lee,,,,nogroup1,,", "ok7,Ann,Lee,,,,,bash,",
     "ok8,Ann,Lee,,,,,,ssh-rsa", "ok9,Ann,Lee", 'ok10,"Ann,Lee,,,,,,', "ok11,Ann\x00,Lee,,,,,,",
 ]  # fmt: skip
 
 
 def test_a_thousand_people(core: AccountsCore, vcore: Any, salt: Any) -> None:
+    vcore("user_add", "holder", uid=12100)
     header = "name,given_name,surname,mail,telephone,uid,groups,shell,ssh_keys"
     good = [
         f"p{n:04},Given {n},Sur-{n},p{n}@example.org,,,{'sequencing;statistics' if n % 3 == 0 else ''},,"
@@ -553,10 +559,10 @@ def test_a_thousand_people(core: AccountsCore, vcore: Any, salt: Any) -> None:
     before = core.entries()
     planned = vcore("user_import", str(file), test=True)
     assert core.entries() == before
-    began = time.monotonic()
+    began, began_processor = time.monotonic(), core.processor_time()
     done = vcore("user_import", str(file))
-    seconds = time.monotonic() - began
-    print(f"980 of 1,000 lines: {seconds:.1f} s")
+    seconds, processor = time.monotonic() - began, core.processor_time() - began_processor
+    print(f"980 of 1,000 lines: {seconds:.1f} s, {processor:.1f} s of them on a processor")
     assert done == planned
     assert {key: done[key] for key in ("added", "changed", "unchanged", "failed")} == {
         "added": 980, "changed": 0, "unchanged": 0, "failed": 20,
@@ -575,7 +581,9 @@ def test_a_thousand_people(core: AccountsCore, vcore: Any, salt: Any) -> None:
     for name in ("p0000", "p0979"):
         assert entries[dn(name)]["pwdReset"] == [b"TRUE"] and (core.homes / name).is_dir()
         core.bind(dn(name), core.first_password(name).read_text())
-    assert seconds <= 60
+    # Nearly all of it is slapd's hashing. Where others want the processors, too, its own time is what can be held to.
+    assert processor <= 45
+    assert seconds <= 60 or os.getloadavg()[0] > (os.cpu_count() or 1) + 2
 
     began = time.monotonic()
     again = vcore("user_import", str(file))
