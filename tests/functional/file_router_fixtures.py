@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from directory_fixtures import SUFFIX, Core, build_image, free_port
 from image_fixtures import CHECKOUT, build, build_client
-from vcore import exports, samba, templates
+from vcore import exports, file_router, samba, templates
 from vcore.files import write_atomic
 from vcore.secrets import Store
 
@@ -141,28 +141,21 @@ class FileCore(Core):
 
     def configure(self, **files: str) -> None:
         """Write the configuration as the brain makes it; ``files`` with _ for . and - take the place of its own."""
-        folder = self.volume("configuration")
-        previous = (folder / "ganesha.conf").read_text() if (folder / "ganesha.conf").exists() else ""
-        wanted = {
-            "smb.conf": samba.smb_conf(self.pillar),
-            "ganesha.conf": exports.ganesha_conf(self.pillar, exports.numbers_in(previous)),
-            "passwd": samba.passwd(self.pillar),
-            "group": samba.group(self.pillar),
-            "domain-sid": samba.domain_sid(SUFFIX) + "\n",
-            "settle.json": json.dumps(self.settle()),
-        }
-        for name, content in wanted.items():
+        for name, content in {**self.wanted(), "settle.json": json.dumps(self.settle())}.items():
             key = name.replace(".", "_").replace("-", "_")
-            write_atomic(folder / name, files.get(key, content).encode(), mode=0o644)
+            mode = 0o600 if name == file_router.SECRET_FILE else 0o644
+            write_atomic(self.volume("configuration") / name, files.get(key, content).encode(), mode=mode)
+
+    def wanted(self) -> dict[str, str]:
+        """The files of the configuration; exports keep their numbers."""
+        path = self.volume("configuration") / "ganesha.conf"
+        numbers = exports.numbers_in(path.read_text()) if path.exists() else {}
+        return {name: data.decode() for name, data in file_router.wanted(self.pillar, numbers).content.items()}
 
     def settle(self) -> dict[str, Any]:
-        """What the folders of the shares are to be."""
-        group = self.pillar["accounts"]["group"]
-        folders = {
-            f"{samba.DATA}/{share['path']}": {"mode": share["mode"], "group": share["group"] or group, "recycle": False}
-            for share in self.pillar["shares"].values()
-        }
-        return {"folders": folders, "password_scheme": "ldapsam", "policies": {}, "home_mode": "0700"}
+        """What the container makes by itself."""
+        settings: dict[str, Any] = json.loads(self.wanted()["settle.json"])
+        return settings
 
     def make_volumes(self) -> None:
         """The folders of the volumes, as the states make them."""

@@ -372,6 +372,21 @@ def test_the_probe_fails_when_an_export_is_missing(core: FileCore) -> None:
     assert core.on_router("/sbin/probe.sh") == (0, "")
 
 
+def test_without_the_directory_it_goes_on(core: FileCore) -> None:
+    """A new container would serve nobody better, and those who read files are not to lose their sessions."""
+    assert core.container
+    core.api.pause(core.container)
+    try:
+        began = time.monotonic()
+        assert core.on_router("/sbin/server_health.sh") == (0, "")
+        assert time.monotonic() - began < 5
+        assert core.on_router("id", "-un", "root") == (0, "root\n")
+        assert "by-nfs" in core.on_client("nfs-ls", core.nfs("runs"))[1]
+    finally:
+        core.api.unpause(core.container)
+    assert until(lambda: core.ssh("ada", "true", password=PASSWORD)[0] == 0, 30)
+
+
 def test_a_new_container_is_the_same_server(core: FileCore) -> None:
     def identity() -> list[str]:
         scan = subprocess.run(
