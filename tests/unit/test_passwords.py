@@ -535,6 +535,13 @@ def test_an_account_among_what_pdbedit_says():
         ("ldapsam", {"sambaPwdLastSet": "0", "pwdReset": "TRUE"}, None, False, "in sync since"),
         ("ldapsam", {"sambaNTPassword": None}, None, False, "without the password operation"),
         ("ldapsam", {"sambaPwdLastSet": str(SET - 600)}, None, False, "without the password operation"),
+        (
+            "ldapsam",
+            {"sambaPwdLastSet": str(SET - 600), "pwdReset": "TRUE"},
+            None,
+            False,
+            "without the password operation",
+        ),
         ("ldapsam", {"pwdChangedTime": None}, None, False, "no password"),
         ("tdbsam", {}, (HASH, SET + 60.0), False, "in sync since 2026-11-22T15:36:11Z"),
         ("tdbsam", {}, (HASH.replace("D", "E"), SET + 60.0), False, "Samba's was set later; salt-call"),

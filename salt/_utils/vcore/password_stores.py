@@ -172,6 +172,15 @@ class Directory:
             finally:
                 _close(connection)
 
+    def ask(self) -> None:
+        """Have the directory answer, whatever it says. Raises Unanswered."""
+        with suppress(Refused), self._answering():
+            connection = self._connect()
+            try:
+                connection.result3(connection.simple_bind("", ""), timeout=self.patience)
+            finally:
+                _close(connection)
+
     def _connect(self) -> Any:
         connection = ldap.initialize(self.uri)
         for option, value in (

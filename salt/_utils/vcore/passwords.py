@@ -46,6 +46,7 @@ from .password_stores import (
 SETTINGS = Path("/etc/virtual-core/people.json")
 COMMAND = "salt-call vcore.sync_password"
 
+NOTHING = "Nothing is changed."
 #: A password with fewer different characters is a row of the same ones.
 DIFFERENT_CHARACTERS = 5
 
@@ -135,8 +136,9 @@ class Session:
 
     def _run_one(self, ask: Wanted) -> Result:
         current = ask.password("Current password: ")
-        if not self.directory.accepts(current):
-            raise self._wrong(current)
+        with _untouched():
+            if not self.directory.accepts(current):
+                raise self._wrong(current)
         new = self._ask_new(ask, current)
         with _undisturbed():
             self._change_one(current, new)
@@ -199,7 +201,8 @@ class Session:
             current, one_time = ended.directory, ended.samba
             finished = ended.new if ended.new == current else None
         else:
-            self._verify(current, one_time, boot)
+            with _untouched():
+                self._verify(current, one_time, boot)
             if self.journal.exists():
                 # Both stores take what was typed, so whatever that change was, it is not open any more.
                 self.journal.remove()
@@ -207,20 +210,14 @@ class Session:
         if new == finished:
             return Result(Outcome.CHANGED, _CHANGED)
         with _undisturbed():
-            self._rehearse(current, new)
+            # While nothing is changed yet: Samba, which goes first, may have a history that does not let the earlier
+            # password come back.
+            with _untouched():
+                self.directory.rehearse(current, new)
             refusal = self.change_both(Change(current, one_time, new))
         if refusal:
             raise Refused(refusal.outcome, f"{refusal} Nothing is changed.")
         return Result(Outcome.CHANGED, _CHANGED)
-
-    def _rehearse(self, current: str, new: str) -> None:
-        """The directory says what it would refuse while nothing is changed: Samba, which goes first, may have a
-        history that would not let the earlier password come back.
-        """
-        try:
-            self.directory.rehearse(current, new)
-        except (Refused, Unanswered) as problem:
-            raise Stop(problem.outcome, f"{problem} Nothing is changed.") from None
 
     def _verify(self, current: str, one_time: str, boot: bool) -> None:
         """Both stores take what was typed, or nothing is touched."""
@@ -388,6 +385,17 @@ def _both(first: Callable[[], bool], second: Callable[[], bool]) -> tuple[bool, 
 
 
 @contextmanager
+def _untouched() -> Iterator[None]:
+    """What stops here has changed nothing, and says so."""
+    try:
+        yield
+    except Stop as stop:
+        if NOTHING in str(stop):
+            raise
+        raise Stop(stop.outcome, f"{stop} {NOTHING}") from None
+
+
+@contextmanager
 def _undisturbed() -> Iterator[None]:
     """Ctrl-C and a lost connection do not end a change half-way; only SIGKILL and a power cut do."""
     if threading.current_thread() is not threading.main_thread():
@@ -518,6 +526,15 @@ def alone(folder: Path, *, needed: bool) -> Iterator[None]:
         os.close(descriptor)
 
 
+def unknown(directory: str) -> Stop:
+    """Why the host does not know who runs this: it asks the directory."""
+    try:
+        Directory(directory, "").ask()
+    except Stop as silence:
+        return Stop(silence.outcome, f"{silence} {NOTHING}")
+    return Stop(Outcome.NOT_SET_UP, f"Your account is not known on this host. {NOTHING}")
+
+
 def sync_password(boot: bool = False) -> Result:
     """Change the password of who runs this, asking for it at the terminal or reading lines from standard input."""
     try:
@@ -526,7 +543,7 @@ def sync_password(boot: bool = False) -> Result:
         try:
             account = pwd.getpwuid(os.getuid())
         except KeyError:
-            raise Stop(Outcome.NOT_SET_UP, "Your account is not known on this host.") from None
+            raise unknown(settings["directory"]) from None
         folder = Path(account.pw_dir, ".local", "state", "virtual-core")
         session = Session(
             scheme=settings["scheme"],

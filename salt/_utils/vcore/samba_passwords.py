@@ -145,8 +145,10 @@ def judge(
     changed = _directory_time(entry)
     kept = float(_first(entry, "sambaPwdLastSet") or 0)
     hashed, first = bool(_first(entry, "sambaNTPassword")), _first(entry, "pwdReset") == "TRUE"
-    # Samba's half of the password operation did not take place: somebody wrote userPassword by itself.
-    bypassed = changed is not None and not first and (not hashed or abs(changed - kept) > SAME_MOMENT)
+    # Samba's half of the password operation did not take place: somebody wrote userPassword by itself. Of a first
+    # password Samba notes no time, so that it has to be changed there, too.
+    noted = changed is not None and (abs(changed - kept) <= SAME_MOMENT or (first and not kept))
+    bypassed = changed is not None and not (hashed and noted)
     problem = None
     if changed is None:
         problem = f"the directory has no password for {name}: salt-call vcore.user_reset_password {name}"
