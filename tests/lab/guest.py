@@ -94,7 +94,7 @@ def build(folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="building-", dir=CACHE) as temporary:
         root, made = Path(temporary, "root"), Path(temporary, "made")
         made.mkdir()
-        progress(f"making the guest's disk: Debian {SUITE} with a kernel, by mmdebstrap (about 60 s, once)")
+        progress(f"making the guest's disk: Debian {SUITE} with a kernel, by mmdebstrap (about 40 s, once)")
         settings = Path(temporary, "apt.conf")
         settings.write_text(machine.apt_settings())
         mirror, _ = machine.mirrors()
@@ -177,7 +177,7 @@ class Guest:
         # fmt: off
         command = [
             "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-machine", "q35",
-            # Without cmpxchg16b: qemu 7.2 garbles the flags after it, and when an interrupt comes right then, the guest's
+            # Without cmpxchg16b: qemu 7.2 garbles the flags after it. When an interrupt comes right then, the guest's
             # kernel ends with a double fault in __kmalloc.
             "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,-cx16",
             "-smp", str(self.processors), "-m", str(self.memory), "-pidfile", str(self.folder / "pid"),

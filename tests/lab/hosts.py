@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from lab import machine
+from lab import guest, machine
 from lab.image import archive, ensure_image, remove_images
 from lab.machine import CHECKOUT, LabError, docker, inspect, progress
 
@@ -228,13 +228,14 @@ class Lab:
 
 
 def drop_caches(lab: Lab) -> None:
-    """Remove a lab wholly, and with it the image and the package caches, which all labs of this machine share."""
+    """Remove a lab wholly, and with it the images and the package caches, which all labs of this machine share."""
     names = docker("ps", "--all", "--filter", f"label={LABEL}", "--format", f'{{{{.Label "{LABEL}"}}}}').stdout.split()
     if others := {*names} - {lab.name}:
         other = min(others)
         raise LabError(f"lab {other!r} still uses the caches: `./lab --name {other} down` first.")
     lab.down()
-    progress("dropping the host image and the package caches")
+    progress("dropping the host image, the disk of guests and the package caches")
     if inspect("volume", CACHE):
         docker("volume", "rm", CACHE)
     remove_images()
+    guest.drop_cache()

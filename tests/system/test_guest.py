@@ -293,7 +293,10 @@ def test_locks_hold_between_routes(mounted: Routes, ada: Person, served: Served)
     for holding, asking in ((nfs, smb), (smb, nfs), (smb, smb), (nfs, nfs)):
         with ada.holds(holding) as holder:
             assert holder.stdout.readline() == "got\n"
-            assert ada.lock(asking) == "refused", (holding, asking)
+            # Ganesha 6.5 names the holder in a way that Linux does not read where that is no client of its own: the
+            # lock is refused, but as an input/output error.
+            refusal = "[Errno 5] Input/output error" if (holding, asking) == (smb, nfs) else "refused"
+            assert ada.lock(asking) == refusal, (holding, asking)
         assert ada.lock(asking) == "got", (holding, asking)
 
 
