@@ -121,6 +121,7 @@ def test_no_description_breaks_out_of_its_line(description):
             }
         },
         "shares": {"a": share},
+        "routes": {},
         "instruments": {},
         "accounts": {"group": "people"},
     }
@@ -226,3 +227,17 @@ def test_policies_follow_the_directory(tmp_path):
     assert "password history" not in samba.policies(pillar(tmp_path))
     del core["services"]["ldap"]
     assert samba.policies(core) == {}
+
+
+def test_files_of_another_server_are_not_kept_by_clients(tmp_path):
+    """Locks reach the other server only where smbd grants no oplocks of its own."""
+    text = (
+        "vcore:\n  nodes: {head: {roles: [head], address: 10.0.0.1}}\n  services: {file-router: {enabled: true}}\n"
+        "  shares: {nas: {read: [ada]}, own: {read: [ada]}}\n"
+        "  routes: {runs: {kind: mount, protocol: nfs, server: nas.example.org, source: /runs, path: nas/runs}}\n"
+    )
+    (tmp_path / "site.sls").write_text(text)
+    configuration, _ = site.load(tmp_path / "site.sls", services=SERVICES, flavors=tmp_path, routes=[])
+    found = sections(samba.smb_conf(resolve.resolve(configuration, head_address="10.0.0.1")))
+    assert found["nas"]["oplocks"] == "no"
+    assert "oplocks" not in found["own"]

@@ -37,6 +37,11 @@ def load(folder, text):
         ("  shares: {a: {path: x}, b: {path: x}}", "lie in one another"),
         ("  shares: {a: {path: x}, b: {path: x/y}}", "lie in one another"),
         ("  shares: {a: {path: x/y/z}, b: {path: x/y}}", "lie in one another"),
+        (
+            "  shares: {a: {nfs: [{hosts: 10.0.0.0/8}]}}\n"
+            "  routes: {b: {kind: mount, protocol: nfs, server: nas, source: /x, path: a/b}}",
+            "NFS cannot offer the files of the route b again",
+        ),
         ("  instruments: {sequencer: {share: runs}}", "no share runs below vcore.shares"),
         ("  shares: {runs: {smb: false}}\n  instruments: {sequencer: {share: runs}}", "not offered by SMB"),
         ("  shares: {runs: {}}\n  people: {ada: {}}\n  instruments: {ada: {share: runs}}", "ada is a person already"),

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .errors import VcoreError
-from .shares import SERVICE
+from .shares import SERVICE, within_one_another
 
 #: Where the file router has what people see, in its container.
 DATA, HOMES = "/data", "/home"
@@ -85,7 +85,12 @@ def smb_conf(pillar: Mapping[str, Any]) -> str:
     if settings["homes"]:
         sections["homes"] = _homes(pillar)
     for name, instruments in offered(pillar).items():
-        sections[name] = _share(pillar["shares"][name], instruments, pillar["accounts"]["group"])
+        share = pillar["shares"][name]
+        remote = any(
+            route["kind"] == "mount" and within_one_another(route["path"], share["path"])
+            for route in pillar["routes"].values()
+        )
+        sections[name] = _share(share, instruments, pillar["accounts"]["group"], remote)
     lines = ["# Written by Salt from the site file; changes made here are lost."]
     for name, section in sections.items():
         lines += ["", f"[{_safe(name)}]", *(f"   {key} = {value}" for key, value in section.items())]
@@ -226,7 +231,8 @@ def _homes(pillar: Mapping[str, Any]) -> Section:
     }
 
 
-def _share(share: Mapping[str, Any], instruments: list[str], everybody: str) -> Section:
+def _share(share: Mapping[str, Any], instruments: list[str], everybody: str, remote: bool) -> Section:
+    """The section of a share; ``remote`` is whether files of another server are mounted in it."""
     writers = [*(_principal(who) for who in share["write"]), *map(_principal, instruments)]
     readers = [_principal(who) for who in share["read"]]
     mode = int(share["mode"], 8)
@@ -245,8 +251,8 @@ def _share(share: Mapping[str, Any], instruments: list[str], everybody: str) -> 
     }
     if writers:
         section["write list"] = " ".join(dict.fromkeys(writers))
-    if share["nfs"]:
-        # A client that keeps a file for itself would not see what is written to it by NFS.
+    if share["nfs"] or remote:
+        # A client that keeps a file for itself would not see what others write to it by NFS, or on the other server.
         section |= {"oplocks": "no", "level2 oplocks": "no"}
     if share["recycle"]:
         section |= {

@@ -176,6 +176,11 @@ class Instrument(Model):
     description: Line | None = field(None, description="What it is.", example="Sequencer in room 12")
 
 
+def within_one_another(one: str, other: str) -> bool:
+    """Whether two folders are the same, or one lies in the other."""
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
+
+
 def problems(
     shares: Mapping[str, Share],
     routes: Mapping[str, Route],
@@ -194,19 +199,31 @@ def problems(
     for name, route in routes.items():
         path = route.path or name
         for other, taken in folders.items():
-            if path == other or path.startswith(f"{other}/") or other.startswith(f"{path}/"):
+            if within_one_another(path, other):
                 found.append(document.problem(("routes", name), f"its folder {path} lies in that of the route {taken}"))
         folders[path] = name
     places: dict[str, str] = {}
     for name, share in shares.items():
         path = share.path or name
         for other, taken in places.items():
-            if path == other or path.startswith(f"{other}/") or other.startswith(f"{path}/"):
+            if within_one_another(path, other):
                 # Who may write the outer one could put a link in place of the inner one, and NFS clients of the outer
                 # one would reach both.
                 message = f"its folder {path} and that of the share {taken} lie in one another"
                 found.append(document.problem(("shares", name), message))
         places[path] = name
+        mounts = [
+            other
+            for other, route in routes.items()
+            if route.kind == "mount" and within_one_another(path, route.path or other)
+        ]
+        if share.nfs and mounts:
+            # NFS-Ganesha has no handles for files of another server, and could not even list the folder above them.
+            message = (
+                f"NFS cannot offer the files of the route {mounts[0]} again: mount its server on those machines, "
+                "or make the route one of kind sync"
+            )
+            found.append(document.problem(("shares", name, "nfs"), message))
         seen: set[str] = set()
         for index, clients in enumerate(share.nfs):
             if clients.hosts in seen:
