@@ -40,6 +40,8 @@ vcore:
     compute-1: {roles: [compute], address: 10.0.0.2}
   services:
     ldap: {node: compute-1}
+    file-router: {enabled: false}
+    directory-web: {enabled: false}
 """
 
 ROLE = """\

@@ -130,6 +130,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[TAILS] = {}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes the shared core off its head comes last."""
+    items.sort(key=lambda item: "test_interruptions" in item.nodeid)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for path, text in config.stash[TAILS].items():
         terminalreporter.section(f"end of {path}")

@@ -101,7 +101,7 @@ def test_images_come_from_the_registry_and_strangers_get_none(head, client):
     refused = client.run(f"curl -sk -o /dev/null -w '%{{http_code}}' {address}ldap/tags/list").stdout
     assert refused == "401"
     images = head.run("docker service ls --format '{{.Image}}'").stdout.split()
-    assert len(images) == 2
+    assert len(images) == 4
     assert all(image.startswith("registry.vcore.test:5000/") for image in images)
 
 
@@ -342,11 +342,12 @@ gidNumber: 12345
 def test_a_service_that_is_switched_off_goes_and_its_data_stays(head):
     administrator = f"-x -H ldaps://ldap.vcore.test -D cn=admin,{SUFFIX} -y {STORE}/ldap/admin-password"
     head.run(f"LDAPTLS_CACERT={AUTHORITY} ldapadd {administrator}", input=ENTRY)
-    with sitefile.changed(head, services={"ldap": {"enabled": False}}):
+    off = {name: {"enabled": False} for name in ("ldap", "file-router", "directory-web")}
+    with sitefile.changed(head, services=off):
         plan = sitefile.apply(head, test=True)
         done = sitefile.apply(head)
         assert sitefile.changes(plan) == sitefile.changes(done) != {}
-        assert "ldap" not in head.run("docker service ls --format '{{.Name}}'").stdout.split()
+        assert head.run("docker service ls --format '{{.Name}}'").stdout.split() == ["registry"]
         assert head.run("docker ps --format '{{.Names}}'").stdout.count("ldap") == 0
         assert whoami(head, f"-D cn=admin,{SUFFIX} -y {STORE}/ldap/admin-password", authority=AUTHORITY).returncode != 0
         assert head.salt_call("vcore.status")["ok"] is True

@@ -4,6 +4,8 @@ import json
 import time
 
 import pytest
+import sitefile
+import yaml
 
 SOURCE = "/srv/virtual-core/source"
 SECRETS = "find /etc/virtual-core -type f | sort | xargs sha256sum"
@@ -15,6 +17,17 @@ KILLS = {
     "the minion, at the start of a service": ("pkill -9 -f 'bin/salt-(minion|call)'", "service registry: is created"),
     "dockerd, during an image build": ("kill -9 $(cat /run/docker.pid)", "image ldap: step 3"),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small(head):
+    """Two services are enough to be interrupted: the next runs build no other image."""
+    site = yaml.safe_load(sitefile.read(head))
+    site["vcore"] = {
+        "nodes": {"head": {"roles": ["head"]}},
+        "services": {name: {"enabled": False} for name in ("file-router", "directory-web")},
+    }
+    sitefile.write(head, yaml.safe_dump(site))
 
 
 def start(head):

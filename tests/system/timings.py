@@ -15,6 +15,7 @@ class Timings:
 
     def __init__(self) -> None:
         self.steps: list[dict[str, str | float | None]] = []
+        self.measures: dict[str, str] = {}
 
     def record(self, step: str, seconds: float, limit: float | None = None) -> None:
         """Note a step of so many seconds; AssertionError if that is over the limit (seconds)."""
@@ -28,17 +29,22 @@ class Timings:
         yield
         self.record(step, time.monotonic() - started, limit)
 
+    def report(self, what: str, value: str) -> None:
+        """Note something that is no time, such as a throughput, in words."""
+        self.measures[what] = value
+
     def write(self, path: Path) -> None:
         """Write the report, with what it was measured on."""
         path.parent.mkdir(parents=True, exist_ok=True)
         report = {"processors": os.cpu_count(), "kernel": os.uname().release, "steps": self.steps}
+        report["measures"] = self.measures
         path.write_text(json.dumps(report, indent=2) + "\n")
 
     def table(self) -> list[str]:
         """Return the steps as lines for people."""
-        width = max((len(str(step["step"])) for step in self.steps), default=0)
+        width = max((len(str(name)) for name in [*(step["step"] for step in self.steps), *self.measures]), default=0)
         limits = ["" if step["limit"] is None else f"  (at most {step['limit']:g} s)" for step in self.steps]
         return [
             f"{step['step']!s:<{width}} {step['seconds']:8.2f} s{limit}"
             for step, limit in zip(self.steps, limits, strict=True)
-        ]
+        ] + [f"{what:<{width}} {value}" for what, value in self.measures.items()]
