@@ -1,5 +1,6 @@
 """The site file: what is refused, how it is said, and that nothing an administrator writes makes a traceback."""
 
+import re
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -163,6 +164,31 @@ def test_the_example_is_valid(load):
     configuration = load((CHECKOUT / "pillar" / "site.sls.example").read_text())
     assert configuration.head == "head"
     assert configuration.enabled["ldap"]
+
+
+def uncommented(*, services):
+    """The example with its commented settings in force: those of ``services:``, or all others."""
+    lines = (CHECKOUT / "pillar" / "site.sls.example").read_text().splitlines()
+    section = None
+    for number, line in enumerate(lines):
+        found = re.fullmatch(r"( +)# (([a-z_]+):.*|  .*)", line)
+        section = found and (found[3] or section)
+        if found and (section == "services") == services:
+            lines[number] = found[1] + found[2]
+    return "\n".join(lines)
+
+
+def test_each_commented_setting_of_the_example_is_valid(load):
+    bioinformatics = {"bioinformatics": (CHECKOUT / "pillar" / "flavors" / "bioinformatics.sls").read_text()}
+    configuration = load(uncommented(services=False), bioinformatics)
+    sections = {"groups", "people", "shares", "instruments", "routes", "flavors", "network", "authorized_keys"}
+    assert sections <= configuration.site.model_fields_set
+    assert configuration.site.nodes["head"].logins.groups == ["sequencing"]
+
+
+def test_services_that_the_example_switches_off_are_off(load):
+    running = load(uncommented(services=True)).enabled
+    assert [name for name, on in running.items() if on] == ["ldap", "registry"]
 
 
 def test_the_site_wins_over_flavors_and_later_flavors_over_earlier(load):
