@@ -9,7 +9,7 @@ from pathlib import Path
 from salt.exceptions import NotImplemented as Refused
 
 try:
-    from vcore import clients, core, directory
+    from vcore import clients, core, directory, logins
     from vcore.errors import NotFound, VcoreError
     from vcore.paths import Paths
     from vcore.secrets import Store
@@ -122,7 +122,8 @@ def client_bundle(os=None, file=None, groups=None):
         if names:
             with directory.open_administrator(pillar, paths) as connection:
                 found = connection.search(made.access.group_base, "(objectClass=posixGroup)", ["cn"])
-                clients.check_groups(names, [entry["cn"][0] for _, entry in found])
+                known = [entry["cn"][0] for _, entry in found]
+            logins.check_groups(names, known, pillar["accounts"]["group"])
         target = Path(file or f"/root/virtual-core-logins-{os}.tar.gz")
         clients.write(os, made, paths.checkout, target)
     except (VcoreError, OSError) as error:

@@ -55,7 +55,26 @@ def _state_folder():
     return Path(Paths.from_opts(__opts__).state)
 
 
-def present(name, groups=None):
+def _check_groups(groups, pillar, paths, *, before):
+    """Refuse groups that nobody made. The head asks the directory itself, before anything changes; other nodes have
+    only sssd to ask, before where that runs already, and behind in any case.
+    """
+    if "head" not in pillar["node"]["roles"]:
+        if not before or __salt__["service.status"]("sssd"):
+            logins.check_groups_by_sssd(groups, logins.run)
+    elif before and groups:
+        from vcore import directory
+
+        opened = directory.open_for_state(pillar, paths, test=__opts__["test"])
+        if isinstance(opened, directory.Directory):
+            with opened as connection:
+                base = f"ou=groups,{directory.suffix(pillar)}"
+                found = connection.search(base, "(objectClass=posixGroup)", ["cn"])
+                known = [entry["cn"][0] for _, entry in found]
+            logins.check_groups(groups, known, pillar["accounts"]["group"])
+
+
+def present(name, groups=None, made_elsewhere=None):
     """
     Let people of the core log in on this node: name service, passwords and ssh keys from the directory, by sssd.
 
@@ -67,6 +86,10 @@ def present(name, groups=None):
 
     groups
         A list of groups whose members may; by default everybody of the core.
+
+    made_elsewhere
+        Those of them that the site file does not make. The state fails where the directory has no such group, since
+        nobody could log in: before anything changes, or on a node that never asked the directory before, at its end.
     """
     paths, folder = Paths.from_opts(__opts__), _state_folder()
     access = password = family = system = None
@@ -84,13 +107,18 @@ def present(name, groups=None):
             if not __opts__["test"]:
                 raise
             password = ""
+        _check_groups(made_elsewhere or (), pillar, paths, before=True)
         return logins.present_difference(access, password, family, system, folder)
+
+    def apply(changes):
+        logins.apply_present(access, password, family, system, folder, changes)
+        _check_groups(made_elsewhere or (), adapter.node(__pillar__), paths, before=False)
 
     return adapter.converge(
         name,
         test=__opts__["test"],
         difference=difference,
-        apply=lambda changes: logins.apply_present(access, password, family, system, folder, changes),
+        apply=apply,
         unchanged="People of the core can log in.",
         planned="People of the core would be let in.",
         done="People of the core can log in now.",

@@ -146,10 +146,44 @@ def test_what_is_not_there_is_said_with_the_choices():
     with pytest.raises(VcoreError, match=r"'debain'; did you mean debian\?"):
         clients.kind("debain")
     with pytest.raises(VcoreError, match=r"did you mean genomics\?"):
-        clients.check_groups(["genomic"], ["genomics", "people"])
-    with pytest.raises(VcoreError, match=r"there are: people"):
-        clients.check_groups(["x"], ["people"])
-    clients.check_groups(["people"], ["people"])
+        logins.check_groups(["genomic"], ["genomics", "people"], "people")
+    with pytest.raises(VcoreError, match=r"there are: imaging$"):
+        logins.check_groups(["x"], ["people", "imaging"], "people")
+    with pytest.raises(VcoreError, match="name no group to let everybody in"):
+        logins.check_groups(["people"], ["people"], "people")
+    logins.check_groups(["imaging", "administrators"], ["imaging", "administrators"], "people")
+
+
+def test_a_node_asks_sssd_for_groups_and_believes_it_only_while_the_directory_answers():
+    def sssd(*known):
+        def run(command):
+            if command[-1] not in known:
+                raise VcoreError("getent failed")
+
+        return run
+
+    logins.check_groups_by_sssd(["imaging"], sssd("imaging", "administrators"))
+    logins.check_groups_by_sssd(["imaging"], sssd())
+    with pytest.raises(VcoreError, match="the directory has no group 'imagin'"):
+        logins.check_groups_by_sssd(["imaging", "imagin"], sssd("imaging", "administrators"))
+
+
+def test_the_site_says_which_groups_others_have_to_make(tmp_path):
+    def resolved(text):
+        path = tmp_path / "site.sls"
+        path.write_text(text)
+        configuration, _ = site.load(
+            path, services=CHECKOUT / "salt" / "states" / "services", flavors=tmp_path, routes=[]
+        )
+        return node_pillar(resolve(configuration, head_address="10.1.0.1"), "compute-1")["node"]["logins"]
+
+    text = SITE.replace("[imaging]", "[imaging, administrators, genomics]") + "  groups: {imaging: {}}\n"
+    names = ["imaging", "administrators", "genomics"]
+    assert resolved(text) == {"groups": names, "made_elsewhere": ["genomics"]}
+    with pytest.raises(site.SiteError, match="everybody is in people, which lists no members"):
+        resolved(SITE.replace("[imaging]", "[people]"))
+    with pytest.raises(site.SiteError, match="sudo is a name that the system uses"):
+        resolved(SITE.replace("[imaging]", "[sudo]"))
 
 
 def test_a_core_without_a_directory_has_no_logins(pillar):

@@ -280,20 +280,6 @@ def kind(name: str | None) -> Kind:
     return KINDS[name]
 
 
-def check_groups(groups: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse groups that the directory does not have: nobody could log in.
-
-    Raises:
-        VcoreError: the first one that is not there.
-    """
-    names = sorted(known)
-    for group in groups:
-        if group not in names:
-            close = difflib.get_close_matches(group, names, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(names) or 'none'}"
-            raise VcoreError(f"the directory has no group {group!r}; {hint}")
-
-
 # --- files ----------------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ import json
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,8 @@ class Access:
         return members if len(self.groups) == 1 else f"(|{members})"
 
 
+#: The group that every directory of a core has; vcore.people, which says so, is not for nodes.
+ADMINISTRATORS = "administrators"
 GROUP_NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 
 
@@ -102,6 +104,46 @@ def access(pillar: Mapping[str, Any], authority: Path, groups: Iterable[str]) ->
         if not GROUP_NAME.fullmatch(name):
             raise VcoreError(f"{name!r} is not the name of a group: at most 31 of a-z, 0-9, - and _, a letter first")
     return Access(directory["uri"], directory["suffix"], pillar["site"]["domain"], str(authority), names)
+
+
+def check_groups(groups: Iterable[str], known: Collection[str], everybody: str) -> None:
+    """Refuse groups that would let nobody in: those that the directory does not have, and the one of ``everybody``,
+    which lists no members.
+
+    Raises:
+        VcoreError: the first such group, and what to do.
+    """
+    for group in groups:
+        if group == everybody:
+            raise VcoreError(f"everybody is in {group}, which lists no members: name no group to let everybody in")
+        if group not in known:
+            names = sorted(set(known) - {everybody})
+            close = difflib.get_close_matches(group, names, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(names) or 'none'}"
+            raise VcoreError(f"the directory has no group {group!r}; {hint}")
+
+
+def check_groups_by_sssd(groups: Iterable[str], run: Callable[[Sequence[str]], None]) -> None:
+    """The same on a node whose sssd runs, by asking that. It knows nothing while the directory does not answer: then
+    it does not have the administrators either, who are always there, and nothing is said.
+
+    Raises:
+        VcoreError: a group that is not there.
+    """
+
+    def known(group: str) -> bool:
+        try:
+            run(("getent", "-s", "sss", "group", group))
+        except VcoreError:
+            return False
+        return True
+
+    for group in groups:
+        if not known(group) and known(ADMINISTRATORS):
+            raise VcoreError(
+                f"the directory has no group {group!r}: make it with salt-call vcore.group_add on the head, or correct "
+                "logins of this node in the site file"
+            )
 
 
 def sssd_conf(access: Access, password: str, *, old: bool = False, mark: str = MARK) -> str:

@@ -28,6 +28,9 @@ www-data zabbix
 #: Accounts and groups of Debian and its packages, of Samba and Windows, and of the core itself.
 RESERVED_NAMES = frozenset(_RESERVED.split())
 
+#: Group that the core itself makes, of those who manage people and groups.
+ADMINISTRATORS = "administrators"
+
 #: Numbers beyond this mean something else somewhere: 65534 is nobody, 2^32-1 is "none".
 LARGEST_ID = 2_000_000_000
 SMALLEST_ID = 9001
@@ -48,6 +51,10 @@ def _name(value: str) -> str:
     return value
 
 
+def _group(value: str) -> str:
+    return value if value == ADMINISTRATORS else _name(value)
+
+
 def _line(value: str) -> str:
     if any(not character.isprintable() for character in value) or value != value.strip():
         raise ValueError("has to be text on one line, without space at its ends")
@@ -63,6 +70,8 @@ def _public_key(value: str) -> str:
 SSH_KEY = re.compile(r"(ssh-|ecdsa-|sk-)[a-z0-9@.-]+ [A-Za-z0-9+/=]+( [^\r\n\x00]*)?")
 
 AccountName = Annotated[str, StringConstraints(pattern=rf"^{ACCOUNT_NAME.pattern}$"), AfterValidator(_name)]
+#: A group that people can be in: the administrators, too, which nobody may make anew.
+GroupName = Annotated[str, StringConstraints(pattern=rf"^{ACCOUNT_NAME.pattern}$"), AfterValidator(_group)]
 #: Text on one line, as names of people and descriptions are.
 Line = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_line)]
 #: ASCII, as the directory's schema has it (IA5).
@@ -115,7 +124,7 @@ class Person(Model):
     uid: IdNumber | None = field(
         None, description="Number of the account; by default the next free one.", example=10042
     )
-    groups: list[AccountName] | None = field(
+    groups: list[GroupName] | None = field(
         None,
         description="All groups that the person belongs to, beside the one that everybody does.",
         example=["sequencing"],
@@ -128,10 +137,6 @@ class Person(Model):
     removed: bool = field(
         False, description="Take the account away and archive the home; the entry can then be deleted.", example=True
     )
-
-
-#: Groups that the core itself makes.
-ADMINISTRATORS = "administrators"
 
 
 def problems(

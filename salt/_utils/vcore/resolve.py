@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from . import shares
 from .catalogue import DERIVED
 from .models import NODE_NAME
-from .people import plain
-from .site import Configuration, ServiceSettings
+from .people import ADMINISTRATORS, plain
+from .site import Configuration, LoginSettings, ServiceSettings
 
 
 def service_names(name: str, node: str, domain: str, more: Iterable[str] = ()) -> list[str]:
@@ -27,7 +27,7 @@ def resolve(configuration: Configuration, *, head_address: str) -> dict[str, Any
         name: {
             "roles": list(node.roles),
             "address": node.address or (head_address if name == head else None),
-            "logins": plain(node.logins) if node.logins else None,
+            "logins": _logins(node.logins, site.groups) if node.logins else None,
         }
         for name, node in site.nodes.items()
     }
@@ -56,6 +56,14 @@ def resolve(configuration: Configuration, *, head_address: str) -> dict[str, Any
         "instruments": {name: instrument.model_dump(mode="json") for name, instrument in site.instruments.items()},
         "services": services,
         "directory": directory_access(services, site.site.domain),
+    }
+
+
+def _logins(logins: LoginSettings, groups: Collection[str]) -> dict[str, Any]:
+    """Who may log in on a node; of the groups, also those that the site does not make, so that they can be missing."""
+    return {
+        "groups": list(logins.groups),
+        "made_elsewhere": [group for group in logins.groups if group not in groups and group != ADMINISTRATORS],
     }
 
 

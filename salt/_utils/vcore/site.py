@@ -25,7 +25,7 @@ from .catalogue import Catalogue
 from .documents import Document, Location, Problem, SiteError, parse, shown, unknown_key
 from .host import BRIDGE_INTERFACE, Route, read_routes
 from .models import AbsolutePath, DataFolder, DomainName, DownloadAddress, Model, NodeName, ServiceName, Size, field
-from .people import SSH_KEY, AccountName, AccountSettings, Group, Person
+from .people import SSH_KEY, AccountName, AccountSettings, Group, GroupName, Person
 from .shares import Instrument, Share, ShareName
 from .shares import Route as FileRoute
 
@@ -79,7 +79,7 @@ SUBNETS = ("subnet", "bridge_subnet", "ingress_subnet")
 class LoginSettings(Model):
     """Logins of the core's people on a node itself, outside of containers."""
 
-    groups: list[AccountName] = field(
+    groups: list[GroupName] = field(
         default_factory=list, description="Groups whose members may log in; none means everybody.", example=["genomics"]
     )
 
@@ -390,6 +390,10 @@ def _node_problems(site: Site, document: Document) -> list[Problem]:
     for name, node in site.nodes.items():
         if len(set(node.roles)) < len(node.roles):
             problems.append(document.problem(("nodes", name, "roles"), "names a role twice"))
+        for index, group in enumerate(node.logins.groups if node.logins else ()):
+            if group == site.accounts.group:
+                message = f"everybody is in {group}, which lists no members: leave groups empty to let everybody in"
+                problems.append(document.problem(("nodes", name, "logins", "groups", index), message))
         location = ("nodes", name, "address")
         if node.address is None:
             continue

@@ -6,6 +6,7 @@
 People of the core log in on this machine:
   vcore_login.present:
     - groups: {{ core["node"]["logins"]["groups"] | json }}
+    - made_elsewhere: {{ core["node"]["logins"]["made_elsewhere"] | json }}
     - order: last
 {%- else %}
 
