@@ -249,3 +249,15 @@ def test_the_fingerprint_tells_files_apart():
     assert file_router.fingerprint({"a": b"b"}) != file_router.fingerprint({"b": b"a"})
     assert file_router.fingerprint({}) == hashlib.sha256(b"").hexdigest()
     assert json.dumps(file_router.fingerprint({}))
+
+
+# --- what a command in the container says ----------------------------------------------------------------------------
+
+
+def test_docker_frames_become_one_output_and_the_stream_stays_its_owners(tmp_path):
+    """Closed under Docker's response, it would make Python 3.13 complain in every administrator's terminal."""
+    whole = tmp_path / "frames"
+    whole.write_bytes(b"\1\0\0\0\0\0\0\3one" + b"\2\0\0\0\0\0\0\4 two")
+    with whole.open("rb", buffering=0) as stream:
+        assert file_router._output(stream) == b"one two"
+        assert not stream.closed

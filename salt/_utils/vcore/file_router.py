@@ -203,7 +203,8 @@ def execute(pillar: Mapping[str, Any], command: Sequence[str], data: bytes = b""
             writer.start()
             output = _output(connection)
         finally:
-            connection.close()
+            # Where the socket alone is closed, Python 3.13 complains of the response on standard error.
+            getattr(connection, "_response", connection).close()
         code = client.exec_inspect(job)["ExitCode"]
     return int(code), output
 
@@ -218,9 +219,12 @@ def _output(stream: io.RawIOBase) -> bytes:
     """What a command wrote, out of Docker's frames: a byte for the output, three of nothing, four of length."""
     collected = bytearray()
     reader = io.BufferedReader(stream)
-    while header := reader.read(8):
-        (length,) = struct.unpack(">xxxxL", header)
-        collected += reader.read(length)
+    try:
+        while header := reader.read(8):
+            (length,) = struct.unpack(">xxxxL", header)
+            collected += reader.read(length)
+    finally:
+        reader.detach()  # or it would close the stream, which is not its own
     return bytes(collected)
 
 
