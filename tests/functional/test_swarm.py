@@ -64,6 +64,7 @@ DEFINITION = {
     "secrets": {"password": {"path": "/run/secrets/password"}, "head-only": {}},
     "configs": {"service.conf": {"template": "service.conf.j2", "path": "/etc/tiny/service.conf"}},
     "capabilities": ["SYS_NICE"],
+    "sysctls": {"net.ipv4.ip_unprivileged_port_start": "1024"},
     "health": {"interval": 1, "timeout": 5, "retries": 1, "start_period": 1},
     "memory": {"limit": "64M"},
     "stop_grace": 5,
@@ -445,6 +446,7 @@ def test_a_service_is_created_as_described_and_then_left_alone(core):
     assert core.see("/tls/crt") == f"911:0 444\n{core.leaf('crt')}"
     assert core.see("/tls/ca") == f"911:0 444\n{(core.paths.authority / 'ca.crt').read_text()}"
     assert core.see("/data/file") == "0:0 644\nkept\n"
+    assert core.see("/proc/sys/net/ipv4/ip_unprivileged_port_start").split()[-1] == "1024"
     (container,) = core.containers()
     details = core.api.inspect_container(container)
     assert details["Config"]["Hostname"] == "tiny"

@@ -148,6 +148,7 @@ def test_changes_are_in_words():
             health={"retries": 5},
             stop_grace=30,
             capabilities=[],
+            sysctls={"net.ipv4.ip_unprivileged_port_start": "1024"},
             ports={"web": {"number": 443, "audience": "site"}},
         ),
         contents(*old),
@@ -164,6 +165,7 @@ def test_changes_are_in_words():
         },
         "stop_grace": {"old": "20 s", "new": "30 s"},
         "capabilities": {"old": ["CAP_SYS_ADMIN", "CAP_SYS_NICE"], "new": []},
+        "sysctls": {"old": None, "new": {"net.ipv4.ip_unprivileged_port_start": "1024"}},
         "configs": {
             "a.conf": "--- a.conf\n+++ a.conf\n@@ -1,2 +1,2 @@\n one\n-two\n+2\n",
             "binary": "changed",
@@ -219,6 +221,7 @@ def daemon(made, *, engine):
         {},
         {"volumes": {}, "ports": {}, "capabilities": [], "memory": {"limit": "1G"}},
         {"mode": "global", "placement": "compute", "node": None, "ports": {}},
+        {"sysctls": {"net.ipv4.ip_unprivileged_port_start": "1024"}},
     ],
 )
 def test_what_the_daemon_fills_in_is_no_change(engine, more):
@@ -230,10 +233,10 @@ def test_what_the_daemon_fills_in_is_no_change(engine, more):
 
 def test_what_is_taken_away_by_hand_shows():
     config = file("a.conf")
-    made = spec(config)
+    made = spec(config, sysctls={"net.ipv4.ip_unprivileged_port_start": "1024"})
     service = daemon(made, engine=26)
     container = service["Spec"]["TaskTemplate"]["ContainerSpec"]
-    for key in ("Mounts", "Configs", "CapabilityAdd", "Env", "Healthcheck"):
+    for key in ("Mounts", "Configs", "CapabilityAdd", "Sysctls", "Env", "Healthcheck"):
         del container[key]
     service["Spec"]["TaskTemplate"]["Resources"] = {}
     service["Spec"]["Mode"] = {"Replicated": {"Replicas": 3}}
@@ -241,7 +244,7 @@ def test_what_is_taken_away_by_hand_shows():
     assert changes["mode"] == {"old": "replicated, 3 tasks", "new": "replicated"}
     assert changes["volumes"] == {"old": [], "new": ["/srv/data at /data"]}
     assert changes["configs"] == {"a.conf": "new"}
-    assert {"memory", "capabilities", "environment", "health"} <= changes.keys()
+    assert {"memory", "capabilities", "sysctls", "environment", "health"} <= changes.keys()
 
 
 values = st.recursive(

@@ -256,6 +256,11 @@ class Service(Model):
         description="Linux capabilities beyond Docker's default set.",
         example=["SYS_ADMIN"],
     )
+    sysctls: dict[Annotated[str, StringConstraints(pattern=r"^(net|fs|kernel)\.[a-z0-9_.]+$")], str] = field(
+        default_factory=dict,
+        description="Parameters of the kernel, sysctl(8), that its containers have otherwise than Docker sets them.",
+        example={"net.ipv4.ip_unprivileged_port_start": "1024"},
+    )
     health: Health = field(default_factory=Health, description="Limits of the health check.")
     memory: Memory = field(description="Memory limits.")
     stop_grace: int = field(20, ge=1, unit="seconds", description="Time between SIGTERM and SIGKILL.", example=60)

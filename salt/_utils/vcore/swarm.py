@@ -162,6 +162,8 @@ def service_spec(
         ],
         "CapabilityAdd": sorted(f"CAP_{capability.removeprefix('CAP_')}" for capability in service["capabilities"]),
     }
+    if service["sysctls"]:
+        container["Sysctls"] = dict(service["sysctls"])
     resources: dict[str, Any] = {"Limits": {"MemoryBytes": memory["limit"]}}
     if memory.get("reservation"):
         resources["Reservations"] = {"MemoryBytes": memory["reservation"]}
@@ -347,6 +349,7 @@ _WORDS: tuple[tuple[str, tuple[str, ...], Callable[[Any], Any]], ...] = (
     ("volumes", (*_CONTAINER, "Mounts"), lambda value: [f"{mount['Source']} at {mount['Target']}" for mount in value]),
     ("memory", ("TaskTemplate", "Resources"), _memory),
     ("capabilities", (*_CONTAINER, "CapabilityAdd"), list),
+    ("sysctls", (*_CONTAINER, "Sysctls"), dict),
     ("health", (*_CONTAINER, "Healthcheck"), _health),
     ("stop_grace", (*_CONTAINER, "StopGracePeriod"), _seconds),
     ("registry credential", ("Labels", CREDENTIAL_LABEL), str),
