@@ -17,7 +17,7 @@ except ImportError:
     HAS_RICH = False
 
 #: Width where the output goes to no terminal.
-WIDTH = 120
+WIDTH = 140
 
 
 def __virtual__():
@@ -40,10 +40,11 @@ def output(data, **_):
     return stream.getvalue().rstrip("\n")
 
 
-def _table(*columns, right=()):
+def _table(*columns, right=(), whole=()):
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index in right else "left", overflow="fold")
+        justify = "right" if index in right else "left"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=index in whole)
     return table
 
 
@@ -66,7 +67,7 @@ def _since(stamp):
 
 
 def _status(facts):
-    services = _table("SERVICE", "TITLE", "STATE", "NODE", "ADDRESS", "IMAGE", "SINCE")
+    services = _table("SERVICE", "TITLE", "STATE", "NODE", "ADDRESS", "IMAGE", "SINCE", whole=(4,))
     for name, service in facts["services"].items():
         state = "healthy" if service["ok"] else f"{service['state']} ({service['healthy']}/{service['desired']})"
         services.add_row(
