@@ -21,9 +21,10 @@ import requests
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from Cryptodome.Hash import MD4
 from directory_fixtures import CHECKOUT, SUFFIX, Core, build_image, free_port
 from image_fixtures import build
-from vcore import accounts, directory_web, templates
+from vcore import accounts, accounts_client, directory_web, templates
 
 ADMINISTRATORS = f"cn=administrators,ou=groups,{SUFFIX}"
 #: carol and erin are administrators, bob is not, dave has his first password, frank is locked.
@@ -354,6 +355,33 @@ def test_a_person_made_there_is_what_our_functions_make(web: Web, carol: request
     assert entry == {name: value for name, value in ours.items() if not name.startswith("samba")}
 
 
+def test_a_first_password_completes_a_person_made_there_whose_number_nobody_else_gets(
+    web: Web, carol: requests.Session
+) -> None:
+    values = {"uid": "mary", "sn": "Somerville", "cn": "Mary Somerville", "homedirectory": "/home/mary"}
+    _, proposed = web.create(carol, "people", values)
+    number = int(proposed["new_values[uidnumber][0]"])
+    with accounts_client.opened(web.pillar, web.core.paths) as ours:
+        first = Path(ours.reset_password("mary")["first_password"]).read_text()
+        home = ours.homes.path("mary")
+    entry = web.entry(dn("mary"), ["*", "pwdReset"])
+    assert entry is not None
+    wanted = accounts.person_attributes("mary", {}, number=number, pillar=web.pillar, there=None)
+    assert set(wanted["objectClass"]) <= set(entry["objectClass"])
+    assert entry["sambaNTPassword"] == [MD4.new(first.encode("utf-16-le")).hexdigest()]
+    assert (entry["pwdReset"], entry["sambaPwdLastSet"]) == (["TRUE"], ["0"])
+    assert entry["sambaSID"] == wanted["sambaSID"]
+    assert home.stat().st_uid == number
+    with accounts_client.opened(web.pillar, web.core.paths) as ours:
+        ours.remove("mary", archive=False)
+    values = {"uid": "emmy", "sn": "Noether", "cn": "Emmy Noether", "homedirectory": "/home/emmy"}
+    answer, _ = web.create(carol, "people", values | {"uidnumber": str(number)})
+    assert f"The number {number} is or was somebody else's" in text(answer)
+    answer, proposed = web.create(carol, "people", values)
+    assert "has been created" in text(answer), text(answer)
+    assert proposed["new_values[uidnumber][0]"] == str(number + 1)
+
+
 def test_a_group_made_there_names_its_members(web: Web, carol: requests.Session) -> None:
     answer, proposed = web.create(carol, "groups", {"cn": "sequencing", "member": [dn("bob"), dn("erin")]})
     assert "has been created" in text(answer), text(answer)
@@ -376,7 +404,7 @@ def test_a_group_made_there_names_its_members(web: Web, carol: requests.Session)
         ({"uid": "gr\u0430ce"}, "A name is at most 31"),
         ({"uid": "grace", "homedirectory": "/"}, "The home of grace is /home/grace"),
         ({"uid": "grace", "uidnumber": "0"}, "Numbers of people and groups are from"),
-        ({"uid": "grace", "uidnumber": "10001"}, "Could not add the object"),
+        ({"uid": "grace", "uidnumber": "10001"}, "The number 10001 is or was somebody else's"),
         ({"uid": "grace", "gidnumber": "0"}, "The home of grace is /home/grace"),
     ],
 )

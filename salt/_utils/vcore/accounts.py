@@ -130,6 +130,16 @@ class Taken:
     past_gids: frozenset[int] = frozenset()
 
 
+def ever_had(values: Iterable[str]) -> dict[str, frozenset[int]]:
+    """The numbers that people and groups ever had, by attribute, from the values that say so (``uidNumber 10001``)."""
+    found: dict[str, set[int]] = {"uidNumber": set(), "gidNumber": set()}
+    for value in values:
+        attribute, _, number = value.partition(" ")
+        if attribute in found and number.isdecimal():
+            found[attribute].add(int(number))
+    return {attribute: frozenset(numbers) for attribute, numbers in found.items()}
+
+
 def host_accounts(passwd: Path = Path("/etc/passwd"), group: Path = Path("/etc/group")) -> Taken:
     """The accounts that this host has in its own files."""
 

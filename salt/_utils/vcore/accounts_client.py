@@ -25,6 +25,7 @@ from .accounts import (
     Planner,
     Present,
     Taken,
+    ever_had,
     first_password,
     host_accounts,
     look,
@@ -95,7 +96,12 @@ class Accounts:
                     time.sleep(0.1)
             yield
 
-    # Memory: which numbers were ever in use, and the members of groups when their attributes last agreed.
+    # Memory: which numbers were ever in use, in the directory, where the web page sees them, too; and on this head the
+    # members of groups when their attributes last agreed.
+
+    def _ever_had(self) -> dict[str, frozenset[int]]:
+        entry = self._connection.read(directory.numbers_dn(self.base), ["description"]) if self._connection else None
+        return ever_had(value.decode() for value in (entry or {}).get("description", []))
 
     @property
     def _memory(self) -> Path:
@@ -110,16 +116,16 @@ class Accounts:
     def remember(self, present: Present | None = None) -> None:
         """Note numbers and members, for plans to come."""
         memory, present = self._remembered(), present or self.look()
-        new: dict[str, Any] = {
-            "uids": sorted({*memory.get("uids", []), *present.uids()}),
-            "gids": sorted({*memory.get("gids", []), *present.gids()}),
-            "members": {
-                group: sorted(present.members(group)[0])
-                for group in present.groups
-                if present.members(group)[0] == present.members(group)[1]
-            },
+        before, now = self._ever_had(), {"uidNumber": present.uids(), "gidNumber": present.gids()}
+        numbers = [f"{name} {number}" for name, used in now.items() for number in sorted(used.keys() - before[name])]
+        if numbers:
+            self.connection.change_values(directory.numbers_dn(self.base), {"description": numbers}, {})
+        agreed = {
+            group: sorted(present.members(group)[0])
+            for group in present.groups
+            if present.members(group)[0] == present.members(group)[1]
         }
-        new["members"] = {**memory.get("members", {}), **new["members"]}
+        new = {"members": {**memory.get("members", {}), **agreed}}
         if new != memory:
             write_atomic(self._memory, json.dumps(new).encode(), mode=0o600)
 
@@ -131,8 +137,8 @@ class Accounts:
 
     def planner(self, present: Present) -> Planner:
         """A planner on what is there."""
-        memory, host = self._remembered(), host_accounts()
-        taken = Taken(host.uids, host.gids, frozenset(memory.get("uids", [])), frozenset(memory.get("gids", [])))
+        past, host = self._ever_had(), host_accounts()
+        taken = Taken(host.uids, host.gids, past["uidNumber"], past["gidNumber"])
         return Planner(self.pillar, present, taken, self.homes, self._first_passwords())
 
     def _first_passwords(self) -> list[str]:
@@ -399,17 +405,23 @@ class Accounts:
             return self._result(name, "locked" if locked else "unlocked", self._commit(planner, test=test), test)
 
     def reset_password(self, name: str, *, test: bool = False) -> dict[str, Any]:
-        """Give a person a first password again, which has to be changed at first use."""
+        """Give a person a first password again, which has to be changed at first use; an account that was made on the
+        web page, say, is completed before.
+        """
         with self.exclusive(test):
-            there = self._somebody(self.look(), name)
+            present = self.look()
+            there = self._somebody(present, name)
+            if not there.is_a("sambaSamAccount"):
+                # A password is Samba's as well only where Samba's part of the entry is there before it.
+                planner = self.planner(present)
+                planner.person(name, {}, password=False)
+                self._commit(planner, test=test)
             path = str(first_password(self.paths, name))
             if not test:
                 password = self._first_password(name, renew=True)
                 self.connection.set_password(there.dn, password)
-                more = {"pwdAccountLockedTime": [LOCKED]} if there.locked else {}
-                more |= {"sambaPwdLastSet": ["0"]} if there.is_a("sambaSamAccount") else {}
-                if more:
-                    self.connection.replace(there.dn, more)
+                locked = {"pwdAccountLockedTime": [LOCKED]} if there.locked else {}
+                self.connection.replace(there.dn, {"sambaPwdLastSet": ["0"], **locked})
             return {"comment": f"{name} {'would get' if test else 'has'} a new first password.", "first_password": path}
 
     def remove(self, name: str, *, archive: bool = True, test: bool = False) -> dict[str, Any]:

@@ -88,6 +88,11 @@ def service_accounts(pillar: Mapping[str, Any]) -> dict[str, str]:
     return {f"cn={name},ou=services,{suffix(pillar)}": f"{name}-password" for name in SERVICE_ACCOUNTS}
 
 
+def numbers_dn(base: str) -> str:
+    """The entry with the numbers that nobody new gets."""
+    return f"ou=numbers,{base}"
+
+
 def wanted_entries(pillar: Mapping[str, Any]) -> Entries:
     """The entries that the core owns, with the attributes that it owns in them, parents first.
 
@@ -154,6 +159,8 @@ def wanted_entries(pillar: Mapping[str, Any]) -> Entries:
         "description": ["Everybody"],
         "gidNumber": [str(accounts["first_id"])],
     }
+    # The numbers that people and groups ever had; vcore.accounts_client adds them.
+    entries[numbers_dn(base)] = {"objectClass": ["organizationalUnit"], "ou": ["numbers"]}
     return entries
 
 

@@ -119,6 +119,12 @@ function virtual_core_create($server_id, $method, $dn, $attrs) {
     if ($given <= $settings['first_id'] || $given > $settings['last_id']) {
         return virtual_core_say("Numbers of people and groups are from {$settings['first_id']} + 1 to {$settings['last_id']}.");
     }
+    $attribute = array('people' => 'uidNumber', 'groups' => 'gidNumber')[$place];
+    list($used, $past) = virtual_core_numbers($attribute);
+    // A form that was open for long. slapd refuses a number that is in use.
+    if (isset($past[$given]) && ! isset($past[virtual_core_next_number($attribute)])) {
+        return virtual_core_say("The number $given is or was somebody else's: open the form again for a free one.");
+    }
     if ($place === 'people' && ($values['homedirectory'] !== array("/home/$name")
             || (int) $values['gidnumber'][0] !== $settings['first_id'])) {
         return virtual_core_say("The home of $name is /home/$name, and the first group is everybody's, {$settings['first_id']}.");
@@ -145,8 +151,8 @@ function virtual_core_rename($server_id, $method, $dn, $rdn, $container) {
     return virtual_core_say('Names do not change: files, groups and other hosts know people by them.');
 }
 
-/** The number after the greatest in use; where that is beyond the range, the least that is free. For the templates. */
-function virtual_core_next_number($attribute) {
+/** Numbers in use, and those that somebody ever had, whose files may still be about; vcore.accounts_client notes them. */
+function virtual_core_numbers($attribute) {
     global $app;
     $settings = virtual_core_settings();
     $used = array($settings['first_id'] => true);
@@ -158,14 +164,33 @@ function virtual_core_next_number($attribute) {
             $used[(int) $number] = true;
         }
     }
-    $within = array_filter(array_keys($used), fn ($number) => $number <= $settings['last_id']);
-    $next = max($within) + 1;
-    for ($number = $settings['first_id']; $next > $settings['last_id'] && $number <= $settings['last_id']; $number++) {
-        if (! isset($used[$number])) {
-            $next = $number;
+    $found = $app['server']->query(array(
+        'base' => "ou=numbers,{$settings['suffix']}", 'scope' => 'base', 'baseok' => true,
+        'filter' => '(objectClass=*)', 'attrs' => array('description'),
+    ), 'user');
+    $past = $used;
+    foreach ($found as $entry) {
+        foreach ((array) (array_change_key_case($entry)['description'] ?? array()) as $value) {
+            list($name, $number) = explode(' ', "$value ");
+            if ($name === $attribute) {
+                $past[(int) $number] = true;
+            }
         }
     }
-    return $next;
+    return array($used, $past);
+}
+
+/** The least number that nobody ever had; when there is none, one that nobody has now. For the templates. */
+function virtual_core_next_number($attribute) {
+    $settings = virtual_core_settings();
+    foreach (array_reverse(virtual_core_numbers($attribute)) as $avoided) {
+        for ($number = $settings['first_id'] + 1; $number <= $settings['last_id']; $number++) {
+            if (! isset($avoided[$number])) {
+                return $number;
+            }
+        }
+    }
+    return $settings['last_id'] + 1;
 }
 
 add_hook('post_session_init', 'virtual_core_guard');
