@@ -187,7 +187,7 @@ def test_what_is_not_acceptable_is_refused_before_anything_is_done(core: Account
         ({"mail": "no address"}, "has to be a mail address"),
         ({"surname": "two\nlines"}, "one line"),
         ({"telephone": "=cmd()"}, "telephone number"),
-        ({"shell": "bash"}, "absolute path"),
+        ({"shell": "/bin/fish"}, "shell '/bin/fish': has to be one of /bin/bash, "),
         ({"groups": "nobodys"}, "there is no group 'nobodys'"),
         ({"groups": "people"}, "everybody is in people already"),
         ({"groups": "x)(cn=*"}, "a name is at most"),

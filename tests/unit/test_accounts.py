@@ -15,7 +15,7 @@ from vcore.accounts import Entry, Planner, Present, Taken
 from vcore.accounts_csv import Invalid
 from vcore.errors import VcoreError
 from vcore.homes import Homes
-from vcore.people import ACCOUNT_NAME, name_problem
+from vcore.people import ACCOUNT_NAME, SHELLS, name_problem
 from vcore.resolve import node_pillar, resolve
 
 CHECKOUT = Path(__file__).parents[2]
@@ -285,7 +285,7 @@ def test_a_line_says_what_its_cells_say():
         ("ada,,,,,100,,,", "uid 100: Input should be greater than or equal to 9001"),
         ("ada,,,,,,a b,,", "groups 'a b': a name is"),
         ("ada,,,,,,root,,", "groups 'root': root is a name"),
-        ("ada,,,,,,,bash,", "shell 'bash': has to be an absolute path"),
+        ("ada,,,,,,,bash,", "shell 'bash': has to be one of /bin/bash, /bin/sh"),
         ("ada,,,,,,,,AAAA", "ssh_keys 'AAAA': has to be a public ssh key"),
         (f"ada,{'x' * 129},,,,,,,", "is too long"),
     ],
@@ -345,7 +345,7 @@ people = st.fixed_dictionaries({}, optional={
     "given_name": printable, "surname": printable, "mail": st.builds("{}@{}".format, word, word),
     "telephone": st.from_regex(r"\+[0-9]{1,9}( [0-9]{1,4}){0,3}", fullmatch=True),
     "uid": st.integers(9001, 2_000_000_000), "groups": st.lists(account, min_size=1, max_size=3),
-    "shell": word.map("/bin/{}".format),
+    "shell": st.sampled_from(SHELLS),
     "ssh_keys": st.lists(st.builds("ssh-rsa {} {}".format, word, word), min_size=1, max_size=2),
 })  # fmt: skip
 

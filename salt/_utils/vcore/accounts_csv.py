@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from .documents import unknown_key
 from .errors import VcoreError
-from .people import Person, name_problem, plain
+from .people import SHELLS, Person, name_problem, plain
 
 COLUMNS = ("name", "given_name", "surname", "mail", "telephone", "uid", "groups", "shell", "ssh_keys")
 LISTS = ("groups", "ssh_keys")
@@ -33,7 +33,7 @@ MESSAGES = {
 FORMS = {
     "mail": "has to be a mail address, such as ada@example.org",
     "telephone": "has to be a telephone number, such as +44 20 7946 0000",
-    "shell": "has to be an absolute path, such as /bin/bash",
+    "shell": f"has to be one of {', '.join(SHELLS)}",
     "groups": "a name is at most 31 of a-z, 0-9, - and _, a letter first",
 }
 
@@ -80,7 +80,7 @@ def check_person(data: Mapping[str, Any]) -> dict[str, Any]:
         first = error.errors(include_url=False)[0]
         column = str(first["loc"][0])
         message = MESSAGES.get(first["type"]) or first["msg"].removeprefix("Value error, ")
-        if first["type"] == "string_pattern_mismatch":
+        if first["type"] in ("string_pattern_mismatch", "literal_error"):
             message = FORMS.get(column, message)
         raise Invalid(f"{column} {quoted(first['input'])}: {message}") from None
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, StringConstraints
 
@@ -77,7 +77,9 @@ Line = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterVali
 #: ASCII, as the directory's schema has it (IA5).
 MailAddress = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._%+'-]{1,64}@[A-Za-z0-9.-]{1,253}$")]
 TelephoneNumber = Annotated[str, StringConstraints(pattern=r"^[+0-9][0-9 ()/.-]{1,31}$")]
-Shell = Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9._/+-]{1,127}$")]
+#: Those that images/people has: sshd refuses whose shell is not there.
+Shell = Literal["/bin/bash", "/bin/sh", "/bin/csh", "/bin/tcsh", "/bin/zsh"]
+SHELLS: tuple[str, ...] = get_args(Shell)
 PublicKey = Annotated[str, AfterValidator(_public_key)]
 IdNumber = Annotated[int, Field(ge=SMALLEST_ID, le=LARGEST_ID)]
 
