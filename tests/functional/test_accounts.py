@@ -255,6 +255,13 @@ def test_a_lock_holds_everywhere_until_it_is_lifted(core: AccountsCore, vcore: A
     assert vcore("user_show", "lou")["locked"] is False
     assert list(vcore("user_unlock", "lou")["changes"]) == [dn("lou")]
     core.bind(dn("lou"), "Chosen-by-myself-2")
+    # And Samba's own, as smbd writes it.
+    samba = {"sambaAcctFlags": b"[UXL        ]", "sambaBadPasswordCount": b"10", "sambaBadPasswordTime": b"1700000000"}
+    core.bind().modify_s(dn("lou"), [(ldap.MOD_REPLACE, name, [value]) for name, value in samba.items()])
+    assert vcore("user_modify", "lou", mail="lou@example.org")["changes"][dn("lou")]["new"].keys() == {"mail"}
+    assert vcore("user_unlock", "lou")["changes"][dn("lou")]["new"]["sambaAcctFlags"] == ["[UX         ]"]
+    assert not core.entries()[dn("lou")].keys() & {"sambaBadPasswordCount", "sambaBadPasswordTime"}
+    assert vcore("user_unlock", "lou")["changes"] == {}
 
 
 def test_a_reset_password_is_new_and_has_to_be_changed(core: AccountsCore, vcore: Any) -> None:

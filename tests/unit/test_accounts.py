@@ -100,6 +100,9 @@ def test_entries_of_each_kind(core, tmp_path, golden):
         ("[UX         ]", True, "[DUX        ]"),
         ("[UX         ]", False, None),
         ("[DU         ]", True, None),
+        ("[LU         ]", False, None),
+        ("[LU         ]", True, "[DU         ]"),
+        ("[DLU        ]", False, "[U          ]"),
     ],
 )
 def test_flags_of_samba(core, before, locked, after):

@@ -234,6 +234,27 @@ def first_password(paths: Paths, name: str) -> Path:
     return Store(paths.secrets).path(FIRST_PASSWORDS, name)
 
 
+def samba_flags(flags: str, locked: bool) -> str:
+    """Samba's flags of a person, out of those that there are. L is Samba's own lock, after wrong passwords: it is
+    Samba's until an administrator unlocks, and no difference to the site.
+    """
+    kept = "".join(flag for flag in flags.strip("[] ") if flag not in "DUL")
+    return f"[{('DU' if locked else 'U') + kept:<11}]"
+
+
+def locks_of_wrong_passwords(there: Entry) -> Attributes:
+    """What lifts the locks that the directory and Samba, each for itself, put on an account after wrong passwords."""
+    lifted: Attributes = {}
+    if there.first("pwdAccountLockedTime") not in ("", LOCKED):
+        lifted["pwdAccountLockedTime"] = []
+    flags = there.first("sambaAcctFlags")
+    if "L" in flags:
+        lifted["sambaAcctFlags"] = [samba_flags(flags, locked=False)]
+        # Or the next wrong password locks again.
+        lifted |= {name: [] for name in ("sambaBadPasswordCount", "sambaBadPasswordTime") if there.first(name)}
+    return lifted
+
+
 def person_attributes(
     name: str, data: Mapping[str, Any], *, number: int, pillar: Mapping[str, Any], there: Entry | None
 ) -> Attributes:
@@ -269,8 +290,7 @@ def person_attributes(
     flags = there.first("sambaAcctFlags") if there else ""
     locked = data.get("locked", there.locked if there else False)
     if not flags or ("D" in flags) != locked:
-        kept = "".join(flag for flag in flags.strip("[] ") if flag not in "DU")
-        wanted["sambaAcctFlags"] = [f"[{('DU' if locked else 'U') + kept:<11}]"]
+        wanted["sambaAcctFlags"] = [samba_flags(flags, locked)]
     if locked:
         wanted |= {"shadowExpire": [EXPIRED], "pwdAccountLockedTime": [LOCKED]}
     elif there is not None and there.locked:

@@ -28,6 +28,7 @@ from .accounts import (
     ever_had,
     first_password,
     host_accounts,
+    locks_of_wrong_passwords,
     look,
     some,
 )
@@ -397,11 +398,11 @@ class Accounts:
             there = self._somebody(present, name)
             planner = self.planner(present)
             planner.person(name, {"locked": locked}, password=False)
-            if not locked and there.first("pwdAccountLockedTime") not in ("", LOCKED):
-                # After wrong passwords; an administrator who unlocks means that lock, too.
+            if not locked and (lifted := locks_of_wrong_passwords(there)):
+                # An administrator who unlocks means those, too.
                 change = planner.plan.people.setdefault(name, {"dn": there.dn, "old": {}, "new": {}})
-                change["old"]["pwdAccountLockedTime"] = there.attributes["pwdAccountLockedTime"]
-                change["new"]["pwdAccountLockedTime"] = []
+                change["old"] |= {attribute: there.attributes[attribute] for attribute in lifted}
+                change["new"] |= lifted
             return self._result(name, "locked" if locked else "unlocked", self._commit(planner, test=test), test)
 
     def reset_password(self, name: str, *, test: bool = False) -> dict[str, Any]:
