@@ -305,6 +305,39 @@ def test_no_administrator_makes_an_account_of_the_system(core: Core) -> None:
             carol.add_s(group(cn), attributes(objectClass=classes, cn=cn, gidNumber=number))
 
 
+@pytest.mark.parametrize("number", ["0", "8999", "2000000001", "4294967295", "4294967296", "9999999999"])
+def test_numbers_of_people_are_in_range_however_they_come(core: Core, number: str) -> None:
+    """Beyond 32 bits old clients keep the lower ones, so that 2^32 is root there."""
+    carol, eve = sign_in(core, "carol"), dn("eve")
+    with pytest.raises(ldap.CONSTRAINT_VIOLATION):
+        carol.modify_s(dn("ada"), [(ldap.MOD_REPLACE, "uidNumber", number.encode())])
+    with pytest.raises(ldap.CONSTRAINT_VIOLATION):
+        carol.modify_s(ADMINISTRATORS, [(ldap.MOD_REPLACE, "gidNumber", number.encode())])
+    # An entry that becomes an account by a change.
+    becoming = {"objectClass": "posixAccount", "uidNumber": number, "gidNumber": "10000", "homeDirectory": "/home/eve"}
+    carol.add_s(eve, attributes(objectClass="inetOrgPerson", uid="eve", cn="Eve", sn="Eve"))
+    try:
+        with pytest.raises(ldap.CONSTRAINT_VIOLATION):
+            carol.modify_s(eve, [(ldap.MOD_ADD, name, value.encode()) for name, value in becoming.items()])
+    finally:
+        carol.delete_s(eve)
+
+
+def test_no_administrator_gives_an_identity_of_windows(core: Core) -> None:
+    """The file server takes rights from them: 500 and 512 are the domain's administrators, 544 the machine's."""
+    carol, domain = sign_in(core, "carol"), "S-1-5-21-1-2-3"
+    for sid in (f"{domain}-500", f"{domain}-512", "S-1-5-32-544", "S-1-5-18"):
+        for attribute in ("sambaSID", "sambaPrimaryGroupSID"):
+            with pytest.raises(ldap.CONSTRAINT_VIOLATION):
+                carol.modify_s(dn("ada"), [(ldap.MOD_REPLACE, attribute, sid.encode())])
+        mapped = attributes(
+            objectClass=["posixGroup", "vcoreMemberGroup", "sambaGroupMapping"], cn="lab", gidNumber=10010,
+            sambaSID=sid, sambaGroupType=2,
+        )  # fmt: skip
+        with pytest.raises(ldap.CONSTRAINT_VIOLATION):
+            carol.add_s(group("lab"), mapped)
+
+
 def test_instruments_are_the_cores_and_nobody_binds_as_one(core: Core) -> None:
     admin, robot = core.bind(), f"uid=robot,ou=instruments,{SUFFIX}"
     admin.add_s(robot, attributes(
@@ -371,7 +404,7 @@ def test_samba_keeps_its_own_records_and_no_more(core: Core) -> None:
     assert not allowed(samba.add_s, f"ou=more,{SUFFIX}", attributes(objectClass="organizationalUnit", ou="more"))
     assert not allowed(samba.add_s, dn("eve"), person("eve", 10666))
     assert not allowed(samba.modify_s, dn("ada"), [(ldap.MOD_REPLACE, "uidNumber", b"10666")])
-    assert not allowed(samba.modify_s, dn("ada"), [(ldap.MOD_REPLACE, "sambaSID", b"S-1-5-21-1-2-3-500")])
+    assert not allowed(samba.modify_s, dn("ada"), [(ldap.MOD_REPLACE, "sambaSID", b"S-1-5-21-1-2-3-29999")])
     assert not allowed(samba.modify_s, ADMINISTRATORS, [(ldap.MOD_ADD, "member", dn("ada").encode())])
     assert not allowed(samba.passwd_s, READONLY, None, "Taken-over-by-samba-1")
     assert not allowed(samba.delete_s, dn("ada"))
