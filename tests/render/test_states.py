@@ -6,13 +6,27 @@ from pathlib import Path
 import pytest
 import salt.client
 import salt.config
-from vcore import catalogue, resolve, site
+from support import sites
+from vcore import catalogue
 
 CHECKOUT = Path(__file__).parents[2]
 STATES = CHECKOUT / "salt" / "states"
 
 HEAD = "vcore:\n  nodes: {head: {roles: [head], address: 10.0.0.1}}\n"
 CATALOGUE = catalogue.load(STATES / "services")
+PEOPLE = """
+vcore:
+  nodes:
+    head: {roles: [head], address: 10.0.0.1, logins: {groups: [sequencing]}}
+    compute-1: {roles: [compute], address: 10.0.0.2, logins: {}}
+  services: {ldap: {}}
+  flavors: [bioinformatics]
+  groups: {sequencing: {}}
+  people: {ada: {groups: [sequencing]}}
+  shares: {runs: {write: ["@sequencing"], nfs: [{hosts: 10.0.0.0/24}]}}
+  instruments: {sequencer: {share: runs}}
+  routes: {nas: {kind: mount, server: nas.example.org, source: projects, user: reader}}
+"""
 NEEDED = {required for service in CATALOGUE.values() for required in service.requires}
 
 
@@ -25,6 +39,8 @@ SITES = {
     "one machine": HEAD,
     "a cluster": "vcore:\n  nodes:\n    head: {roles: [head], address: 10.0.0.1}\n"
     "    compute-1: {roles: [compute], address: 10.0.0.2}\n  services: {ldap: {node: compute-1}}\n",
+    "people and files": PEOPLE,
+    "files elsewhere": PEOPLE.replace("services: {", "services: {file-router: {node: compute-1}, "),
     "everything on": switched(lambda name: True),
     "everything off": switched(lambda name: False),
     "only what others need": switched(lambda name: name in NEEDED),
@@ -53,13 +69,6 @@ def caller(tmp_path_factory):
     return salt.client.Caller(mopts=options)
 
 
-def pillar(tmp_path, text, minion):
-    path = tmp_path / "site.sls"
-    path.write_text(text)
-    configuration, _ = site.load(path, services=STATES / "services", flavors=tmp_path, routes=[])
-    return {"vcore": resolve.node_pillar(resolve.resolve(configuration, head_address="10.0.0.1"), minion)}
-
-
 def roles():
     """Every SLS that a node can get: those of top.sls and what takes a role off again."""
     return sorted(
@@ -71,8 +80,8 @@ def roles():
 @pytest.mark.parametrize("case", SITES)
 @pytest.mark.parametrize("sls", roles())
 def test_an_sls_renders_and_names_real_states(caller, tmp_path, case, sls):
-    minion = "compute-1" if sls.startswith("roles.compute") and case == "a cluster" else "head"
-    rendered = caller.cmd("state.show_low_sls", sls, pillar=pillar(tmp_path, SITES[case], minion))
+    minion = "compute-1" if sls.startswith(("roles.compute", "roles.node")) and "compute-1" in SITES[case] else "head"
+    rendered = caller.cmd("state.show_low_sls", sls, pillar={"vcore": sites.pillar(tmp_path, SITES[case], minion)})
     assert rendered, f"{sls} has no state"
     assert all(isinstance(low, dict) for low in rendered), rendered
     known = caller.sminion.states
@@ -82,7 +91,7 @@ def test_an_sls_renders_and_names_real_states(caller, tmp_path, case, sls):
 
 
 def test_the_whole_head_is_in_order(caller, tmp_path):
-    rendered = caller.cmd("state.show_low_sls", "roles.head", pillar=pillar(tmp_path, SITES["one machine"], "head"))
+    rendered = caller.cmd("state.show_low_sls", "roles.head", pillar={"vcore": sites.pillar(tmp_path, HEAD)})
     order = {low["__id__"]: low["order"] for low in rendered}
     assert (
         order["The service registry runs"]

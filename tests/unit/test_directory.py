@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vcore import directory, site, templates
+from support import sites
+from vcore import directory, templates
+from vcore.documents import SiteError
 from vcore.paths import Paths
-from vcore.resolve import resolve
 
 CHECKOUT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden" / "directory"
@@ -26,11 +27,7 @@ vcore:
 
 
 def pillar(folder, settings=""):
-    path = folder / "site.sls"
-    path.write_text(SITE + (settings or "        log_level: none\n"))
-    configuration, _ = site.load(path, services=SERVICES, flavors=folder, routes=[])
-    resolved = resolve(configuration, head_address="10.1.0.1")
-    return {**resolved, "node": {"name": "head", **resolved["nodes"]["head"]}}
+    return sites.pillar(folder, SITE + (settings or "        log_level: none\n"))
 
 
 @pytest.fixture
@@ -85,7 +82,7 @@ def test_every_setting_reaches_the_directory(tmp_path):
 )
 def test_bad_settings_are_refused(tmp_path, settings):
     name = settings.partition(":")[0]
-    with pytest.raises(site.SiteError, match=f"vcore.services.ldap.settings.{name}"):
+    with pytest.raises(SiteError, match=f"vcore.services.ldap.settings.{name}"):
         pillar(tmp_path, f"        {settings}\n")
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from vcore import accounts, catalogue, directory_web, people, site, templates
+from support import sites
+from vcore import accounts, catalogue, directory_web, people, templates
 from vcore.paths import Paths
-from vcore.resolve import node_pillar, resolve
 
 CHECKOUT = Path(__file__).parents[2]
 SERVICES = CHECKOUT / "salt" / "states" / "services"
@@ -23,9 +23,7 @@ vcore:
 
 @pytest.fixture
 def core(tmp_path):
-    (tmp_path / "site.sls").write_text(SITE)
-    configuration, _ = site.load(tmp_path / "site.sls", services=SERVICES, flavors=tmp_path, routes=[])
-    return node_pillar(resolve(configuration, head_address="10.1.0.1"), "head")
+    return sites.pillar(tmp_path, SITE)
 
 
 def rendered(core, name):

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from vcore import resolve, site
+from support import sites
+from vcore import resolve
 
 FOLDER = Path(__file__).parent
 GOLDEN = FOLDER / "golden" / "resolve"
@@ -26,10 +27,7 @@ vcore:
 
 @pytest.fixture
 def resolved(tmp_path):
-    path = tmp_path / "site.sls"
-    path.write_text(CLUSTER)
-    configuration, _ = site.load(path, services=CATALOGUE, flavors=tmp_path, routes=[])
-    return resolve.resolve(configuration, head_address="10.9.9.9")
+    return sites.resolved(tmp_path, CLUSTER, services=CATALOGUE, head_address="10.9.9.9")
 
 
 @pytest.mark.parametrize("minion", ["head", "compute-1"])

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vcore import pulls, resolve, routes, site
+from support import sites
+from vcore import pulls, routes
 from vcore.errors import VcoreError
 from vcore.paths import Paths
 from vcore.pulls import Source
@@ -31,11 +32,7 @@ FOLDER = Path("/etc/virtual-core/routes")
 
 @pytest.fixture(scope="module")
 def pillar(tmp_path_factory):
-    path = tmp_path_factory.mktemp("site") / "site.sls"
-    path.write_text(SITE)
-    paths = Paths(checkout=CHECKOUT)
-    configuration, _ = site.load(path, services=paths.services, flavors=path.parent, routes=[])
-    return resolve.node_pillar(resolve.resolve(configuration, head_address="10.0.0.1"), "head")
+    return sites.pillar(tmp_path_factory.mktemp("site"), SITE)
 
 
 def wanted(pillar, name, **more):

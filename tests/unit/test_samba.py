@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vcore import resolve, samba, site
+from support import sites
+from vcore import samba
 from vcore.errors import VcoreError
 
 CHECKOUT = Path(__file__).parents[2]
@@ -45,10 +46,7 @@ SETTINGS = {
 
 
 def pillar(folder, settings="", text=SITE):
-    path = folder / "site.sls"
-    path.write_text(text.replace("SETTINGS", settings))
-    configuration, _ = site.load(path, services=SERVICES, flavors=folder, routes=[])
-    return resolve.node_pillar(resolve.resolve(configuration, head_address="10.1.0.1"), "head")
+    return sites.pillar(folder, text.replace("SETTINGS", settings))
 
 
 @pytest.fixture
@@ -220,13 +218,10 @@ def test_policies_follow_the_directory(tmp_path):
         "min password length": 10,
         "password history": 5,
     }
-    settings = core["services"]["ldap"]["settings"]
-    settings.update(lockout_duration=0, password_history=50)
+    core["directory"]["policy"].update(lockout_duration=0, password_history=50)
     assert samba.policies(core)["lockout duration"] == -1
     assert samba.policies(core)["password history"] == 24
     assert "password history" not in samba.policies(pillar(tmp_path))
-    del core["services"]["ldap"]
-    assert samba.policies(core) == {}
 
 
 def test_files_of_another_server_are_not_kept_by_clients(tmp_path):
@@ -236,8 +231,6 @@ def test_files_of_another_server_are_not_kept_by_clients(tmp_path):
         "  shares: {nas: {read: [ada]}, own: {read: [ada]}}\n"
         "  routes: {runs: {kind: mount, protocol: nfs, server: nas.example.org, source: /runs, path: nas/runs}}\n"
     )
-    (tmp_path / "site.sls").write_text(text)
-    configuration, _ = site.load(tmp_path / "site.sls", services=SERVICES, flavors=tmp_path, routes=[])
-    found = sections(samba.smb_conf(resolve.resolve(configuration, head_address="10.0.0.1")))
+    found = sections(samba.smb_conf(sites.pillar(tmp_path, text)))
     assert found["nas"]["oplocks"] == "no"
     assert "oplocks" not in found["own"]
