@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from support import sites
-from vcore import resolve
+from vcore import resolve, samba
 
 FOLDER = Path(__file__).parent
 GOLDEN = FOLDER / "golden" / "resolve"
@@ -59,3 +59,21 @@ def test_certificates_name_the_service_and_its_node(resolved):
 
 def test_memory_of_the_site_wins_and_the_rest_stays(resolved):
     assert resolved["services"]["directory"]["memory"]["limit"] == 2 * 1024**3
+
+
+def test_the_passwords_of_instruments_leave_the_head_only_where_the_file_router_wants_them(tmp_path):
+    """In the scheme tdbsam, on the node that it runs on; with the rules that Samba then goes by."""
+    text = (
+        "vcore:\n  nodes: {head: {roles: [head], address: 10.0.0.1}, files: {roles: [compute]}}\n"
+        "  services: {file-router: {enabled: true, node: files, settings: {password_scheme: SCHEME}}}\n"
+        "  shares: {runs: {}}\n  instruments: {sequencer: {share: runs}}\n"
+    )
+
+    def core(scheme):
+        return sites.resolved(tmp_path, text.replace("SCHEME", scheme))
+
+    assert resolve.node_secrets(core("ldapsam"), "files") == []
+    resolved = core("tdbsam")
+    assert resolve.node_secrets(resolved, "files") == [("file-router", "instrument-sequencer")]
+    assert resolve.node_secrets(resolved, "head") == []
+    assert samba.policies(resolve.node_pillar(resolved, "files")).keys() >= {"password history", "lockout duration"}

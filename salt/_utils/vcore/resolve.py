@@ -143,6 +143,8 @@ def node_pillar(resolved: Mapping[str, Any], minion: str) -> dict[str, Any]:
 
 #: What every node sees.
 COMMON_KEYS = ("site", "base_directory", "network", "head", "names", "registry", "directory")
+#: The directory's settings that Samba goes by, too, on whichever node it runs.
+POLICY_KEYS = ("lockout_duration", "lockout_failures", "password_history", "password_minimum_length")
 #: What a node sees of a service that runs on it and has no states there.
 NODE_KEYS = ("name", "node", "volumes", "node_states")
 
@@ -155,12 +157,18 @@ def runs_on(service: Mapping[str, Any], node: Mapping[str, Any]) -> bool:
 
 
 def directory_access(services: Mapping[str, Any], domain: str) -> dict[str, Any] | None:
-    """How a host outside of the overlay reaches the directory: ``uri``, ``suffix``; None where it is off."""
+    """How a host outside of the overlay reaches the directory (``uri``, ``suffix``), and its rules for passwords
+    (``policy``); None where it is off.
+    """
     service = services.get("ldap")
     if service is None:
         return None
     name, port = f"ldap.{domain}", service["ports"]["ldaps"]["number"]
-    return {"uri": f"ldaps://{name}" + ("" if port == 636 else f":{port}"), "suffix": service["settings"]["suffix"]}
+    return {
+        "uri": f"ldaps://{name}" + ("" if port == 636 else f":{port}"),
+        "suffix": service["settings"]["suffix"],
+        "policy": {key: service["settings"][key] for key in POLICY_KEYS},
+    }
 
 
 def node_secrets(resolved: Mapping[str, Any], minion: str) -> list[tuple[str, str]]:
@@ -177,4 +185,6 @@ def node_secrets(resolved: Mapping[str, Any], minion: str) -> list[tuple[str, st
             for name, route in resolved["routes"].items()
             if route["kind"] == "mount" and route["user"]
         ]
+        if router["settings"]["password_scheme"] == "tdbsam":
+            wanted += [(shares.SERVICE, f"instrument-{name}") for name in resolved["instruments"]]
     return wanted

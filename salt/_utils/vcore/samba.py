@@ -111,11 +111,9 @@ def policies(pillar: Mapping[str, Any]) -> dict[str, int]:
     """Samba's own policy for passwords, by the names of pdbedit(8), as the directory's settings have it.
 
     In both schemes it is Samba that sees a wrong password given by SMB; in tdbsam it is also Samba that accepts a new
-    one. Empty on a node that does not know the directory's settings.
+    one.
     """
-    directory = pillar["services"].get("ldap", {}).get("settings")
-    if directory is None:
-        return {}
+    directory = pillar["directory"]["policy"]
     duration = directory["lockout_duration"]
     # Samba counts minutes; -1 is until somebody unlocks the account.
     minutes = -(-duration // 60) if duration else -1
