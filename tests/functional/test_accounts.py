@@ -54,11 +54,6 @@ class AccountsCore(Core):
         first = self.first_password(name).read_text()
         self.bind(dn(name), first).passwd_s(dn(name), first, password)
 
-    def processor_time(self) -> float:
-        """Seconds that slapd and this process have had of the processors."""
-        fields = self.execute("sh", "-c", "cat /proc/$(pidof slapd)/stat")[1].rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + time.process_time()
-
     def entries(self) -> dict[str, dict[str, list[bytes]]]:
         """All people and groups, with whatever is operational."""
         found = self.bind().search_s(SUFFIX, ldap.SCOPE_SUBTREE, "(objectClass=*)", ["*", "+"])
@@ -202,6 +197,16 @@ def test_what_is_not_acceptable_is_refused_before_anything_is_done(core: Account
     (core.homes / "link").symlink_to("/etc")
     assert "is no folder" in refused(core, vcore, "user_add", "link")
     (core.homes / "link").unlink()
+
+
+def test_what_people_put_into_their_entries_is_not_read(core: AccountsCore, vcore: Any) -> None:
+    vcore("user_add", "pia")
+    core.own_password("pia")
+    photograph = b"\xff\xd8" + bytes(2**20)
+    core.bind(dn("pia"), "Chosen-by-myself-1").modify_s(dn("pia"), [(ldap.MOD_REPLACE, "jpegPhoto", photograph)])
+    with accounts_client.opened(core.pillar, core.paths) as ours:
+        read = ours.look().people["pia"].attributes
+    assert "jpegPhoto" not in read and read.keys() > {"uid", "pwdChangedTime", "sambaSID"}
 
 
 def test_modify(core: AccountsCore, vcore: Any) -> None:
@@ -566,10 +571,10 @@ def test_a_thousand_people(core: AccountsCore, vcore: Any, salt: Any) -> None:
     before = core.entries()
     planned = vcore("user_import", str(file), test=True)
     assert core.entries() == before
-    began, began_processor = time.monotonic(), core.processor_time()
+    began = time.monotonic()
     done = vcore("user_import", str(file))
-    seconds, processor = time.monotonic() - began, core.processor_time() - began_processor
-    print(f"980 of 1,000 lines: {seconds:.1f} s, {processor:.1f} s of them on a processor")
+    seconds = time.monotonic() - began
+    print(f"980 of 1,000 lines: {seconds:.1f} s")
     assert done == planned
     assert {key: done[key] for key in ("added", "changed", "unchanged", "failed")} == {
         "added": 980, "changed": 0, "unchanged": 0, "failed": 20,
@@ -588,9 +593,7 @@ def test_a_thousand_people(core: AccountsCore, vcore: Any, salt: Any) -> None:
     for name in ("p0000", "p0979"):
         assert entries[dn(name)]["pwdReset"] == [b"TRUE"] and (core.homes / name).is_dir()
         core.bind(dn(name), core.first_password(name).read_text())
-    # Nearly all of it is slapd's hashing. Where others want the processors, too, its own time is what can be held to.
-    assert processor <= 45
-    assert seconds <= 60 or os.getloadavg()[0] > (os.cpu_count() or 1) + 2
+    assert seconds <= 60
 
     began = time.monotonic()
     again = vcore("user_import", str(file))

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import string
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -226,6 +227,20 @@ def test_members_are_changed_where_they_differ_and_nowhere_else(core, tmp_path):
     assert not (members["both"].add_uid or members["both"].remove_uid)
     assert (members["gone"].removed, members["gone"].added) == (["nobody"], [])
     assert members["genomics"].remove_uid == {"ada"}
+
+
+def test_a_plan_of_a_large_site_takes_no_time(core, tmp_path):
+    """Not a look at every member of every group for every person, which took 15 s."""
+    people = {name: person(name, 20010 + index) for index, name in enumerate(f"p{n}" for n in range(8000))}
+    groups = {f"g{n}": group(f"g{n}", 20001 + n, [*people][n::20], [*people][n::20]) for n in range(20)}
+    del core["services"]["file-router"]
+    made = planner(core, tmp_path, Present(people, groups))
+    began = time.process_time()
+    for index, name in enumerate(people):
+        made.person(name, {"groups": [f"g{index % 20}"]})
+    made.everybody({}, people)
+    assert made.done().members == {}
+    assert time.process_time() - began < 3
 
 
 def test_the_first_group_of_people_stays(core, tmp_path):

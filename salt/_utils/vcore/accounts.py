@@ -8,7 +8,7 @@ from one look at the directory. :mod:`vcore.accounts_client` carries plans out.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,6 @@ from .secrets import Store
 
 PERSON_CLASSES = ["inetOrgPerson", "posixAccount", "shadowAccount", "ldapPublicKey", "sambaSamAccount"]
 GROUP_CLASSES = ["posixGroup", "vcoreMemberGroup"]
-PERSON_ATTRIBUTES = ["*", "pwdChangedTime", "pwdReset", "pwdAccountLockedTime"]
 
 #: The lock that only an administrator lifts (slapo-ppolicy(5)); a lock after failures has the time of the last one.
 LOCKED = "000001010000Z"
@@ -44,6 +43,12 @@ SINGLE = {
     "telephone": "telephoneNumber",
     "shell": "loginShell",
 }
+#: All that is read of people: everybody may put a photograph of megabytes into the own entry.
+PERSON_ATTRIBUTES = [
+    "objectClass", "uid", "uidNumber", "gidNumber", "homeDirectory", "cn", *SINGLE.values(), "sshPublicKey",
+    "shadowExpire", "sambaSID", "sambaAcctFlags", "sambaPwdLastSet", "pwdChangedTime", "pwdReset",
+    "pwdAccountLockedTime", "sambaBadPasswordCount", "sambaBadPasswordTime",
+]  # fmt: skip
 
 
 # --- what is there --------------------------------------------------------------------------------------------------
@@ -91,13 +96,17 @@ class Present:
     def _names(self) -> dict[str, str]:
         return {_same(entry.dn): name for name, entry in self.people.items()}
 
-    def members(self, group: str) -> tuple[set[str], set[str]]:
+    @cached_property
+    def _members(self) -> dict[str, tuple[frozenset[str], frozenset[str]]]:
+        found = {}
+        for group, entry in self.groups.items():
+            names = (self._names.get(_same(dn)) for dn in entry.attributes.get("member", []))
+            found[group] = (frozenset(entry.attributes.get("memberUid", [])), frozenset(name for name in names if name))
+        return found
+
+    def members(self, group: str) -> tuple[frozenset[str], frozenset[str]]:
         """Who is in a group: by memberUid, and by member, as far as they are people."""
-        entry = self.groups.get(group)
-        if entry is None:
-            return set(), set()
-        found = (self._names.get(_same(dn)) for dn in entry.attributes.get("member", []))
-        return set(entry.attributes.get("memberUid", [])), {name for name in found if name}
+        return self._members.get(group, (frozenset(), frozenset()))
 
 
 def _same(dn: str) -> str:
@@ -302,7 +311,7 @@ def person_attributes(
     return wanted
 
 
-def agreed_members(by_uid: set[str], by_dn: set[str], before: set[str]) -> set[str]:
+def agreed_members(by_uid: Set[str], by_dn: Set[str], before: Set[str]) -> Set[str]:
     """Who is in a group whose two attributes may have parted, since somebody changed only one of them.
 
     ``before`` is who was in it when they last agreed: who is new in either is in, who is missing in either is out.
@@ -432,9 +441,9 @@ class Planner:
     def _belongs(self, name: str, groups: set[str]) -> None:
         for group in groups:
             self.joining.setdefault(group, set()).add(name)
-        for group, entry in self.present.groups.items():
-            is_in = name in entry.attributes.get("memberUid", []) or _names(entry, self.dn(name))
-            if is_in and group not in groups and group != self.common:
+        for group in self.present.groups:
+            by_uid, by_dn = self.present.members(group)
+            if (name in by_uid or name in by_dn) and group not in groups and group != self.common:
                 self.leaving.setdefault(group, set()).add(name)
 
     def remove(self, name: str, *, archive: bool = True) -> None:
@@ -514,7 +523,7 @@ class Planner:
             right = agreed_members(by_uid, by_dn, set(agreed.get(group, ()))) & set(self.present.people)
             decided = self.joining.get(group, set()) | self.leaving.get(group, set())
             if group == self.common:
-                right = set()
+                right = frozenset()
             self.joining.setdefault(group, set()).update(right - decided)
             self.leaving.setdefault(group, set()).update((by_uid | by_dn) - right - decided)
 
@@ -530,10 +539,6 @@ class Planner:
                 self.plan.group_dns[group] = there.dn if there else self.plan.groups[group]["dn"]
         self.plan.dns = {name: self.dn(name) for name in self.plan.touched()}
         return self.plan
-
-
-def _names(group: Entry, dn: str) -> bool:
-    return _same(dn) in map(_same, group.attributes.get("member", []))
 
 
 def some(names: Sequence[str]) -> str:
