@@ -64,7 +64,7 @@ def test_memory_of_the_site_wins_and_the_rest_stays(resolved):
 def test_the_passwords_of_instruments_leave_the_head_only_where_the_file_router_wants_them(tmp_path):
     """In the scheme tdbsam, on the node that it runs on; with the rules that Samba then goes by."""
     text = (
-        "vcore:\n  nodes: {head: {roles: [head], address: 10.0.0.1}, files: {roles: [compute]}}\n"
+        "vcore:\n  nodes: {head: {roles: [head], address: 10.0.0.1}, files: {roles: [compute], address: 10.0.0.2}}\n"
         "  services: {file-router: {enabled: true, node: files, settings: {password_scheme: SCHEME}}}\n"
         "  shares: {runs: {}}\n  instruments: {sequencer: {share: runs}}\n"
     )
