@@ -49,6 +49,28 @@ def configured(name):
     )
 
 
+def absent(name):
+    """
+    Unmount all routes of this node, and take their units, credentials and folders away: for a node that the file
+    router does not run on.
+
+    name
+        A sentence; one state is for all routes of a node.
+    """
+    host = routes.Host(Paths.from_opts(__opts__), __grains__["os_family"])
+    planned = routes.Plan(routes.difference({}, host), {}, {}, pending=False)
+
+    return adapter.converge(
+        name,
+        test=__opts__["test"],
+        difference=lambda: planned.changes,
+        apply=lambda _: routes.apply(planned, host, install=lambda _: None),
+        unchanged="No routes are mounted here.",
+        planned=lambda changes: f"{len(changes)} routes would be taken away.",
+        done="The routes were taken away.",
+    )
+
+
 def mounted(name):
     """
     Mount the routes of kind ``mount`` on this node, and unmount those that the site no longer has.

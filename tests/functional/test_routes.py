@@ -405,6 +405,21 @@ def test_a_kernel_that_cannot_mount_is_a_clear_error(router, loaders, virtual_co
     assert not (router.data / "wall").exists()
 
 
+def test_a_node_without_the_file_router_keeps_nothing_of_its_routes(router, plan_and_apply, virtual_core):
+    host = routes.Host(virtual_core, "Debian")
+    wall = routes.mount(
+        "wall", router.pillar["routes"]["wall"], base=str(router.folder), folder=host.folder, password=PASSWORD
+    )
+    host.folder.mkdir(parents=True)
+    (host.folder / "wall.json").write_text(json.dumps(wall.record()))
+    (host.folder / "wall.credentials").write_bytes(wall.credentials)
+    Path(wall.target).mkdir(parents=True)
+    done = plan_and_apply("vcore_route.absent", name="No routes are mounted here")
+    assert done.changes == {"wall": {"old": wall.record(), "new": None}}
+    assert not list(host.folder.iterdir())
+    assert not Path(wall.target).exists()
+
+
 def test_a_pull_that_cannot_be_asked_for_is_an_error(router, loaders):
     from salt.exceptions import CommandExecutionError
 

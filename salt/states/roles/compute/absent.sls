@@ -1,4 +1,7 @@
-# Takes the role off this machine: names and trust.
+# Takes the role off this machine: routes, names and trust.
+No routes from other file servers are mounted here:
+  vcore_route.absent: []
+
 Nobody of the core logs in on this machine:
   vcore_login.absent: []
 

@@ -1,6 +1,11 @@
-# Takes the role off this machine: services, swarm, trust and names. Data, authority and secrets stay.
+# Takes the role off this machine: services, swarm, routes, trust and names. Data, authority and secrets stay.
 This machine is in no swarm:
   vcore_swarm.left: []
+
+No routes from other file servers are mounted here:
+  vcore_route.absent:
+    - require:
+      - vcore_swarm: This machine is in no swarm
 
 Nobody of the core logs in on this machine:
   vcore_login.absent: []

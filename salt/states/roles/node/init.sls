@@ -8,3 +8,6 @@ include:
   - services.{{ name }}.node
 {%- endfor %}
   - roles.node.logins
+{%- if "file-router" not in here %}
+  - roles.node.routes
+{%- endif %}
