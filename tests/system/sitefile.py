@@ -39,12 +39,18 @@ def changed(head: Host, **keys: Any) -> Iterator[None]:
 
 
 def apply(head: Host, *, test: bool = False, check: bool = True) -> dict[str, Any]:
-    """What ``salt '*' state.apply`` returns for the head, by state id; with ``test`` the plan."""
+    """What ``salt '*' state.apply`` returns for the head, by state id; with ``test`` the plan.
+
+    With ``check``, a state that fails is an AssertionError that holds its comment.
+    """
     plan = " test=True" if test else ""
-    done = head.run(f"salt --out=json '*' state.apply{plan}", check=check, timeout=900)
+    done = head.run(f"salt --out=json '*' state.apply{plan}", check=False, timeout=900)
     returned = json.loads(done.stdout)["head"]
     assert isinstance(returned, dict), returned
-    return {state["__id__"]: state for state in returned.values()}
+    states = {state["__id__"]: state for state in returned.values()}
+    if check:
+        assert (done.returncode, failed(states)) == (0, {})
+    return states
 
 
 def changes(states: dict[str, Any]) -> dict[str, Any]:

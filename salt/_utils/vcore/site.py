@@ -369,6 +369,7 @@ def validate(document: Document, catalogue: Catalogue, flavors: Path) -> Configu
             enabled.get(shares_module.SERVICE, False),
             document,
         ),
+        *_archive_problems(site, document),
     ]
     if problems:
         raise SiteError(problems)
@@ -406,6 +407,19 @@ def _node_problems(site: Site, document: Document) -> list[Problem]:
             problems.append(document.problem(location, f"{address} is the address of {seen[address]} already"))
         seen[address] = name
     return problems
+
+
+def _archive_problems(site: Site, document: Document) -> list[Problem]:
+    """Archives of homes hold everything that their owners had: no share and no route may have them among its files."""
+    data = f"{site.base_directory}/{shares_module.SERVICE}/data"
+    archive = str(site.accounts.archive or f"{data}/archive")
+    sections: dict[str, Mapping[str, Share | Route]] = {"shares": site.shares, "routes": site.routes}
+    return [
+        document.problem((section, name), "homes of removed people are archived in its folder; see accounts.archive")
+        for section, entries in sections.items()
+        for name, entry in entries.items()
+        if shares_module.within_one_another(f"{data}/{entry.path or name}", archive)
+    ]
 
 
 def _network_problems(site: Site, document: Document) -> list[Problem]:
@@ -450,12 +464,17 @@ def _service_problems(
             model.model_validate(chosen.settings)
         except ValidationError as error:
             problems.extend(_problems(error, model, document, (*location, "settings")))
+    needed: dict[str, list[str]] = {}
     for name, service in catalogue.items():
         for required in service.requires:
             if enabled[name] and not enabled.get(required, False):
-                location = ("services", required, "enabled")
-                message = f"the service {name} requires {required}; switch {required} on, or {name} off"
-                problems.append(document.problem(location, message))
+                needed.setdefault(required, []).append(name)
+    for required, names in needed.items():
+        which, off = f"service {names[0]} requires", names[0]
+        if len(names) > 1:
+            which, off = f"services {', '.join(names)} require", "them"
+        message = f"the {which} {required}; switch {required} on, or {off} off"
+        problems.append(document.problem(("services", required, "enabled"), message))
     return problems
 
 
