@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from . import accounts_csv, directory
+from . import accounts_csv, directory, locks
 from .accounts import (
     EXPIRED,
     FIRST_PASSWORD_LENGTH,
@@ -48,10 +46,6 @@ CHUNK = 50
 LOCK_TIME = 300.0
 
 
-class Busy(VcoreError):
-    """Another command on this head is changing accounts."""
-
-
 class Accounts:
     """People and groups of a core, from its head.
 
@@ -79,22 +73,14 @@ class Accounts:
         """Have changes of accounts to oneself on this head; a plan needs no such thing.
 
         Raises:
-            Busy: another change takes longer than ``wait`` seconds.
+            locks.Busy: another change takes longer than ``wait`` seconds.
         """
         if test:
             yield
             return
         self.paths.state.mkdir(parents=True, exist_ok=True)
-        with (self.paths.state / "accounts.lock").open("a") as lock:
-            end = time.monotonic() + wait
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() >= end:
-                        raise Busy("accounts are being changed by another command; try again later") from None
-                    time.sleep(0.1)
+        busy = "accounts are being changed by another command; try again later"
+        with locks.exclusive(self.paths.state / "accounts.lock", wait=wait, busy=busy):
             yield
 
     # Memory: which numbers were ever in use, in the directory, where the web page sees them, too; and on this head the
@@ -473,7 +459,7 @@ class Accounts:
             with self.exclusive(wait=0):
                 present = self.look()
                 self.clean(present)
-        except Busy:
+        except locks.Busy:
             present = self.look()
         groups = _groups(present)
         return {

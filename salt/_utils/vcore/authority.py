@@ -8,7 +8,6 @@ are fixed links through it. A new pair is written in full, then ``current`` is r
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -16,13 +15,12 @@ import re
 import shutil
 import stat
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import pki
+from . import locks, pki
 from .errors import NotFound, VcoreError
 from .files import sync_folder, write_atomic
 from .pki import Changes, Leaf, Pair, Policy, Stored
@@ -271,24 +269,12 @@ class Authority:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the store for writing; the kernel lets go of the lock when its holder dies, however it dies."""
+        """Hold the store for writing."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            deadline = time.monotonic() + LOCK_TIMEOUT
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise VcoreError(
-                            f"another run has held {self.folder}/.lock for {LOCK_TIMEOUT} seconds; try again later"
-                        ) from None
-                    time.sleep(0.02)
+        lock = self.folder / ".lock"
+        busy = f"another run has held {lock} for {LOCK_TIMEOUT} seconds; try again later"
+        with locks.exclusive(lock, wait=LOCK_TIMEOUT, busy=busy):
             yield
-        finally:
-            os.close(descriptor)
 
     def _write_index(self, index: dict[str, Any]) -> None:
         """Write it without what has ended: an expired certificate needs no revocation."""
