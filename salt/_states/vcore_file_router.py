@@ -23,9 +23,9 @@ def configured(name):
     name
         A sentence; there is one file router.
 
-    Where it runs, it proves the new configuration first, and then reads it without ending sessions. What it refuses,
-    or does not serve afterwards, fails the state; the old configuration is then in place and serves. Where it does
-    not run, the configuration is written for its start.
+    Where it runs, and goes on to run, it proves the new configuration first, and then reads it without ending sessions.
+    What it refuses, or does not serve afterwards, fails the state; the old configuration is then in place and serves.
+    A container that is about to start, for instance with another image, proves it when it does: see ``serving``.
 
     Changes are unified diffs, by file; of the instruments' passwords it is only said that they change.
     """
@@ -57,7 +57,8 @@ def serving(name):
         A sentence; there is one file router.
 
     It changes nothing that a plan could announce: what a container has not read when it started, for instance since a
-    group was not in the directory yet, it reads again.
+    group was not in the directory yet, it reads again. It fails where a container that started refused the
+    configuration; the one before is then in place and serves.
     """
     paths, test = Paths.from_opts(__opts__), __opts__["test"]
 

@@ -191,6 +191,7 @@ class FileCore(Core):
                 binds={source: {"bind": target, "mode": mode} for source, (target, mode) in binds.items()},
                 port_bindings={2022: ("127.0.0.1", self.router_port)},
                 cap_add=definition["capabilities"],
+                sysctls=definition["sysctls"],
                 mem_limit=definition["memory"]["limit"],
                 network_mode=self.network.name,
             ),

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from directory_fixtures import SUFFIX
 from file_router_fixtures import FileCore, files
 from vcore import samba
+from vcore.people import SHELLS
 from vcore.secrets import Store
 
 __all__ = ["files"]
@@ -169,6 +170,17 @@ def test_secrets_stay_with_root(core: FileCore) -> None:
     assert core.on_router("stat", "-c", "%a %U", "/etc/nslcd.conf")[1] == "600 root\n"
 
 
+def test_a_port_that_nfs_believes_is_roots(core: FileCore) -> None:
+    bind = "import socket; socket.create_server(('127.0.0.1', 700))"
+    assert "PermissionError" in core.on_router("python3", "-c", bind, user="nobody")[1]
+    assert core.on_router("python3", "-c", bind) == (0, "")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_shells_of_people_are_there(core: FileCore, shell: str) -> None:
+    assert core.on_router(shell, "-c", "echo it runs", user="nobody") == (0, "it runs\n")
+
+
 def test_no_program_can_leave_a_core_dump(core: FileCore) -> None:
     script = "for p in smbd nslcd ganesha.nfsd sshd supervisord; do grep core /proc/$(pgrep -of $p)/limits; done"
     limits = core.on_router("sh", "-c", script)[1].splitlines()
@@ -249,15 +261,17 @@ def test_exports_are_added_changed_and_removed_while_files_are_read(configuratio
         for _ in range(size // len(block)):
             stream.write(block)
     wanted = hashlib.sha256(block * (size // len(block))).hexdigest()
-    # A client that takes a while, in each protocol: it reads with pauses.
+    # In each protocol a client that holds on in the middle until it may go on.
     slow = (
-        "import sys, time, hashlib; d = hashlib.sha256()\n"
-        "while b := sys.stdin.buffer.read(1 << 20): d.update(b); time.sleep(0.08)\n"
+        "import os, sys, time, hashlib; d = hashlib.sha256(sys.stdin.buffer.read(8 << 20))\n"
+        "while not os.path.exists(sys.argv[1]): time.sleep(0.05)\n"
+        "while b := sys.stdin.buffer.read(1 << 20): d.update(b)\n"
         "print(d.hexdigest())"
     )
     commands = {
-        "nfs": f"nfs-cat '{core.nfs('runs/large')}' | python3 -c '{slow}'",
-        "smb": f"smbclient //file-router/runs -U ada%{PASSWORD} -E -c 'get large -' 2>/dev/null | python3 -c '{slow}'",
+        "nfs": f"nfs-cat '{core.nfs('runs/large')}' | python3 -c '{slow}' /tmp/go-on",
+        "smb": f"smbclient //file-router/runs -U ada%{PASSWORD} -E -c 'get large -' 2>/dev/null"
+        f" | python3 -c '{slow}' /tmp/go-on",
     }
     results: dict[str, tuple[int, str]] = {}
     core.client()
@@ -299,6 +313,7 @@ def test_exports_are_added_changed_and_removed_while_files_are_read(configuratio
     assert all(thread.is_alive() for thread in threads), "the transfers ended before the configuration changed"
     after = core.on_router("sh", "-c", "pgrep -x smbd; pgrep -x ganesha.nfsd")[1]
     assert set(before.split()) <= set(after.split())
+    assert core.on_client("touch", "/tmp/go-on") == (0, "")
     for thread in threads:
         thread.join(60)
     assert results == {"nfs": (0, f"{wanted}\n"), "smb": (0, f"{wanted}\n")}
@@ -424,10 +439,52 @@ def test_without_its_configuration_it_ends_with_a_sentence(core: FileCore) -> No
     try:
         core.start_router(wait=False)
         assert core.api.wait(core.router, timeout=30)["StatusCode"] == 1
-        assert "the configuration has no ganesha.conf yet; apply the states" in log(core)
+        assert "the configuration is refused: there is no ganesha.conf; apply the states" in log(core)
     finally:
         kept.rename(path)
         core.start_router()
+
+
+def test_what_it_refuses_at_its_start_makes_way_for_the_configuration_before(core: FileCore) -> None:
+    """As a new image does with one that it cannot serve, and the old one when swarm goes back to it."""
+    place = core.volume("configuration")
+    before = {name: (place / name).read_text() for name in core.wanted()}
+    (place / "smb.conf").write_text(before["smb.conf"].replace("workgroup =", "workgruop ="))
+    core.start_router(wait=False)
+    assert core.api.wait(core.router, timeout=30)["StatusCode"] == 1
+    assert re.search(r"file-router: the configuration is refused: smb.conf: .*workgruop", log(core))
+    (place / ".previous").mkdir(mode=0o700)
+    try:
+        for name, text in before.items():
+            (place / ".previous" / name).write_text(text)
+        core.start_router()
+        assert re.search(r"is refused: smb.conf: .*workgruop.*\n.*the one before it is served", log(core))
+        assert "workgruop" in (place / "refused").read_text()
+        assert {name: (place / name).read_text() for name in before} == before
+        assert until(lambda: (place / "applied").exists(), 10)
+        core.start_router()
+        assert "refused" not in log(core)
+        assert not (place / "refused").exists()
+    finally:
+        shutil.rmtree(place / ".previous")
+
+
+def test_another_file_server_that_is_down_ends_nothing(configuration: FileCore) -> None:
+    """Its share cannot be exported, and that fails neither the proof, nor a reload, nor the probe, nor a start."""
+    core = configuration
+    core.pillar["shares"] = {**core.pillar["shares"], "nas": share(core, path="nas/of-others")}
+    settle = {**core.settle(), "mounts": ["/data/nas"]}
+    del settle["folders"]["/data/nas/of-others"]
+    core.configure(settle_json=json.dumps(settle))
+    assert prove(core) == (0, "")
+    assert core.on_router(ROUTER, "reload") == (0, "")
+    assert "/nas" not in core.on_router(ROUTER, "exports")[1]
+    assert core.on_router("/sbin/probe.sh") == (0, "")
+    core.start_router()
+    assert "/runs" in core.on_router(ROUTER, "exports")[1]
+    settle["mounts"] = []
+    core.configure(settle_json=json.dumps(settle))
+    assert "there is no folder /data/nas/of-others" in prove(core)[1]
 
 
 def test_the_passwords_of_the_directory_are_needed(core: FileCore) -> None:

@@ -1,8 +1,11 @@
 """The file router, the half that does it: brings its configuration into place and asks the one that runs.
 
 The configuration lies in a folder of the node that the file router runs on, which its container mounts. The files
-follow from the resolved pillar (:func:`wanted`). A container that runs proves them before they take the place of the
-old ones, and reads them without ending anybody's session; one that does not run reads them when it starts.
+follow from the resolved pillar (:func:`wanted`). They are proven by the image that will serve them. The container that
+runs, and goes on to run, does so before they take the place of the old ones, and then reads them without ending
+anybody's session. A container that is about to come, since none runs or the service changes, does so when it starts
+(images/file-router, ``file-router choose``): what it refuses makes way for the configuration before, and so does what
+an older image refuses that swarm goes back to.
 """
 
 from __future__ import annotations
@@ -43,6 +46,9 @@ SERVICE_LABEL = "com.docker.swarm.service.name"
 MOUNT, COMMANDS = "/etc/virtual-core/file-router", "/usr/lib/virtual-core"
 #: The file that says which configuration is in force (:func:`fingerprint`), and the folder with one to be proven.
 APPLIED, CANDIDATE = "applied", ".candidate"
+#: The folder with the configuration that was in force before, while nobody knows whether the new one serves; the file
+#: with the reason for which a container that started took that one.
+PREVIOUS, REFUSED = ".previous", "refused"
 #: The file with hashes that can be logged in with.
 SECRET_FILE = "instruments"
 #: All files of the configuration. What else lies there, such as the routes, is read by whoever it is for.
@@ -103,6 +109,8 @@ def _settle(pillar: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str,
     """What the container makes by itself: folders, policies, homes; see settle in its image."""
     mounts = {str(route["path"]) for route in pillar["routes"].values() if route["kind"] == "mount"}
     return {
+        # What lies there is not always there.
+        "mounts": sorted(f"{samba.DATA}/{mount}" for mount in mounts),
         "folders": {
             f"{samba.DATA}/{share['path']}": {
                 "group": share["group"] or pillar["accounts"]["group"],
@@ -279,27 +287,44 @@ def plan(pillar: Mapping[str, Any], paths: Paths, *, test: bool) -> Plan:
 
 
 def apply(pillar: Mapping[str, Any], paths: Paths, planned: Plan) -> str:
-    """Prove the configuration where a file router runs, put it in place and have it read; what was done, in words.
+    """Have the configuration proven, put it in place and have it read; what was done, in words.
 
     Raises:
         VcoreError: it was refused, and the old configuration is in place and serves.
     """
     place = folder(pillar)
-    if not _runs(pillar):
+    if not _runs(pillar) or _is_replaced(pillar, paths):
+        _keep(place, planned.old)
         _forget(place)
         _put(place, planned.files.content, planned.old)
-        return "The configuration was written; the file router reads it when it starts."
+        return "The configuration was written; the file router proves and reads it when it starts."
     progress.report(paths, "file-router", "proving its configuration")
     _prove(pillar, place, planned.files.content)
     _forget(place)
     try:
         _put(place, planned.files.content, planned.old)
-        _reload(pillar, planned.files.content)
+        _reload(pillar)
     except (VcoreError, OSError) as error:
         _put_back(pillar, place, planned)
         raise VcoreError(f"{error}; the old configuration is in place again") from None
-    write_atomic(place / APPLIED, f"{fingerprint(planned.files.content)}\n".encode(), mode=0o600)
+    _in_force(place, planned.files.content)
     return "The file router has read its new configuration."
+
+
+def _is_replaced(pillar: Mapping[str, Any], paths: Paths) -> bool:
+    """Whether this run goes on to replace the container that runs: by that of another image, for instance, which is
+    asked in its place. Only the head knows; elsewhere the one that runs is asked.
+    """
+    if "head" not in pillar["node"]["roles"]:
+        return False
+    from .swarm_client import Swarm
+
+    swarm = Swarm()
+    if SERVICE not in swarm.snapshot().services:
+        return False
+    from . import deployment
+
+    return swarm.plan(deployment.wanted(SERVICE, pillar=pillar, paths=paths)).different
 
 
 def _runs(pillar: Mapping[str, Any]) -> bool:
@@ -325,6 +350,24 @@ def _forget(place: Path) -> None:
     (place / APPLIED).unlink(missing_ok=True)
 
 
+def _in_force(place: Path, content: Mapping[str, bytes]) -> None:
+    write_atomic(place / APPLIED, f"{fingerprint(content)}\n".encode(), mode=0o600)
+    shutil.rmtree(place / PREVIOUS, ignore_errors=True)
+    (place / REFUSED).unlink(missing_ok=True)
+
+
+def _keep(place: Path, content: Mapping[str, bytes]) -> None:
+    """Keep the configuration in place, if it is in force: what never was is nothing to go back to."""
+    if applied(place) != fingerprint(content):
+        return
+    new = place / f"{PREVIOUS}.new"
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(mode=0o700)
+    _put(new, content, {})
+    shutil.rmtree(place / PREVIOUS, ignore_errors=True)
+    new.rename(place / PREVIOUS)
+
+
 def _put(place: Path, new: Mapping[str, bytes], old: Mapping[str, bytes]) -> None:
     for name, data in new.items():
         if old.get(name) != data:
@@ -339,8 +382,8 @@ def _put_back(pillar: Mapping[str, Any], place: Path, planned: Plan) -> None:
     with suppress(VcoreError, OSError):
         _put(place, planned.old, read(place))
         if planned.old:
-            _reload(pillar, planned.old)
-            write_atomic(place / APPLIED, f"{fingerprint(planned.old)}\n".encode(), mode=0o600)
+            _reload(pillar)
+            _in_force(place, planned.old)
 
 
 def _prove(pillar: Mapping[str, Any], place: Path, content: Mapping[str, bytes]) -> None:
@@ -365,14 +408,11 @@ def _candidate(place: Path, content: Mapping[str, bytes]) -> Iterator[None]:
         shutil.rmtree(candidate, ignore_errors=True)
 
 
-def _reload(pillar: Mapping[str, Any], new: Mapping[str, bytes]) -> None:
+def _reload(pillar: Mapping[str, Any]) -> None:
     _run(pillar, ["settle", "--wait", "3"], "the configuration cannot be carried out")
-    # It starts NFS anew where more than exports has changed; clients keep their locks over that.
+    # It starts NFS anew where more than exports has changed, which clients keep their locks over, and waits until the
+    # exports are those of the configuration.
     _run(pillar, ["file-router", "reload"], "the configuration is not taken on")
-    output = _run(pillar, ["file-router", "exports"], "the exports cannot be listed")
-    live, want = sorted(output.split()), sorted(map(exports.pseudo, exports.numbers_in(new["ganesha.conf"].decode())))
-    if live != want:
-        raise VcoreError(f"the exports are {' '.join(live) or 'none'}, not {' '.join(want) or 'none'}")
 
 
 def _run(pillar: Mapping[str, Any], command: Sequence[str], failed: str) -> str:
@@ -468,15 +508,21 @@ def settle(pillar: Mapping[str, Any], paths: Paths, *, wait: float = START_TIME)
         None; or why there is nothing to wait for.
 
     Raises:
-        VcoreError: it does not.
+        VcoreError: it does not; or when it started it took the configuration before.
     """
     if not _runs(pillar):
         return "The file router does not run here."
+    place = folder(pillar)
     if _settled(pillar, wait=wait) is None:
-        place = folder(pillar)
-        content = read(place)
-        _reload(pillar, content)
-        write_atomic(place / APPLIED, f"{fingerprint(content)}\n".encode(), mode=0o600)
+        _reload(pillar)
+    content = read(place)
+    if plan(pillar, paths, test=False).changes.keys() - {"reload"}:
+        with suppress(FileNotFoundError):
+            refusal = (place / REFUSED).read_text().strip()
+            raise VcoreError(f"the configuration was refused, and the one before is served: {refusal}")
+        raise VcoreError("the configuration in place is not the wanted one; apply again")
+    if applied(place) != fingerprint(content) or (place / PREVIOUS).exists():
+        _in_force(place, content)
     return None
 
 

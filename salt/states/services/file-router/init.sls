@@ -6,12 +6,15 @@ include:
   - services.file-router.node
 
 extend:
+  # A new image is asked whether it serves the configuration, so that has to be known before.
   The file router has its configuration:
     vcore_file_router.configured:
-      {%- if own %}
       - require:
+        - vcore_image: The image of file-router is built
+        - vcore_account: The directory has the people and groups of the site
+        {%- if own %}
         - vcore_secret: The secrets of file-router exist
-      {%- endif %}
+        {%- endif %}
       - require_in:
         - vcore_swarm: The service file-router runs
   The file router serves its configuration:
