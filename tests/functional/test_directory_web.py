@@ -436,7 +436,16 @@ def test_names_numbers_and_entries_stay(web: Web, carol: requests.Session) -> No
     for name, value in (("uidnumber", "0"), ("homedirectory", "/"), ("shadowexpire", "2"), ("uid", "robert")):
         form = {"cmd": "update", "server_id": "1", "dn": dn("bob"), f"new_values[{name}][0]": value}
         assert "does not change here" in text(carol.post(web.url + "cmd.php", data=form, timeout=30))
-    for command in ("delete", "rdelete", "rename", "copy", "import", "../config/config", "../../../etc/passwd"):
+    for command in (
+        "delete",
+        "rdelete",
+        "rename",
+        "copy",
+        "import",
+        "purge_cache",
+        "../config/config",
+        "../../../etc/passwd",
+    ):
         form = {"cmd": command, "server_id": "1", "dn": dn("bob"), "new_rdn": "uid=robert"}
         assert "could not be run" in text(carol.post(web.url + "cmd.php", data=form, timeout=30)), command
     assert web.entry(dn("bob"), ["*", "+"]) == before

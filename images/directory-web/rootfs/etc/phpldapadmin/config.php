@@ -28,13 +28,15 @@ $config->custom->appearance['readonly_attrs'] = array(
 foreach (array(
     'copy', 'copy_form', 'delete', 'delete_form', 'rdelete', 'mass_delete', 'mass_edit', 'mass_update',
     'rename', 'rename_form', 'import', 'import_form', 'add_oclass_form', 'login_form', 'monitor', 'show_cache',
+    // It takes the login along.
+    'purge_cache',
 ) as $command) {
     $config->custom->commands['script'][$command] = false;
 }
 foreach (array(
     'add_attr_form', 'add_value_form', 'collapse', 'compare', 'compare_form', 'create', 'create_confirm',
     'delete_attr', 'draw_tree_node', 'expand', 'export', 'export_form', 'login', 'logout', 'modify_member_form',
-    'purge_cache', 'query_engine', 'refresh', 'schema', 'server_info', 'template_engine', 'update', 'update_confirm',
+    'query_engine', 'refresh', 'schema', 'server_info', 'template_engine', 'update', 'update_confirm',
     'welcome',
 ) as $command) {
     $config->custom->commands['script'][$command] = true;
