@@ -26,11 +26,11 @@ def _system():
     def install(names, options):
         # An old list of packages names files that the mirror no longer has.
         __salt__["pkg.install"](pkgs=list(names), refresh=True, **options)
-        if left := missing(names):
-            raise VcoreError(f"the package manager did not install {', '.join(left)}; see /var/log")
+        if left := set(names) - installed():
+            raise VcoreError(f"the package manager did not install {', '.join(sorted(left))}; see /var/log")
 
-    def missing(names):
-        return [name for name in names if not __salt__["pkg.version"](name)]
+    def installed():
+        return set(__salt__["pkg.list_pkgs"]())
 
     def remove(names):
         purge = "pkg.purge" if "pkg.purge" in __salt__ else "pkg.remove"
@@ -41,7 +41,7 @@ def _system():
             raise VcoreError(f"the service {name} does not {function}; see journalctl -u {name}")
 
     return logins.System(
-        missing=missing,
+        installed=installed,
         install=install,
         remove=remove,
         running=lambda name: bool(__salt__["service.status"](name)),

@@ -21,20 +21,7 @@ install_packages() {
     apt install "$@" || return 1
 }
 
-# The packages that install brought, unless something else has come to need them.
-remove_packages() {
-    [ -s "$1" ] || return 0
-    # shellcheck disable=SC2046 # names of packages
-    set -- "$1" $(cat "$1")
-    list=$1
-    shift
-    apt-get --simulate purge "$@" | sed -n -e 's/^Remv \([^ ]*\).*/\1/p' -e 's/^Purg \([^ ]*\).*/\1/p' | sort -u >"$STATE/removed"
-    if [ -n "$(comm -13 "$list" "$STATE/removed")" ]; then
-        warn "the packages stay, other ones need them by now: $*"
-        return 0
-    fi
-    apt purge "$@"
-}
+remove_packages() { dpkg --simulate --purge "$@" >>"$LOG" 2>&1 && apt purge "$@"; }
 
 switch_on() {
     DEBIAN_FRONTEND=noninteractive pam-auth-update --package </dev/null >>"$LOG" 2>&1

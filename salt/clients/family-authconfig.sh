@@ -19,12 +19,7 @@ list_packages() { rpm -qa --queryformat '%{NAME}\n' | sort -u; }
 
 install_packages() { yum --assumeyes install "$@" </dev/null >>"$LOG" 2>&1; }
 
-remove_packages() {
-    [ -s "$1" ] || return 0
-    # All or nothing: rpm refuses where something else has come to need one of them.
-    # shellcheck disable=SC2046 # names of packages
-    rpm -e $(cat "$1") >>"$LOG" 2>&1 || warn "the packages stay, other ones need them by now; see $LOG"
-}
+remove_packages() { rpm -e "$@" >>"$LOG" 2>&1; }
 
 switch_on() {
     # shellcheck disable=SC2086 # options

@@ -24,8 +24,13 @@ if [ ! -f "$STATE/paths" ]; then
     exit 0
 fi
 [ "$(cat "$STATE/kind")" = "$KIND" ] || die "logins of the kind $(cat "$STATE/kind") are installed here: run $STATE/undo"
-LOG=$STATE/undo.log
+LOG=/var/log/virtual-core-logins-undo.log
 KEPT=/var/lib/virtual-core-logins.kept
+if [ -n "$dry" ]; then LOG=/dev/null; else (umask 077; : >"$LOG"); fi
+
+# The log stays where there is something to read in it.
+warned=''
+warn() { warned=yes; printf '%s: %s\n' "$PROGRAM" "$*" >&2; }
 
 # Those of a run that was interrupted before it could note them.
 [ -n "$dry" ] || note_packages
@@ -54,10 +59,21 @@ for service in $SERVICES; do
 done
 [ -z "$TUNNEL" ] || { service_do stop virtual-core-tunnel || true; service_do disable virtual-core-tunnel || true; }
 switch_off
-if [ -f "$STATE/packages" ]; then remove_packages "$STATE/packages" || warn "the packages could not be removed; see $LOG"; fi
+
+# The packages that install brought: all of them, or none where something else has come to need one.
+removed=''
+if [ -s "$STATE/packages" ]; then
+    # shellcheck disable=SC2046 # names of packages
+    set -- $(list_packages | comm -12 - "$STATE/packages")
+    if [ $# -eq 0 ] || remove_packages "$@"; then
+        removed=yes
+    else
+        warn "these packages stay, others need them by now; see $LOG: $*"
+    fi
+fi
 
 # The system account of the packages, which their removal leaves.
-if [ -f "$STATE/account" ] && [ -s "$STATE/packages" ] && grep -q "^$ACCOUNT:" /etc/passwd; then
+if [ -f "$STATE/account" ] && [ -n "$removed" ] && grep -q "^$ACCOUNT:" /etc/passwd; then
     userdel "$ACCOUNT" >>"$LOG" 2>&1 || warn "the account $ACCOUNT stays; see $LOG"
 fi
 
@@ -105,4 +121,5 @@ if with_systemd; then systemctl daemon-reload >>"$LOG" 2>&1 || true; fi
 [ ! -f /etc/ssh/sshd_config ] || [ -z "$SSHD_LINES" ] || reload_sshd
 ! have nscd || service_do restart nscd || true
 rm -rf "$STATE"
+[ -n "$warned" ] || rm -f "$LOG"
 say "Undone: this host no longer knows the people of $DOMAIN."

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -82,9 +83,16 @@ def scripts(request, core, tmp_path):
     return tmp_path
 
 
+def tool(name):
+    """A program that the tests need."""
+    if not shutil.which(name):
+        pytest.fail(f"{name} is missing: apt-get install {name}")
+    return name
+
+
 def test_scripts_are_posix_shell(scripts):
     for program in ("install", "undo"):
-        for shell in (["dash"], ["bash", "--posix"]):
+        for shell in ([tool("dash")], ["bash", "--posix"]):
             checked = subprocess.run([*shell, "-n", scripts / program], capture_output=True, text=True, check=False)
             assert checked.returncode == 0, checked.stderr
             shown = subprocess.run([*shell, scripts / program, "--help"], capture_output=True, text=True, check=False)
@@ -98,7 +106,10 @@ def test_scripts_are_posix_shell(scripts):
 
 def test_shellcheck_has_nothing_to_say(scripts):
     done = subprocess.run(
-        ["shellcheck", "-s", "sh", scripts / "install", scripts / "undo"], capture_output=True, text=True, check=False
+        [tool("shellcheck"), "-s", "sh", scripts / "install", scripts / "undo"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout
 
@@ -279,3 +290,44 @@ def test_a_block_without_its_end_is_refused():
 def test_an_unknown_distribution_is_refused():
     with pytest.raises(VcoreError, match="not known for Suse; they are for: Debian, RedHat"):
         logins.family("Suse")
+
+
+# --- packages that came, and go again -------------------------------------------------------------------------------
+
+
+def system(there, needed=()):
+    """A node with these packages, of which others need some."""
+
+    def run(command):
+        assert command[:3] == ("dpkg", "--simulate", "--purge")
+        if set(command[3:]) & set(needed):
+            raise VcoreError("dpkg failed: dependency problems\nlogin-tool depends on sssd-common")
+
+    return logins.System(
+        installed=lambda: set(there),
+        install=lambda names, _: there.update({*names, *(f"{name}-common" for name in names)}),
+        remove=lambda names: there.difference_update(names),
+        running=lambda name: False,
+        enabled=lambda name: False,
+        service=lambda function, name: None,
+        run=run,
+    )
+
+
+def test_what_other_packages_brought_along_is_known_after_a_power_cut_too():
+    there = {"base", "sssd-ldap", "sssd-ldap-common"}
+    noted = logins._with_packages({"before": ["base"], "packages": ["earlier"], "pam": True}, system(there))
+    assert noted == {
+        "packages": ["earlier", "sssd-ldap", "sssd-ldap-common"], "nsswitch": False, "pam": True
+    }  # fmt: skip
+    assert logins._with_packages(noted, system({"base", "more"})) == noted
+
+
+def test_packages_that_others_need_by_now_stay():
+    record, kind = {"packages": ["gone", "sssd-common", "sssd-ldap"]}, logins.FAMILIES["Debian"]
+    there = {"base", "sssd-ldap", "sssd-common"}
+    assert logins._removable(record, kind, system(there)) == (["sssd-common", "sssd-ldap"], "")
+    assert logins._removable(record, kind, system(there, ["sssd-common"])) == (
+        ["sssd-common", "sssd-ldap"], "login-tool depends on sssd-common"
+    )  # fmt: skip
+    assert logins._removable(record, kind, system({"base"})) == ([], "")

@@ -319,6 +319,8 @@ class Family:
     pam_block: Path | None = None
     nsswitch: bool = True
     sockets: tuple[str, ...] = ()
+    #: The command that fails where a package that is not named needs one of those named behind it.
+    removal_check: tuple[str, ...] = ()
     install_options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -340,6 +342,7 @@ FAMILIES = {
         pam_on=(("pam-auth-update", "--package"),),
         pam_off=(("pam-auth-update", "--package", "--remove", PAM_PROFILE.name),),
         pam_files={PAM_PROFILE: pam_profile(str(MESSAGE_FILE))},
+        removal_check=("dpkg", "--simulate", "--purge"),
         sockets=tuple(f"sssd-{name}.socket" for name in ("nss", "pam", "ssh", "sudo", "autofs")),
         install_options={"install_recommends": False},
     ),
@@ -359,6 +362,7 @@ FAMILIES = {
         pam_block=Path("/etc/pam.d/passwd"),
         # authselect's profile carries it.
         nsswitch=False,
+        removal_check=("rpm", "-e", "--test"),
     ),
 }
 
@@ -381,7 +385,8 @@ def family(os_family: str) -> Family:
 class System:
     """What is done to a node by Salt's own modules: packages and services of any distribution."""
 
-    missing: Callable[[Sequence[str]], list[str]]
+    #: The names of all packages that are there.
+    installed: Callable[[], Collection[str]]
     install: Callable[[Sequence[str], Mapping[str, Any]], None]
     remove: Callable[[Sequence[str]], None]
     running: Callable[[str], bool]
@@ -396,7 +401,9 @@ RECORD = "logins.json"
 
 
 def read_record(state: Path) -> dict[str, Any]:
-    """What :func:`apply_present` has noted to undo: ``packages`` that it installed, ``pam``, ``nsswitch``."""
+    """What :func:`apply_present` has noted to undo: ``packages`` that came, ``pam``, ``nsswitch``, and while packages
+    come, what was there ``before``.
+    """
     try:
         record = json.loads((state / RECORD).read_text())
     except FileNotFoundError:
@@ -407,6 +414,26 @@ def read_record(state: Path) -> dict[str, Any]:
 def _write_record(state: Path, record: Mapping[str, Any]) -> None:
     state.mkdir(parents=True, exist_ok=True)
     write_atomic(state / RECORD, json.dumps(record, indent=1).encode(), mode=0o600)
+
+
+def _with_packages(record: Mapping[str, Any], system: System) -> dict[str, Any]:
+    """A record with the packages that came since ``before``, those that others brought along with them."""
+    noted = {"packages": [], "nsswitch": False, "pam": False, **record}
+    if "before" in noted:
+        came = set(system.installed()) - set(noted.pop("before"))
+        noted["packages"] = sorted({*noted["packages"], *came})
+    return noted
+
+
+def _removable(record: Mapping[str, Any], kind: Family, system: System) -> tuple[list[str], str]:
+    """The packages of a record that are there, and why they have to stay."""
+    packages = sorted(set(record["packages"]) & set(system.installed()))
+    try:
+        if packages:
+            system.run((*kind.removal_check, *packages))
+    except VcoreError as error:
+        return packages, str(error).splitlines()[-1]
+    return packages, ""
 
 
 def _read(path: Path) -> str | None:
@@ -458,7 +485,7 @@ def present_difference(access: Access, password: str, kind: Family, system: Syst
     current = _read(SSSD_CONF)
     if current is not None and not current.startswith(MARK):
         raise VcoreError(f"{SSSD_CONF} is not the core's: move it away, or take logins off this node in the site file")
-    if missing := system.missing(kind.packages):
+    if missing := sorted(set(kind.packages) - set(system.installed())):
         changes["packages"] = {"old": "missing", "new": ", ".join(missing)}
     restart = False
     for path, (wanted, mode) in owned_files(access, password, kind).items():
@@ -528,12 +555,13 @@ def apply_present(
         raise VcoreError("logins are for hosts that systemd runs on, and it does not here")
     if not Path(access.authority).is_file():
         raise VcoreError(f"the authority's certificate {access.authority} is not there: apply all states of this node")
-    record = {"packages": [], "nsswitch": False, "pam": False, **read_record(state)}
-    if missing := system.missing(kind.packages):
+    record = _with_packages(read_record(state), system)
+    before = system.installed()
+    if missing := [name for name in kind.packages if name not in before]:
         # Noted first: what is there after a power cut can still be taken away.
-        record["packages"] = sorted({*record["packages"], *missing})
-        _write_record(state, record)
+        _write_record(state, {**record, "before": sorted(before)})
         system.install(missing, kind.install_options)
+        record = _with_packages({**record, "before": before}, system)
     files = owned_files(access, password, kind)
     check_candidate(files[SSSD_CONF][0], system.run)
     names = _read(NSSWITCH) or ""
@@ -600,14 +628,15 @@ def absent_difference(kind: Family, system: System, state: Path) -> Changes:
     """What has to change so that a node is as it was before people logged in; nothing where they never did."""
     if not (state / RECORD).exists():
         return {}
-    record = read_record(state)
+    record = _with_packages(read_record(state), system)
     changes: Changes = {str(state / RECORD): {"old": "what there is to undo", "new": None}}
-    present = [name for name in record.get("packages", []) if name not in system.missing([name])]
+    packages, needed = _removable(record, kind, system)
     for service in kind.services:
         if system.running(service):
             changes[f"service {service}"] = {"old": "running", "new": "stopped"}
-    if present:
-        changes["packages"] = {"old": ", ".join(present), "new": "removed"}
+    if packages:
+        new = f"stay, others need them by now: {needed}" if needed else "removed"
+        changes["packages"] = {"old": ", ".join(packages), "new": new}
     for path in (SSSD_CONF, MESSAGE_FILE, *kind.pam_files):
         if (text := _read(path)) is not None:
             changes[str(path)] = {"old": "written" if path != SSSD_CONF or text.startswith(MARK) else "?", "new": None}
@@ -620,9 +649,10 @@ def absent_difference(kind: Family, system: System, state: Path) -> Changes:
 
 def apply_absent(kind: Family, system: System, state: Path) -> None:
     """Undo what :func:`apply_present` did; homes of people stay."""
-    record = read_record(state)
+    record = _with_packages(read_record(state), system)
+    _write_record(state, record)
     _write_sshd(kind, system, on=False)
-    if record.get("pam"):
+    if record["pam"]:
         for command in kind.pam_off:
             system.run(command)
     for path in (*kind.pam_files, MESSAGE_FILE):
@@ -631,7 +661,7 @@ def apply_absent(kind: Family, system: System, state: Path) -> None:
         text = kind.pam_block.read_text()
         if without_block(text) != text:
             write_atomic(kind.pam_block, without_block(text).encode(), mode=0o644)
-    if record.get("nsswitch") and (names := _read(NSSWITCH)):
+    if record["nsswitch"] and (names := _read(NSSWITCH)):
         write_atomic(NSSWITCH, nsswitch_without(names, "sss").encode(), mode=0o644)
     for service in kind.services:
         if system.running(service):
@@ -640,7 +670,8 @@ def apply_absent(kind: Family, system: System, state: Path) -> None:
             system.service("disable", service)
     if (_read(SSSD_CONF) or "").startswith(MARK):
         SSSD_CONF.unlink()
-    if packages := [name for name in record.get("packages", []) if name not in system.missing([name])]:
+    packages, needed = _removable(record, kind, system)
+    if packages and not needed:
         system.remove(packages)
     if MESSAGE_FILE.parent.is_dir() and not any(MESSAGE_FILE.parent.iterdir()):
         MESSAGE_FILE.parent.rmdir()
