@@ -87,7 +87,7 @@ HEAD = "vcore:\n  nodes: {head: {roles: [head]}}\n"
         (
             HEAD + "  services:\n    registry: {enabled: false}\n",
             "site.sls:4: vcore.services.registry.enabled: "
-            "the service ldap requires registry; switch registry on, or ldap off",
+            "the services directory-web, file-router, ldap require registry; switch registry on, or them off",
         ),
         (
             HEAD + "  services: {ldap: {settings: {sufix: x}}}\n",
