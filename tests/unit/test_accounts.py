@@ -4,6 +4,9 @@ import copy
 import json
 import os
 import string
+import subprocess
+import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -266,6 +269,36 @@ def test_where_homes_are(tmp_path):
     assert not Homes.of(off).served and Homes.of(off).elsewhere is None
     off["accounts"]["archive"] = "/backup/homes"
     assert Homes.of(off).archive == Path("/backup/homes")
+
+
+def test_homes_are_archived_where_root_alone_writes(core, tmp_path):
+    homes = replace(Homes.of(core), folder=tmp_path / "home", archive=tmp_path / "archive")
+    (tmp_path / "home" / "ada").mkdir(parents=True)
+    homes.archive.mkdir()
+    for owner, mode in ((0, 0o777), (0, 0o2770), (20001, 0o700)):
+        os.chown(homes.archive, owner, 0)
+        homes.archive.chmod(mode)
+        with pytest.raises(VcoreError, match="others than root may write to"):
+            homes.store("ada")
+    assert list(homes.archive.iterdir()) == [] and (tmp_path / "home" / "ada").is_dir()
+
+
+def test_a_home_that_its_owner_still_writes_to_is_deleted_all_the_same(core, tmp_path):
+    homes = replace(Homes.of(core), folder=tmp_path / "home")
+    (tmp_path / "home" / "ada" / "work").mkdir(parents=True)
+    writer = subprocess.Popen(
+        [sys.executable, "-c", "import os, sys\nprint(flush=True)\nn = 0\n"
+         "while True:\n    open(f'f{n}', 'w').close()\n    n += 1"],
+        cwd=tmp_path / "home" / "ada" / "work", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        writer.stdout.read(1)
+        threading.Timer(0.5, writer.kill).start()
+        homes.delete("ada")
+    finally:
+        writer.kill()
+        writer.communicate()
+    assert list((tmp_path / "home").iterdir()) == []
 
 
 # --- CSV ------------------------------------------------------------------------------------------------------------

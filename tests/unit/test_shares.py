@@ -37,6 +37,15 @@ def load(folder, text):
         ("  shares: {a: {path: x}, b: {path: x}}", "lie in one another"),
         ("  shares: {a: {path: x}, b: {path: x/y}}", "lie in one another"),
         ("  shares: {a: {path: x/y/z}, b: {path: x/y}}", "lie in one another"),
+        ("  shares: {archive: {}}", "shares.archive: homes of removed people are archived in its folder"),
+        (
+            "  accounts: {archive: /srv/virtual-core/data/file-router/data/a/homes}\n  shares: {b: {path: a}}",
+            "homes of removed people are archived in its folder",
+        ),
+        (
+            "  routes: {r: {protocol: nfs, kind: mount, server: nas, source: /x, path: archive/nas}}",
+            "homes of removed people are archived in its folder",
+        ),
         (
             "  shares: {a: {nfs: [{hosts: 10.0.0.0/8}]}}\n"
             "  routes: {b: {kind: mount, protocol: nfs, server: nas, source: /x, path: a/b}}",
@@ -53,6 +62,10 @@ def test_what_is_refused(tmp_path, text, says):
         load(tmp_path, text)
     assert says in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_another_folder_for_archives_frees_the_name(tmp_path):
+    assert "archive" in load(tmp_path, "  accounts: {archive: /backup/homes}\n  shares: {archive: {}}\n").shares
 
 
 def test_neighbours_are_not_in_one_another(tmp_path):

@@ -23,6 +23,8 @@ from .shares import SERVICE
 
 #: The skeleton that a system need not have.
 DEFAULT_SKELETON = "/etc/skel"
+#: How often a folder is deleted in which new files appear meanwhile, and how long to wait in between, in seconds.
+TRIES, PAUSE = 20, 0.1
 
 
 @dataclass(frozen=True)
@@ -122,11 +124,11 @@ class Homes:
 
         Raises:
             CommandFailed: tar could not read or write all of it; the home is as it was.
+            VcoreError: others than root could read, exchange or delete archives.
         """
         if self.owner(name) is None:
             return None
-        if not self.archive.is_dir():
-            self.archive.mkdir(mode=0o700, parents=True)
+        self._make_archive()
         target = self.archived(name)
         while target.exists():
             time.sleep(0.2)
@@ -155,12 +157,38 @@ class Homes:
         sync_folder(self.archive)
         return target
 
+    def _make_archive(self) -> None:
+        if not self.archive.is_dir():
+            self.archive.mkdir(mode=0o700, parents=True)
+        status = self.archive.stat()
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise VcoreError(
+                f"homes cannot be archived in {self.archive}, which others than root may write to; "
+                "name another folder (vcore.accounts.archive)"
+            )
+
     def delete(self, name: str) -> None:
         """Delete a home and all in it; links are deleted, not followed."""
         # Under this name it is nobody's home; killed in between, the next call for this name deletes the rest.
         gone = self.folder / f".removed-{name}"
         if gone.exists():
-            shutil.rmtree(gone)
+            _delete(gone)
         if self.owner(name) is not None:
             self.path(name).rename(gone)
-            shutil.rmtree(gone)
+            _delete(gone)
+
+
+def _delete(folder: Path) -> None:
+    """Delete a folder that programs of its owner may still write to.
+
+    Raises:
+        VcoreError: one of them is quicker, for seconds.
+    """
+    for _ in range(TRIES):
+        try:
+            shutil.rmtree(folder)
+            return
+        except OSError as error:
+            problem = error.strerror
+            time.sleep(PAUSE)
+    raise VcoreError(f"{folder} cannot be deleted ({problem}); end the programs that still write there, and try again")

@@ -413,7 +413,7 @@ def _archive_problems(site: Site, document: Document) -> list[Problem]:
     """Archives of homes hold everything that their owners had: no share and no route may have them among its files."""
     data = f"{site.base_directory}/{shares_module.SERVICE}/data"
     archive = str(site.accounts.archive or f"{data}/archive")
-    sections: dict[str, Mapping[str, Share | Route]] = {"shares": site.shares, "routes": site.routes}
+    sections: dict[str, Mapping[str, Share | FileRoute]] = {"shares": site.shares, "routes": site.routes}
     return [
         document.problem((section, name), "homes of removed people are archived in its folder; see accounts.archive")
         for section, entries in sections.items()
