@@ -301,7 +301,7 @@ def system(there, needed=()):
     def run(command):
         assert command[:3] == ("dpkg", "--simulate", "--purge")
         if set(command[3:]) & set(needed):
-            raise VcoreError("dpkg failed: dependency problems\nlogin-tool depends on sssd-common")
+            raise VcoreError("dpkg failed: \n login-tool depends on sssd-common.\nErrors:\n sssd-common")
 
     return logins.System(
         installed=lambda: set(there),
@@ -328,6 +328,6 @@ def test_packages_that_others_need_by_now_stay():
     there = {"base", "sssd-ldap", "sssd-common"}
     assert logins._removable(record, kind, system(there)) == (["sssd-common", "sssd-ldap"], "")
     assert logins._removable(record, kind, system(there, ["sssd-common"])) == (
-        ["sssd-common", "sssd-ldap"], "login-tool depends on sssd-common"
+        ["sssd-common", "sssd-ldap"], "login-tool depends on sssd-common."
     )  # fmt: skip
     assert logins._removable(record, kind, system({"base"})) == ([], "")

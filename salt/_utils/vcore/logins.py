@@ -315,6 +315,8 @@ class Family:
     pam_on: tuple[tuple[str, ...], ...]
     pam_off: tuple[tuple[str, ...], ...]
     pam_files: Mapping[Path, str] = field(default_factory=dict)
+    #: Where the first of ``pam_on`` (its option ``--backup``) keeps what was there, and ``pam_off`` finds it.
+    pam_backup: Path | None = None
     #: A file of PAM that gets :func:`pam_password_lines` as a block, where no profile can carry them.
     pam_block: Path | None = None
     nsswitch: bool = True
@@ -359,6 +361,7 @@ FAMILIES = {
             ("authselect", "backup-restore", "virtual-core-logins"),
             ("authselect", "backup-remove", "virtual-core-logins"),
         ),
+        pam_backup=Path("/var/lib/authselect/backups/virtual-core-logins"),
         pam_block=Path("/etc/pam.d/passwd"),
         # authselect's profile carries it.
         nsswitch=False,
@@ -432,7 +435,10 @@ def _removable(record: Mapping[str, Any], kind: Family, system: System) -> tuple
         if packages:
             system.run((*kind.removal_check, *packages))
     except VcoreError as error:
-        return packages, str(error).splitlines()[-1]
+        lines = str(error).splitlines()
+        return packages, next(
+            (line for line in lines if " depends on " in line or " needed by " in line), lines[-1]
+        ).strip()
     return packages, ""
 
 
@@ -588,8 +594,10 @@ def apply_present(
     if more_names:
         write_atomic(NSSWITCH, nsswitch_with(names, "sss").encode(), mode=0o644)
     if pam or "PAM" in changes:
+        kept = kind.pam_backup is not None and kind.pam_backup.exists()
         for command in kind.pam_on:
-            system.run(command)
+            # What was there before us is kept once: another run would find our own.
+            system.run([word for word in command if not (kept and word.startswith("--backup="))])
     if kind.pam_block and str(kind.pam_block) in changes:
         text = with_block(kind.pam_block.read_text(), _pam_block(), before="password")
         write_atomic(kind.pam_block, text.encode(), mode=0o644)
@@ -638,8 +646,8 @@ def absent_difference(kind: Family, system: System, state: Path) -> Changes:
         new = f"stay, others need them by now: {needed}" if needed else "removed"
         changes["packages"] = {"old": ", ".join(packages), "new": new}
     for path in (SSSD_CONF, MESSAGE_FILE, *kind.pam_files):
-        if (text := _read(path)) is not None:
-            changes[str(path)] = {"old": "written" if path != SSSD_CONF or text.startswith(MARK) else "?", "new": None}
+        if (text := _read(path)) is not None and (path != SSSD_CONF or text.startswith(MARK)):
+            changes[str(path)] = {"old": "written", "new": None}
     if _pam_active(kind):
         changes["PAM"] = {"old": "with the core's people", "new": "without the core's people"}
     for path, text in _sshd_difference(on=False).items():
@@ -652,7 +660,7 @@ def apply_absent(kind: Family, system: System, state: Path) -> None:
     record = _with_packages(read_record(state), system)
     _write_record(state, record)
     _write_sshd(kind, system, on=False)
-    if record["pam"]:
+    if record["pam"] and (kind.pam_backup is None or kind.pam_backup.exists()):
         for command in kind.pam_off:
             system.run(command)
     for path in (*kind.pam_files, MESSAGE_FILE):
