@@ -102,7 +102,7 @@ function virtual_core_create($server_id, $method, $dn, $attrs) {
     }
     $settings = virtual_core_settings();
     $kinds = array('people' => 'uid', 'groups' => 'cn');
-    $number = array('people' => 'uidnumber', 'groups' => 'gidnumber');
+    $numbers = array('people' => 'uidNumber', 'groups' => 'gidNumber');
     if (! preg_match('/^(uid|cn)=([^,+=\\\\]+),ou=(people|groups),(.+)$/iD', $dn, $part)
         || strcasecmp($part[4], $settings['suffix']) || strtolower($part[1]) !== $kinds[strtolower($part[3])]) {
         return virtual_core_say('People are made below ou=people by their login name, groups below ou=groups by their name.');
@@ -115,14 +115,13 @@ function virtual_core_create($server_id, $method, $dn, $attrs) {
     if (in_array($name, $reserved, true) || $name === $settings['group']) {
         return virtual_core_say(htmlspecialchars($name) . ' is a name that the system uses.');
     }
-    $given = (int) ($values[$number[$place]][0] ?? 0);
+    $given = (int) ($values[strtolower($numbers[$place])][0] ?? 0);
     if ($given <= $settings['first_id'] || $given > $settings['last_id']) {
         return virtual_core_say("Numbers of people and groups are from {$settings['first_id']} + 1 to {$settings['last_id']}.");
     }
-    $attribute = array('people' => 'uidNumber', 'groups' => 'gidNumber')[$place];
-    list($used, $past) = virtual_core_numbers($attribute);
+    list(, $past) = virtual_core_numbers($numbers[$place]);
     // A form that was open for long. slapd refuses a number that is in use.
-    if (isset($past[$given]) && ! isset($past[virtual_core_next_number($attribute)])) {
+    if (isset($past[$given]) && ! isset($past[virtual_core_next_number($numbers[$place])])) {
         return virtual_core_say("The number $given is or was somebody else's: open the form again for a free one.");
     }
     if ($place === 'people' && ($values['homedirectory'] !== array("/home/$name")
