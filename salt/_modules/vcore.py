@@ -482,5 +482,8 @@ def password_check(name):
 
 
 # Salt prints the return of these functions with salt/_output/vcore.py, unless --out says otherwise.
-status.__outputter__ = "vcore"
-doctor.__outputter__ = "vcore"
+for _function in (
+    status, doctor, user_add, user_list, user_modify, user_lock, user_unlock, user_remove, user_import, group_add,
+    group_list, group_modify, group_remove,
+):  # fmt: skip
+    _function.__outputter__ = "vcore"

@@ -1,6 +1,8 @@
 """
-Tables for people, of what ``vcore.status`` and ``vcore.doctor`` return
-=======================================================================
+For people: what functions such as ``vcore.status``, ``vcore.doctor`` and ``vcore.user_add`` return
+===================================================================================================
+
+The whole of it, and nothing but it, is what ``--out json`` prints.
 """
 
 import io
@@ -29,15 +31,32 @@ def output(data, **_):
     color = bool(__opts__.get("color"))
     width = shutil.get_terminal_size((WIDTH, 24)).columns if color else WIDTH
     stream = io.StringIO()
-    console = Console(file=stream, width=max(width, 80), force_terminal=color, no_color=not color, highlight=False)
+    console = Console(
+        file=stream, width=max(width, 80), force_terminal=color, no_color=not color, highlight=False, markup=False
+    )
     for value in data.values():
-        if isinstance(value, dict) and "services" in value:
-            console.print(_status(value))
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            console.print(_doctor(value))
-        else:
-            console.print(value)
+        console.print(_shape(value)(value))
     return stream.getvalue().rstrip("\n")
+
+
+def _shape(value):
+    """What shows a value of this shape; errors and the like are text."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return _doctor
+    if isinstance(value, dict):
+        for key, shows in (("services", _status), ("changes", _change), ("lines", _import)):
+            if key in value:
+                return shows
+        if value and all(isinstance(entry, dict) for entry in value.values()):
+            return _people if "uid" in next(iter(value.values())) else _groups
+    return _plain
+
+
+def _plain(value):
+    """Text on which the terminal does nothing: much of it was written by others, into the directory, say."""
+    if isinstance(value, list | tuple):
+        value = ", ".join(map(str, value)) or "-"
+    return Text("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in str(value)))
 
 
 def _table(*columns, right=(), whole=()):
@@ -128,6 +147,57 @@ def _routes(routes):
         last = _age(time.time() - route["ended"]) if route.get("ended") else "-"
         table.add_row(name, route["kind"], route["server"], state, last, Text(route["message"]))
     return [table, ""] if routes else []
+
+
+# What vcore.user_add and its like did, or would do.
+FACTS = {"uid": "number", "home": "home", "first_password": "first password"}
+
+
+def _change(result):
+    facts = Table(box=None, padding=(0, 2, 0, 2), show_header=False)
+    facts.add_column()
+    facts.add_column(overflow="fold")
+    for key, label in FACTS.items():
+        if key in result:
+            facts.add_row(label, _plain(result[key]))
+    lines = [_plain(result["comment"]), *([facts] if facts.row_count else [])]
+    if result["changes"] and (result["test"] or "uid" not in result):
+        # Of somebody new all is new: a plan shows it, and afterwards vcore.user_show does.
+        changes = _table("CHANGE", "FROM", "TO")
+        for name, change in result["changes"].items():
+            old, new = change["old"], change["new"]
+            if isinstance(old, dict) or isinstance(new, dict):
+                changes.add_row(_plain(name), "" if old else "-", "" if new else "-", style="bold")
+                for key in {**(old or {}), **(new or {})}:
+                    changes.add_row(f"  {key}", _plain((old or {}).get(key, "-")), _plain((new or {}).get(key, "-")))
+            else:
+                changes.add_row(_plain(name), _plain(old or "-"), _plain(new or "-"))
+        lines += ["", changes]
+    return Group(*lines)
+
+
+def _import(result):
+    counts = [f"{result[key]} {key}" for key in ("added", "changed", "unchanged", "failed")]
+    failed = [_plain(line) for line in result["lines"] if ": failed: " in line]
+    verdict = _good(", ".join(counts) + ".", not failed)
+    return Group(*failed, verdict, Text(f"First passwords are in {result['first_passwords']}."))
+
+
+def _people(people):
+    table = _table("NAME", "NUMBER", "WHO", "GROUPS", "STATE", right=(1,), whole=(0,))
+    for name, person in people.items():
+        state = "locked" if person["locked"] else "first password" if person["first_password"] else "-"
+        who, groups = _plain(person["name"]), _plain(person["groups"])
+        table.add_row(_plain(name), str(person["uid"]), who, groups, Text(state))
+    return table
+
+
+def _groups(groups):
+    table = _table("GROUP", "NUMBER", "FOR", "MEMBERS", right=(1,), whole=(0,))
+    for name, group in groups.items():
+        description, members = _plain(group["description"] or "-"), _plain(group["members"])
+        table.add_row(_plain(name), str(group["gid"]), description, members)
+    return table
 
 
 def _doctor(checks):

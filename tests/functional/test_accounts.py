@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import sys
 import tarfile
@@ -119,6 +120,7 @@ def test_a_new_account_from_the_first_password_to_its_own(core: AccountsCore, vc
     assert made["changes"] == planned["changes"] and made["comment"] == "ada is added."
     entry = core.entries()[dn("ada")]
     number = int(entry["uidNumber"][0])
+    assert (made["uid"], made["home"]) == (planned["uid"], planned["home"]) == (number, "/home/ada")
     expected = {
         "uid": "ada", "cn": "Ada Lovelace", "sn": "Lovelace", "givenName": "Ada", "mail": "ada@example.org",
         "telephoneNumber": "+44 20 7946 0000", "gidNumber": "10000", "homeDirectory": "/home/ada",
@@ -341,6 +343,28 @@ def test_a_home_that_cannot_be_archived_stays(core: AccountsCore, vcore: Any, mo
     monkeypatch.undo()
     vcore("user_remove", "kim")
     assert not (core.homes / "kim").exists()
+
+
+def test_one_who_cannot_be_removed_keeps_no_other(
+    core: AccountsCore, vcore: Any, salt: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ken", "kit"):
+        vcore("user_add", name)
+    tar = core.folder / "choosy" / "tar"
+    tar.parent.mkdir()
+    tar.write_text(f'#!/bin/sh\nfor name; do :; done\n[ "$name" = kit ] || exit 2\nexec {shutil.which("tar")} "$@"\n')
+    tar.chmod(0o755)
+    core.pillar["people"] = {name: {"removed": True} for name in ("ken", "kit")}
+    write_pillar(core)
+    monkeypatch.setenv("PATH", f"{tar.parent}:{os.environ['PATH']}")
+    failed = salt.states.vcore_account.people_present(SENTENCE)
+    assert failed.result is False and failed.comment.startswith("ken: the home ") and "kit" not in failed.comment
+    assert dn("kit") not in core.entries() and dn("ken") in core.entries()
+    monkeypatch.undo()
+    assert salt.states.vcore_account.people_present(SENTENCE).result is True
+    assert dn("ken") not in core.entries()
+    core.pillar["people"] = {}
+    write_pillar(core)
 
 
 def test_groups(core: AccountsCore, vcore: Any) -> None:

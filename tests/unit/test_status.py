@@ -1,4 +1,4 @@
-"""What counts as a problem of the core, and how status and doctor look to people."""
+"""What counts as a problem of the core, and how status, doctor and the functions for accounts look to people."""
 
 import copy
 import importlib.util
@@ -120,3 +120,45 @@ def test_the_doctor_names_the_remedy_of_what_failed(output):
 
 def test_an_error_is_printed_as_it_is(output):
     assert output("this is answered on the head of a core only; ask there").startswith("this is answered on the head")
+
+
+ADDED = {
+    "comment": "ada is added.",
+    "test": False,
+    "uid": 10001,
+    "home": "/home/ada",
+    "first_password": "/etc/virtual-core/secrets/first-passwords/ada",
+    "changes": {
+        "uid=ada,ou=people,dc=x": {"old": None, "new": {"uid": ["ada"], "cn": ["Ada [x]"], "objectClass": ["a", "b"]}},
+        "members of lab": {"old": [], "new": ["ada"]},
+        "home of ada": {"old": None, "new": "/srv/home/ada"},
+    },
+}
+REMOVED = {
+    "comment": "ada is removed.",
+    "test": False,
+    "changes": {
+        "members of lab": {"old": ["ada"], "new": []},
+        "uid=ada,ou=people,dc=x": {"old": {"uidNumber": "10001", "archive": "/srv/archive"}, "new": None},
+    },
+}
+IMPORTED = {
+    "added": 1, "changed": 0, "unchanged": 1, "failed": 1, "first_passwords": "/etc/first-passwords",
+    "lines": ["line 2: ada: added", "line 3: bob: unchanged", "line 4: '../x': failed: a name is at most 31"],
+}  # fmt: skip
+PEOPLE = {
+    "ada": {"name": "Ada", "uid": 10001, "groups": ["lab", "other"], "locked": False, "first_password": True},
+    "bob": {"name": "Bob\x1b[2J", "uid": 10002, "groups": [], "locked": True, "first_password": False},
+}
+GROUPS = {"lab": {"gid": 10500, "description": "A [b]lab", "members": ["ada"]}}
+
+
+def test_what_the_functions_for_accounts_say(output, golden):
+    shown = [ADDED, {**ADDED, "comment": "ada would be added.", "test": True}, REMOVED, IMPORTED, PEOPLE, GROUPS]
+    text = "\n\n".join(output(value) for value in shown)
+    golden(CHECKOUT / "tests" / "unit" / "golden" / "status" / "accounts.txt", text + "\n")
+
+
+def test_nothing_in_the_directory_speaks_to_the_terminal(output):
+    assert "\x1b[2J" not in output(PEOPLE, color=True)
+    assert output("\x1b[2J[bold]x[/bold]") == "\N{REPLACEMENT CHARACTER}[2J[bold]x[/bold]"

@@ -164,7 +164,12 @@ class Accounts:
                 progress(min(start + CHUNK, len(people)), len(people))
         self._members(plan, None, failures)
         for name, removal in plan.removed.items():
-            self._remove(name, removal["entry"], archive=removal["archive"])
+            try:
+                self._remove(name, removal["entry"], archive=removal["archive"])
+            except directory.Unreachable:
+                raise
+            except (VcoreError, OSError) as error:
+                failures[name] = str(error)
         for dn in plan.removed_groups.values():
             self.connection.delete(dn)
         return failures
@@ -344,13 +349,18 @@ class Accounts:
             there = present.people.get(name)
             if there is not None and name not in planner.plan.passwords and name not in planner.plan.homes:
                 raise Invalid(f"{name} is there already; change with vcore.user_modify")
-            return self._result(name, "added", self._commit(planner, test=test), test)
+            entry = (
+                Entry(planner.dn(name), planner.plan.people.get(name, {}).get("new", {})) if there is None else there
+            )
+            result = self._result(name, "added", self._commit(planner, test=test), test)
+            return result | {"uid": int(entry.first("uidNumber")), "home": entry.first("homeDirectory")}
 
     def _result(self, name: str, done: str, changes: Mapping[str, Any], test: bool) -> dict[str, Any]:
         verb = f"would be {done}" if test else f"is {done}"
         ret: dict[str, Any] = {
             "comment": f"{name} {verb}." if changes else f"{name} is so already.",
             "changes": changes,
+            "test": test,
         }
         if f"first password of {name}" in changes:
             ret["first_password"] = str(first_password(self.paths, name))
