@@ -61,6 +61,12 @@ def _line(value: str) -> str:
     return value
 
 
+def _no_formula(value: str) -> str:
+    if value.startswith(("=", "+", "-", "@")):
+        raise ValueError("may not begin with =, +, - or @: a spreadsheet that opens an export takes it for a formula")
+    return value
+
+
 def _public_key(value: str) -> str:
     if not SSH_KEY.fullmatch(value):
         raise ValueError("has to be a public ssh key, such as 'ssh-ed25519 AAAA... name'")
@@ -74,6 +80,8 @@ AccountName = Annotated[str, StringConstraints(pattern=rf"^{ACCOUNT_NAME.pattern
 GroupName = Annotated[str, StringConstraints(pattern=rf"^{ACCOUNT_NAME.pattern}$"), AfterValidator(_group)]
 #: Text on one line, as names of people and descriptions are.
 Line = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_line)]
+#: What a person is called.
+PersonalName = Annotated[Line, AfterValidator(_no_formula)]
 #: ASCII, as the directory's schema has it (IA5).
 MailAddress = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._%+'-]{1,64}@[A-Za-z0-9.-]{1,253}$")]
 TelephoneNumber = Annotated[str, StringConstraints(pattern=r"^[+0-9][0-9 ()/.-]{1,31}$")]
@@ -119,8 +127,8 @@ class Group(Model):
 class Person(Model):
     """A person, keyed by the name to log in with. What is left out is left as it is in the directory."""
 
-    given_name: Line | None = field(None, description="Given name.", example="Ada")
-    surname: Line | None = field(None, description="Surname; by default the login name.", example="Lovelace")
+    given_name: PersonalName | None = field(None, description="Given name.", example="Ada")
+    surname: PersonalName | None = field(None, description="Surname; by default the login name.", example="Lovelace")
     mail: MailAddress | None = field(None, description="Mail address.", example="ada@example.org")
     telephone: TelephoneNumber | None = field(None, description="Telephone number.", example="+44 20 7946 0000")
     uid: IdNumber | None = field(
