@@ -269,8 +269,17 @@ _CLOSED_STATUS = {
     "PASSWORD_EXPIRED": (Outcome.EXPIRED, "Your password on the file server has expired; ask an administrator."),
     "PASSWORD_MUST_CHANGE": (Outcome.EXPIRED, "Your password on the file server has expired; ask an administrator."),
 }
+_RULE = "The file server refuses the new password by a rule of its own."
 _RULE_STATUS = {
-    "PASSWORD_RESTRICTION": (Outcome.WEAK, "The file server refuses the new password by a rule of its own."),
+    "PASSWORD_RESTRICTION": (Outcome.WEAK, _RULE),
+    "ILL_FORMED_PASSWORD": (Outcome.WEAK, _RULE),
+    "PWD_TOO_SHORT": (Outcome.WEAK, _RULE),
+    "PWD_HISTORY_CONFLICT": (Outcome.USED_BEFORE, "The file server refuses the new password: you had it before."),
+    "PWD_TOO_RECENT": (Outcome.TOO_YOUNG, "The file server refuses: your password was changed too short a time ago."),
+    "ACCOUNT_RESTRICTION": (
+        Outcome.TOO_YOUNG,
+        "The file server refuses: your password was changed too short a time ago.",
+    ),
     "ACCESS_DENIED": (Outcome.NOT_ALLOWED, "The file server does not let you change your password."),
 }
 
