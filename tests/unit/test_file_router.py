@@ -112,6 +112,10 @@ def test_settle_computes_the_same_fingerprint(content):
     SourceFileLoader("settle", str(SETTLE)).exec_module(module)
     assert set(module.FILES) == set(file_router.FILES)
     assert module.APPLIED == file_router.APPLIED
+    asked = ModuleType("file-router")
+    SourceFileLoader("file-router", str(SETTLE.with_name("file-router"))).exec_module(asked)
+    assert set(asked.FILES) == set(file_router.FILES)
+    assert (asked.PREVIOUS, asked.REFUSED) == (file_router.PREVIOUS, file_router.REFUSED)
 
     import tempfile
 
@@ -227,7 +231,7 @@ def test_what_a_container_refused_at_its_start_fails_with_its_reason(core, paths
     with pytest.raises(VcoreError, match="not the wanted one; apply again"):
         file_router.settle(core, paths, wait=0)
     (file_router.folder(core) / file_router.REFUSED).write_text("no\n")
-    with pytest.raises(VcoreError, match="was refused, and the one before is served: no$"):
+    with pytest.raises(VcoreError, match=r"was refused, and the one before is served: no$"):
         file_router.settle(core, paths, wait=0)
 
 

@@ -109,8 +109,6 @@ def _settle(pillar: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str,
     """What the container makes by itself: folders, policies, homes; see settle in its image."""
     mounts = {str(route["path"]) for route in pillar["routes"].values() if route["kind"] == "mount"}
     return {
-        # What lies there is not always there.
-        "mounts": sorted(f"{samba.DATA}/{mount}" for mount in mounts),
         "folders": {
             f"{samba.DATA}/{share['path']}": {
                 "group": share["group"] or pillar["accounts"]["group"],
