@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import salt.config
 from saltfactories.utils.functional import Loaders, StateResult
-from vcore import resolve, site
+from support import sites
 from vcore.paths import Paths
 
 SITE = "vcore:\n  nodes: {head: {roles: [head], address: 10.0.0.1}}\n"
@@ -26,12 +26,9 @@ def virtual_core(checkout: Path, tmp_path: Path) -> Paths:
 
 
 @pytest.fixture
-def pillar(virtual_core: Paths, tmp_path: Path) -> dict[str, Any]:
+def pillar(tmp_path: Path) -> dict[str, Any]:
     """``__pillar__["vcore"]`` of the head of a site with nothing set; a test module may put its own in its place."""
-    path = tmp_path / "site.sls"
-    path.write_text(SITE)
-    configuration, _ = site.load(path, services=virtual_core.services, flavors=virtual_core.flavors, routes=[])
-    return resolve.node_pillar(resolve.resolve(configuration, head_address="10.0.0.1"), "head")
+    return sites.pillar(tmp_path, SITE)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import stat
-import sys
 import tarfile
 import threading
 import time
@@ -18,11 +17,8 @@ import ldap
 import pytest
 import yaml
 from Cryptodome.Hash import MD4
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from directory_fixtures import SUFFIX, Core, build_image, loaders, write_pillar
 from salt.exceptions import CommandExecutionError, SaltInvocationError
+from support.directory import SUFFIX, Core, build_image, loaders, write_pillar
 from vcore import accounts_client, directory, samba
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEx ada; at work"

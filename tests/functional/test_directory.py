@@ -9,7 +9,6 @@ import json
 import shutil
 import socket
 import ssl
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,12 +19,9 @@ import ldap
 import ldap.modlist
 import pytest
 from Cryptodome.Hash import MD4
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from directory_fixtures import ADMINISTRATOR, SUFFIX, Core, build_image, loaders, write_pillar
-from dockerd import Dockerd
 from salt.exceptions import SaltInvocationError
+from support.directory import ADMINISTRATOR, SUFFIX, Core, build_image, loaders, write_pillar
+from support.dockerd import Dockerd
 from vcore import directory, swarm
 from vcore.secrets import Store
 

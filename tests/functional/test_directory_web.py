@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import ssl
-import sys
 import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -18,12 +17,9 @@ import ldap
 import ldap.modlist
 import pytest
 import requests
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from Cryptodome.Hash import MD4
-from directory_fixtures import CHECKOUT, SUFFIX, Core, build_image, free_port
-from image_fixtures import build
+from support.directory import CHECKOUT, SUFFIX, Core, build_image, free_port
+from support.images import build
 from vcore import accounts, accounts_client, directory_web, templates
 
 ADMINISTRATORS = f"cn=administrators,ou=groups,{SUFFIX}"

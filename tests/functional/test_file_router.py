@@ -8,18 +8,14 @@ import pty
 import re
 import select
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from directory_fixtures import SUFFIX, build_image, loaders
-from file_router_fixtures import SERVICE, FileCore
+from support.directory import SUFFIX, build_image, loaders
+from support.file_router import SERVICE, FileCore
 from vcore import directory, file_router, samba
 from vcore.secrets import Store
 

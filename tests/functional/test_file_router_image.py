@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,11 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from directory_fixtures import SUFFIX
-from file_router_fixtures import FileCore, files
+from support.directory import SUFFIX
+from support.file_router import FileCore, files
 from vcore import samba
 from vcore.people import SHELLS
 from vcore.secrets import Store

@@ -6,7 +6,6 @@ import io
 import os
 import shlex
 import subprocess
-import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -15,11 +14,8 @@ from pathlib import Path
 import ldap
 import ldap.modlist
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from directory_fixtures import SUFFIX, Core, build_image
-from image_fixtures import DEBIAN, machine
+from support.directory import SUFFIX, Core, build_image
+from support.images import DEBIAN, machine
 from vcore import clients
 
 IMAGE = "virtual-core/test-logins:1"

@@ -11,7 +11,6 @@ import json
 import os
 import select
 import subprocess
-import sys
 import tarfile
 import time
 from collections import Counter
@@ -22,13 +21,10 @@ from typing import Any
 
 import ldap
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from directory_fixtures import SUFFIX, build_image, loaders
-from file_router_fixtures import SERVICE, FileCore, person_dn
-from image_fixtures import build
 from salt.exceptions import CommandExecutionError
+from support.directory import SUFFIX, build_image, loaders
+from support.file_router import SERVICE, FileCore, person_dn
+from support.images import build
 from vcore import samba, samba_passwords
 from vcore.files import write_atomic
 from vcore.secrets import Store

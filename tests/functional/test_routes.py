@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
-from image_fixtures import build, machine
-from vcore import pulls, resolve, routes, secrets, site
-from vcore.paths import Paths
+from support import sites
+from support.images import build, machine
+from vcore import pulls, routes, secrets
 
 PASSWORD = "p@ss, wörd"
 SITE = """vcore:
@@ -50,10 +50,7 @@ class Router:
     def __init__(self, folder: Path, checkout: Path) -> None:
         self.folder = folder
         self.api = machine()
-        (folder / "site.sls").write_text(SITE.format(base=folder / "base"))
-        paths = Paths(checkout=checkout)
-        configuration, _ = site.load(folder / "site.sls", services=paths.services, flavors=paths.flavors, routes=[])
-        self.pillar = resolve.node_pillar(resolve.resolve(configuration, head_address="10.0.0.1"), "head")
+        self.pillar = sites.pillar(folder, SITE.format(base=folder / "base"))
         volumes = self.pillar["services"]["file-router"]["volumes"]
         self.configuration, self.state, self.data = (
             Path(volumes[name]["source"]) for name in ("configuration", "state", "data")

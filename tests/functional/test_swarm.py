@@ -19,18 +19,16 @@ import docker
 import pytest
 import salt.config
 from saltfactories.utils.functional import Loaders
+from support.dockerd import Dockerd
+from vcore import images, pki
+from vcore.authority import Authority
+from vcore.catalogue import Service
+from vcore.deployment import wanted
+from vcore.paths import Paths
+from vcore.secrets import Store
+from vcore.swarm_client import Swarm
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(CHECKOUT / "salt" / "_utils"), str(Path(__file__).parent)]
-
-from dockerd import Dockerd  # noqa: E402
-from vcore import images, pki  # noqa: E402
-from vcore.authority import Authority  # noqa: E402
-from vcore.catalogue import Service  # noqa: E402
-from vcore.deployment import wanted  # noqa: E402
-from vcore.paths import Paths  # noqa: E402
-from vcore.secrets import Store  # noqa: E402
-from vcore.swarm_client import Swarm  # noqa: E402
 
 REGISTRY = "registry.vcore.test:5000"
 TEMPLATE = "health: {{ settings.health }}\nmotto: {{ settings.motto }}\nnetwork: {{ network.name }}\n"

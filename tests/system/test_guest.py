@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,9 +16,8 @@ from typing import Any
 
 import pytest
 from lab.guest import Guest
+from support import sites
 from timings import Timings
-from vcore import resolve, site
-from vcore.paths import Paths
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PASSWORD = "p@ss,word=1 %h#"  # what mount options, units and files of credentials each have a meaning for
@@ -54,9 +52,8 @@ class Served:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, timings: Timings) -> Iterator[Served]:
     """The file router's and the directory's images, each in a container of this machine."""
-    sys.path.insert(0, str(CHECKOUT / "tests" / "functional"))
-    from directory_fixtures import build_image
-    from file_router_fixtures import FileCore
+    from support.directory import build_image
+    from support.file_router import FileCore
 
     build_image()
     core = FileCore(tmp_path_factory.mktemp("served"), shares=SHARES, instruments={})
@@ -198,11 +195,7 @@ class Routes:
             "services": {"file-router": {"enabled": True}},
             "routes": {name: {"server": self.served.address, **route} for name, route in routes.items()},
         }
-        path = self.folder / "site.sls"
-        path.write_text(json.dumps({"vcore": text}))
-        paths = Paths(checkout=CHECKOUT)
-        found, _ = site.load(path, services=paths.services, flavors=paths.flavors, routes=())
-        return resolve.node_pillar(resolve.resolve(found, head_address="10.0.2.15"), "head")
+        return sites.pillar(self.folder, json.dumps({"vcore": text}))
 
     def call(self, what: str, routes: dict[str, Any], password: str = PASSWORD) -> dict[str, Any]:
         """Run the core's code in the guest: plan, apply or status."""

@@ -10,7 +10,6 @@ import json
 import os
 import shlex
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,11 +17,7 @@ import pexpect
 import pytest
 import sitefile
 import yaml
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(CHECKOUT / "tests" / "functional"))
-
-from image_fixtures import build_client  # noqa: E402
+from support.images import build_client
 
 SUFFIX = "dc=vcore,dc=test"
 STORE = "/etc/virtual-core/secrets"

@@ -1,18 +1,13 @@
 """ganesha.conf, as it follows from a site, and the numbers of exports."""
 
 import copy
-import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_samba import GOLDEN, SETTINGS, pillar
 from vcore import exports
 from vcore.errors import VcoreError
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from test_samba import GOLDEN, SETTINGS, pillar
 
 NAMES = st.lists(st.from_regex(r"\A[a-z][a-z0-9_-]{0,8}\Z"), unique=True, max_size=40)
 

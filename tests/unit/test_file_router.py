@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -10,14 +9,11 @@ from types import ModuleType
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_samba import CHECKOUT, GOLDEN, SETTINGS, pillar
 from vcore import exports, file_router, samba
 from vcore.errors import NotFound, VcoreError
 from vcore.paths import Paths
 from vcore.secrets import Store
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from test_samba import CHECKOUT, GOLDEN, SETTINGS, pillar
 
 SETTLE = CHECKOUT / "images" / "file-router" / "rootfs" / "usr" / "lib" / "virtual-core" / "settle"
 CONTENT = st.dictionaries(st.sampled_from(file_router.FILES), st.binary(max_size=20))

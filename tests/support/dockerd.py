@@ -22,6 +22,8 @@ from pathlib import Path
 import docker
 import pytest
 
+from support.images import machine
+
 PACKAGES = ("docker.io", "docker-cli", "iptables", "iproute2", "procps", "busybox-static", "ca-certificates")
 SUITE = "trixie"
 RECIPE = hashlib.sha256(repr((PACKAGES, SUITE)).encode()).hexdigest()[:12]
@@ -32,14 +34,6 @@ CAPABILITIES = """
     SYS_ADMIN NET_ADMIN NET_RAW SYS_PTRACE MKNOD SYS_CHROOT SETUID SETGID SETPCAP SETFCAP CHOWN DAC_OVERRIDE
     DAC_READ_SEARCH FOWNER FSETID KILL NET_BIND_SERVICE AUDIT_WRITE IPC_LOCK SYS_NICE SYS_MODULE LEASE SYSLOG
 """.split()  # noqa: SIM905
-
-
-def machine() -> docker.APIClient:
-    """A client of the machine's own daemon; the test fails with what to do where there is none."""
-    try:
-        return docker.APIClient(base_url="unix:///var/run/docker.sock", version="auto", timeout=300)
-    except docker.errors.DockerException as error:
-        pytest.fail(f"no Docker daemon on this machine ({error}): apt-get install docker.io iptables, start dockerd")
 
 
 def build_image(api: docker.APIClient) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -16,14 +15,12 @@ from typing import Any
 import ldap
 import pytest
 import yaml
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from directory_fixtures import SUFFIX, Core, build_image, free_port
-from image_fixtures import CHECKOUT, build, build_client
 from vcore import exports, file_router, samba, templates
 from vcore.files import write_atomic
 from vcore.secrets import Store
+
+from support.directory import SUFFIX, Core, build_image, free_port
+from support.images import CHECKOUT, build, build_client
 
 SERVICE = "file-router"
 TEMPLATES = CHECKOUT / "salt" / "states" / "services" / SERVICE / "files"
@@ -266,9 +263,9 @@ class FileCore(Core):
         arguments = [word for option, value in settings.items() for word in ("-o", f"{option}={value}")]
         arguments += ["-i", str(key)] if key else []
         # ssh asks a program for the password where there is no terminal.
-        helper = self.folder / "askpass"
-        helper.write_text('#!/bin/sh\nprintf "%s\\n" "$PASSWORD"\n')
-        helper.chmod(0o700)
+        askpass = self.folder / "askpass"
+        askpass.write_text('#!/bin/sh\nprintf "%s\\n" "$PASSWORD"\n')
+        askpass.chmod(0o700)
         done = subprocess.run(
             ["ssh", "-F", "none", "-p", str(self.router_port), *options, *arguments, f"{name}@127.0.0.1", *command],
             stdin=subprocess.DEVNULL,
@@ -277,7 +274,7 @@ class FileCore(Core):
             text=True,
             timeout=60,
             check=False,
-            env={**os.environ, "SSH_ASKPASS": str(helper), "SSH_ASKPASS_REQUIRE": "force", "PASSWORD": password},
+            env={**os.environ, "SSH_ASKPASS": str(askpass), "SSH_ASKPASS_REQUIRE": "force", "PASSWORD": password},
         )
         return done.returncode, done.stdout
 

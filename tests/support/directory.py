@@ -7,21 +7,18 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import ldap
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from image_fixtures import CHECKOUT, build, machine, reference
 from vcore import directory, site, templates
 from vcore.paths import Paths
 from vcore.resolve import node_pillar, resolve
 from vcore.secrets import Store, generate
+
+from support.images import CHECKOUT, build, machine, reference
 
 SERVICE = CHECKOUT / "salt" / "states" / "services" / "ldap"
 SUFFIX = "dc=vcore,dc=test"

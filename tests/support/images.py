@@ -6,26 +6,22 @@ import functools
 import json
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import docker
 import pytest
+from vcore import downloads, images
+from vcore.paths import Paths
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(CHECKOUT / "salt" / "_utils"))
-
-from vcore import downloads, images  # noqa: E402
-from vcore.paths import Paths  # noqa: E402
-
 DEBIAN = "virtual-core/test-debian:trixie"
 #: Nothing set: mirror, proxy and authorities are this machine's.
 SETTINGS = {"mirror": None, "proxy": None, "ca_bundle": None, "python_index": None}
 
 
 def machine() -> docker.APIClient:
-    """A client of the machine's own daemon."""
+    """A client of the machine's own daemon; the test fails with what to do where there is none."""
     try:
         return docker.APIClient(base_url="unix:///var/run/docker.sock", version="auto", timeout=300)
     except docker.errors.DockerException as error:
