@@ -1,4 +1,4 @@
-"""Docker Swarm through Salt's own loader, on a daemon of its own: see dockerd.py.
+"""Docker Swarm through Salt's own loader, on a daemon of its own: see support/dockerd.py.
 
 Every state runs as a plan first: :meth:`Core.apply` asserts that the plan listed what the apply then changed.
 """

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vcore import accounts, accounts_csv, site
+from support import sites
+from vcore import accounts, accounts_csv
 from vcore.accounts import Entry, Planner, Present, Taken
 from vcore.accounts_csv import Invalid
 from vcore.errors import VcoreError
 from vcore.homes import Homes
 from vcore.people import ACCOUNT_NAME, SHELLS, name_problem
-from vcore.resolve import node_pillar, resolve
 
 CHECKOUT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden" / "accounts"
@@ -40,10 +40,7 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEx ada"
 
 
 def pillar(folder, more=""):
-    path = folder / "site.sls"
-    path.write_text(SITE + more)
-    configuration, _ = site.load(path, services=SERVICES, flavors=folder, routes=[])
-    return node_pillar(resolve(configuration, head_address="10.1.0.1"), "head")
+    return sites.pillar(folder, SITE + more)
 
 
 @pytest.fixture

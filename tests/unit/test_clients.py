@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import sites
 from vcore import clients, logins, people, site
 from vcore.errors import VcoreError
-from vcore.resolve import node_pillar, resolve
+from vcore.resolve import node_pillar
 
 CHECKOUT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden" / "clients"
@@ -28,10 +29,7 @@ vcore:
 
 @pytest.fixture
 def pillar(tmp_path):
-    path = tmp_path / "site.sls"
-    path.write_text(SITE)
-    configuration, _ = site.load(path, services=CHECKOUT / "salt" / "states" / "services", flavors=tmp_path, routes=[])
-    return resolve(configuration, head_address="10.1.0.1")
+    return sites.resolved(tmp_path, SITE)
 
 
 @pytest.fixture
@@ -181,12 +179,7 @@ def test_a_node_asks_sssd_for_groups_and_believes_it_only_while_the_directory_an
 
 def test_the_site_says_which_groups_others_have_to_make(tmp_path):
     def resolved(text):
-        path = tmp_path / "site.sls"
-        path.write_text(text)
-        configuration, _ = site.load(
-            path, services=CHECKOUT / "salt" / "states" / "services", flavors=tmp_path, routes=[]
-        )
-        return node_pillar(resolve(configuration, head_address="10.1.0.1"), "compute-1")["node"]["logins"]
+        return sites.pillar(tmp_path, text, "compute-1")["node"]["logins"]
 
     text = SITE.replace("[imaging]", "[imaging, administrators, genomics]") + "  groups: {imaging: {}}\n"
     names = ["imaging", "administrators", "genomics"]
