@@ -21,6 +21,7 @@ from support.images import build_client
 
 SUFFIX = "dc=vcore,dc=test"
 STORE = "/etc/virtual-core/secrets"
+SOURCE = "/srv/virtual-core/source"
 SSH_PORT = 2022
 MEGABYTE = 1024 * 1024
 #: What is copied by both protocols.
@@ -392,3 +393,25 @@ def test_a_changed_share_cuts_no_session(department, grace, machine):
     session.close()
     assert grace.smb("projects", "ls").returncode != 0
     assert department.run(task).stdout == before
+
+
+def test_a_new_image_brings_a_new_configuration_with_it(department, grace):
+    """Both in one apply: the image that will serve the configuration proves it, not the one that runs."""
+    probe = f"{SOURCE}/images/file-router/rootfs/usr/lib/virtual-core/probe.d/20-file-router"
+    shares = yaml.safe_load(sitefile.read(department))["vcore"]["shares"]
+    image = "docker service inspect file-router -f '{{.Spec.TaskTemplate.ContainerSpec.Image}}'"
+    before = department.run(image).stdout
+    department.run(f"cp -p {probe} /root/probe && echo '# a change' >> {probe}")
+    try:
+        with sitefile.changed(department, shares=shares | {"thesis": {"write": ["@sequencing"]}}):
+            plan = sitefile.apply(department, test=True)
+            done = sitefile.apply(department)
+            assert sitefile.changes(plan).keys() == sitefile.changes(done).keys() != set()
+            assert department.run(image).stdout != before
+            assert grace.smb("thesis", "ls").returncode == 0
+            assert sitefile.changes(sitefile.apply(department)) == {}
+    finally:
+        department.run(f"cp -p /root/probe {probe}")
+    sitefile.apply(department)
+    assert grace.smb("thesis", "ls").returncode != 0
+    assert department.run(image).stdout == before
