@@ -45,11 +45,11 @@ class Passwords(FileCore):
         self.desk, self.somebody = "", ""
 
     def settle(self) -> dict[str, Any]:
-        """Samba's policies as a site has them, but for a history of Samba's own, which allows no undoing."""
+        """Samba's policies as a site has them."""
         return {
             "folders": {},
             "password_scheme": self.scheme,
-            "policies": samba.policies(self.pillar) | {"password history": 0},
+            "policies": samba.policies(self.pillar),
             "home_mode": "0700",
         }
 

@@ -216,11 +216,10 @@ def test_policies_follow_the_directory(tmp_path):
         "lockout duration": 5,
         "reset count minutes": 5,
         "min password length": 10,
-        "password history": 5,
+        "password history": 0,
     }
-    core["directory"]["policy"].update(lockout_duration=0, password_history=50)
+    core["directory"]["policy"].update(lockout_duration=0)
     assert samba.policies(core)["lockout duration"] == -1
-    assert samba.policies(core)["password history"] == 24
     assert "password history" not in samba.policies(pillar(tmp_path))
 
 

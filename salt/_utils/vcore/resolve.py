@@ -144,7 +144,7 @@ def node_pillar(resolved: Mapping[str, Any], minion: str) -> dict[str, Any]:
 #: What every node sees.
 COMMON_KEYS = ("site", "base_directory", "network", "head", "names", "registry", "directory")
 #: The directory's settings that Samba goes by, too, on whichever node it runs.
-POLICY_KEYS = ("lockout_duration", "lockout_failures", "password_history", "password_minimum_length")
+POLICY_KEYS = ("lockout_duration", "lockout_failures", "password_minimum_length")
 #: What a node sees of a service that runs on it and has no states there.
 NODE_KEYS = ("name", "node", "volumes", "node_states")
 

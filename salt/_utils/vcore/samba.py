@@ -21,8 +21,6 @@ INSTRUMENTS = "_instruments"
 INSTRUMENTS_GID = 2_147_000_001
 #: Numbers of instruments lie behind those that people may have (vcore.people.LARGEST_ID).
 FIRST_INSTRUMENT, LAST_INSTRUMENT = 2_000_000_001, 2_147_000_000
-#: How many earlier passwords Samba remembers at most.
-LONGEST_HISTORY = 24
 #: Flags of an instrument's account: a user whose password does not expire.
 FLAGS = "[UX         ]"
 #: What no value in smb.conf holds: ends of lines would end it, a backslash would join it with the next one, and a
@@ -124,7 +122,9 @@ def policies(pillar: Mapping[str, Any]) -> dict[str, int]:
     }
     if pillar["services"][SERVICE]["settings"]["password_scheme"] == "tdbsam":
         found["min password length"] = directory["password_minimum_length"]
-        found["password history"] = min(directory["password_history"], LONGEST_HISTORY)
+        # The directory is asked first and keeps the history for both. One of Samba's own would refuse the earlier
+        # password, with which a change that the directory then refuses after all is taken back.
+        found["password history"] = 0
     return found
 
 
