@@ -245,6 +245,7 @@ def test_a_file_that_changes_during_the_pull_never_appears(router):
 def test_a_file_that_was_just_written_waits(router):
     router.put("growing", b"x", age=5)
     router.put("ahead", b"x", age=-86400)  # the clock there is ahead
+    router.route(settle=3600)
     assert (router.pull()["waiting"], (router.here / "growing").exists()) == (2, False)
     router.route(settle=2)
     time.sleep(2)
