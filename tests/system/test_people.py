@@ -118,13 +118,17 @@ class Person:
         session.close()
         return found == 0
 
-    def smb(self, share, command, password=None, timeout=300):
-        """Run smbclient's commands on a share."""
+    def smbclient(self, share, password=None):
+        """The command of smbclient for a share; it reads the password from a file."""
         login = self.folder / "login"
         login.touch(mode=0o600)
         login.write_text(f"username={self.name}\npassword={password or self.password}\n")
+        return ["smbclient", f"//{self.address}/{share}", "-A", login, "-m", "SMB3"]
+
+    def smb(self, share, command, password=None, timeout=300):
+        """Run smbclient's commands on a share."""
         return subprocess.run(
-            self.clients("smbclient", f"//{self.address}/{share}", "-A", login, "-m", "SMB3", "-c", command),
+            self.clients(*self.smbclient(share, password), "-c", command),
             capture_output=True, text=True, check=False, timeout=timeout,
         )  # fmt: skip
 
@@ -372,7 +376,7 @@ def assert_same(one: Path, other: Path):
 
 def test_a_changed_share_cuts_no_session(department, grace, machine):
     """What the site changes is read while a person is in the middle of something."""
-    session = on_terminal(grace.clients, "smbclient", f"//{grace.address}/runs", "-A", grace.folder / "login")
+    session = on_terminal(grace.clients, *grace.smbclient("runs"))
     session.expect("smb: ")
     more = {"projects": {"write": ["@sequencing"], "nfs": [{"hosts": machine, "access": "rw"}]}}
     shares = yaml.safe_load(sitefile.read(department))["vcore"]["shares"]
