@@ -19,7 +19,7 @@ NETWORK, INTERFACE = clash()
 
 #: By name: what is replaced in a good site by what, and the line that it gives.
 MISTAKES = {
-    "yaml": ("services:", "services: [", "site.sls:10: not valid YAML: expected ',' or ']', but got '<stream end>'"),
+    "yaml": ("services:", "services: [", "site.sls:10: not valid YAML: expected ',' or ']', but got '<scalar>'"),
     "unknown key": ("network:", "netwrok:", "site.sls:4: vcore.netwrok: unknown key; did you mean network?"),
     "two heads": (
         "[compute]",
