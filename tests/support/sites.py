@@ -12,7 +12,12 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def resolved(
-    folder: Path, text: str, *, services: Path | None = None, head_address: str = "10.0.0.1"
+    folder: Path,
+    text: str,
+    *,
+    services: Path | None = None,
+    head_address: str = "10.0.0.1",
+    enrolled: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write a site file into ``folder``; what follows from it, on a head of this address that has no other network.
 
@@ -22,7 +27,7 @@ def resolved(
     path.write_text(text, encoding="utf-8")
     ours = Paths(checkout=CHECKOUT)
     configuration, _ = site.load(path, services=services or ours.services, flavors=ours.flavors, routes=[])
-    return resolve.resolve(configuration, head_address=head_address)
+    return resolve.resolve(configuration, head_address=head_address, enrolled=enrolled)
 
 
 def pillar(folder: Path, text: str, minion: str = "head") -> dict[str, Any]:

@@ -55,6 +55,13 @@ class Port(Model):
     """A port that a service publishes on its node (host mode)."""
 
     number: int = field(ge=1, le=65535, description="Port on the node.", example=636)
+    last: int | None = field(
+        None,
+        ge=1,
+        le=65535,
+        description="Last port, where a range is published, the same in the container.",
+        example=60063,
+    )
     target: int | None = field(
         None, ge=1, le=65535, description="Port in the container, if it is another one.", example=8443
     )
@@ -65,11 +72,22 @@ class Port(Model):
     )
     description: str = field("", description="What the port is for.", example="LDAP over TLS.")
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Port:
+        if self.last is not None and (self.last < self.number or self.target is not None):
+            raise ValueError("last is not below number, and goes without target")
+        return self
+
 
 class Volume(Model):
     """A directory below the base directory that a service keeps its data in."""
 
     path: AbsolutePath = field(description="Where the container sees it.", example="/var/lib/ldap")
+    shared: Literal["home", "data"] | None = field(
+        None,
+        description="The site's homes or data, which every node has, instead of a directory of its own.",
+        example="home",
+    )
     owner: int = field(
         0, ge=0, description="Numeric user id of the owner; images give their users fixed ids.", example=911
     )
@@ -226,6 +244,11 @@ class Service(Model):
         "", description="What it is for, in a sentence.", example="OpenLDAP with the people and groups of the core."
     )
     enabled: bool = field(True, description="Whether it runs unless a site or flavor says otherwise.", example=False)
+    when: dict[Literal["slurm"], list[Literal["none", "managed", "existing"]]] = field(
+        default_factory=dict,
+        description="Modes of sections of the site in which it runs, instead of `enabled`.",
+        example={"slurm": ["managed"]},
+    )
     image: Image = field(description="The image that it runs.")
     requires: list[ServiceName] = field(
         default_factory=list, description="Services that must be on too, and run first.", example=["registry"]
@@ -238,6 +261,11 @@ class Service(Model):
     )
     update: Literal["start-first", "stop-first"] = field(
         "stop-first", description="stop-first for what owns data or a host port.", example="start-first"
+    )
+    network: Literal["overlay", "host"] = field(
+        "overlay",
+        description="overlay: the network of the services, with its ports published; host: the network of its node.",
+        example="host",
     )
     ports: dict[ItemName, Port] = field(default_factory=dict, description="Ports that it publishes, by name.")
     volumes: dict[ItemName, Volume] = field(

@@ -9,6 +9,7 @@ from . import site
 from .documents import SiteError
 from .errors import VcoreError
 from .host import own_address, read_routes
+from .nodes import Registry
 from .paths import Paths
 from .resolve import node_pillar, node_secrets, resolve
 from .secrets import Store
@@ -25,7 +26,7 @@ def resolved(paths: Paths) -> dict[str, Any]:
         VcoreError: the catalogue is broken, or the head has no address.
     """
     routes, address = read_routes(), own_address()
-    sources = [paths.site, *paths.flavors.glob("*.sls"), *paths.services.glob("*/service.yaml")]
+    sources = [paths.site, paths.nodes, *paths.flavors.glob("*.sls"), *paths.services.glob("*/service.yaml")]
     state = (routes, address, [(path, _stamp(path)) for path in sorted(sources)])
     kept = _kept.get(paths.checkout)
     # Certificates that the site brings can expire while no file changes, so such a site is checked every time.
@@ -37,7 +38,8 @@ def resolved(paths: Paths) -> dict[str, Any]:
                 f"{paths.site.name}: vcore.nodes.{configuration.head}.address: is required, "
                 "since this host has no default route to tell its address from"
             )
-        kept = (state, resolve(configuration, head_address=named or address or ""))
+        enrolled = Registry(paths.nodes).read()
+        kept = (state, resolve(configuration, head_address=named or address or "", enrolled=enrolled))
         _kept[paths.checkout] = kept
     return kept[1]
 

@@ -126,7 +126,8 @@ def _files(
         for item, config in service["configs"].items():
             data = templates.render(paths.services / name / "files", config["template"], names)
             yield file(item, data, secret=False, **mount(config))
-    if pillar["authorized_keys"]:
+    # On the network of its node, root's sshd would want the port of the node's own.
+    if pillar["authorized_keys"] and service["network"] != "host":
         keys = "".join(f"{key}\n" for key in pillar["authorized_keys"]).encode()
         yield file(swarm.AUTHORIZED_KEYS, keys, secret=False, path=AUTHORIZED_KEYS, owner=0, group=0, mode="0444")
     for item, entry in service["certificates"].items():

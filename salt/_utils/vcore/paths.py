@@ -36,6 +36,11 @@ class Paths:
         return self.configuration / "secrets"
 
     @property
+    def nodes(self) -> Path:
+        """The nodes that were enrolled, with what is known of them; see :mod:`vcore.nodes`."""
+        return self.configuration / "nodes.json"
+
+    @property
     def services(self) -> Path:
         """The catalogue: one folder for each service that the project knows."""
         return self.checkout / "salt" / "states" / "services"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from . import shares
+from . import nodes as nodes_module
+from . import shares, storage
 from .catalogue import DERIVED
 from .models import NODE_NAME
 from .people import ADMINISTRATORS, plain
-from .site import Configuration, LoginSettings, ServiceSettings
+from .site import Configuration, LoginSettings, ServiceSettings, Site
 
 
 def service_names(name: str, node: str, domain: str, more: Iterable[str] = ()) -> list[str]:
@@ -17,20 +18,16 @@ def service_names(name: str, node: str, domain: str, more: Iterable[str] = ()) -
     return list(dict.fromkeys([name, f"{name}.{domain}", node, f"{node}.{domain}", "localhost", *more]))
 
 
-def resolve(configuration: Configuration, *, head_address: str) -> dict[str, Any]:
+def resolve(
+    configuration: Configuration, *, head_address: str, enrolled: Mapping[str, nodes_module.Entry] | None = None
+) -> dict[str, Any]:
     """Everything that follows from a configuration, as plain data: what the head's pillar holds.
 
-    ``head_address`` is used where the site names no address for the head.
+    ``head_address`` is used where the site names no address for the head. ``enrolled`` are the nodes of the registry:
+    those that the site file does not name have the roles that a token granted.
     """
     site, head = configuration.site, configuration.head
-    nodes = {
-        name: {
-            "roles": list(node.roles),
-            "address": node.address or (head_address if name == head else None),
-            "logins": _logins(node.logins, site.groups) if node.logins else None,
-        }
-        for name, node in site.nodes.items()
-    }
+    nodes = _nodes(site, head, head_address, enrolled or {})
     services = {name: _resolve_service(name, configuration, nodes) for name in _in_order(configuration)}
     return {
         "site": site.site.model_dump(mode="json"),
@@ -53,10 +50,38 @@ def resolve(configuration: Configuration, *, head_address: str) -> dict[str, Any
         "routes": {
             name: {**route.model_dump(mode="json"), "path": route.path or name} for name, route in site.routes.items()
         },
+        "slurm": site.slurm.model_dump(mode="json"),
+        "storage": site.storage.model_dump(mode="json"),
         "instruments": {name: instrument.model_dump(mode="json") for name, instrument in site.instruments.items()},
         "services": services,
         "directory": directory_access(services, site.site.domain),
     }
+
+
+#: What a node's part of the registry shows of it.
+ENROLLED_KEYS = ("enrolled", "swarm_id", "hardware", "retiring")
+
+
+def _nodes(
+    site: Site, head: str, head_address: str, enrolled: Mapping[str, nodes_module.Entry]
+) -> dict[str, dict[str, Any]]:
+    """Every node by name: those of the site file, and those that were enrolled; what the site says of one wins."""
+    nodes: dict[str, dict[str, Any]] = {
+        name: {
+            "roles": list(node.roles),
+            "address": node.address or (head_address if name == head else None),
+            "logins": _logins(node.logins, site.groups) if node.logins else None,
+        }
+        for name, node in site.nodes.items()
+    }
+    for name, entry in enrolled.items():
+        if name not in nodes and entry["roles"]:
+            nodes[name] = {"roles": list(entry["roles"]), "address": None, "logins": None}
+    for name, node in nodes.items():
+        entry = enrolled.get(name, dict(nodes_module.UNKNOWN))
+        node["address"] = node["address"] or entry["address"]
+        node |= {key: entry[key] for key in ENROLLED_KEYS}
+    return nodes
 
 
 def _logins(logins: LoginSettings, groups: Collection[str]) -> dict[str, Any]:
@@ -105,7 +130,10 @@ def _resolve_service(name: str, configuration: Configuration, nodes: Mapping[str
             derive, _ = DERIVED[definition.derived]
             settings[setting] = derive(site.site.domain)
     for volume, data in resolved["volumes"].items():
-        data["source"] = f"{site.base_directory}/{name}/{volume}"
+        shared = data["shared"]
+        data["source"] = (
+            storage.folder(site.base_directory, shared) if shared else f"{site.base_directory}/{name}/{volume}"
+        )
     for certificate, data in resolved["certificates"].items():
         place = node or configuration.head
         supplied = chosen.certificates.get(certificate)
@@ -142,7 +170,7 @@ def node_pillar(resolved: Mapping[str, Any], minion: str) -> dict[str, Any]:
 
 
 #: What every node sees.
-COMMON_KEYS = ("site", "base_directory", "network", "head", "names", "registry", "directory")
+COMMON_KEYS = ("site", "base_directory", "network", "head", "names", "registry", "directory", "storage")
 #: The directory's settings that Samba goes by, too, on whichever node it runs.
 POLICY_KEYS = ("lockout_duration", "lockout_failures", "password_minimum_length")
 #: What a node sees of a service that runs on it and has no states there.

@@ -19,15 +19,19 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from . import catalogue as catalogue_module
+from . import partitions as partitions_module
 from . import people as people_module
 from . import shares as shares_module
+from . import storage as storage_module
 from .catalogue import Catalogue
 from .documents import Document, Location, Problem, SiteError, parse, shown, unknown_key
 from .host import BRIDGE_INTERFACE, Route, read_routes
 from .models import AbsolutePath, DataFolder, DomainName, DownloadAddress, Model, NodeName, ServiceName, Size, field
+from .partitions import SlurmSettings
 from .people import SSH_KEY, AccountName, AccountSettings, Group, GroupName, Person
 from .shares import Instrument, Share, ShareName
 from .shares import Route as FileRoute
+from .storage import StorageSettings
 
 # ---------------------------------------------------------------------------------------------------------------
 # What an administrator may write
@@ -226,6 +230,10 @@ class Site(Model):
     instruments: dict[AccountName, Instrument] = field(
         default_factory=dict, description="Machines that write their data to a share, and can do nothing else."
     )
+    slurm: SlurmSettings = field(default_factory=SlurmSettings, description="The batch queue.")
+    storage: StorageSettings = field(
+        default_factory=StorageSettings, description="Where the nodes have homes and shared data from."
+    )
     authorized_keys: list[str] = field(
         default_factory=list,
         description="Public ssh keys of the administrators who may log in to the containers as root; none, no sshd.",
@@ -369,6 +377,8 @@ def validate(document: Document, catalogue: Catalogue, flavors: Path) -> Configu
             enabled.get(shares_module.SERVICE, False),
             document,
         ),
+        *partitions_module.problems(site.slurm, site.groups, document),
+        *storage_module.problems(site.storage, document),
         *_archive_problems(site, document),
     ]
     if problems:
@@ -378,7 +388,11 @@ def validate(document: Document, catalogue: Catalogue, flavors: Path) -> Configu
 
 def _enabled(site: Site, catalogue: Catalogue, name: str) -> bool:
     chosen = site.services[name].enabled if name in site.services else None
-    return catalogue[name].enabled if chosen is None else chosen
+    if chosen is not None:
+        return chosen
+    if when := catalogue[name].when:
+        return all(getattr(site, section).mode in modes for section, modes in when.items())
+    return catalogue[name].enabled
 
 
 def _node_problems(site: Site, document: Document) -> list[Problem]:

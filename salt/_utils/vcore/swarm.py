@@ -150,10 +150,7 @@ def service_spec(
             "StartPeriod": health["start_period"] * SECOND,
             "StartInterval": min(health["interval"] * SECOND, START_INTERVAL),
         },
-        "Mounts": [
-            _mount(volume)
-            for _, volume in sorted(service["volumes"].items())
-        ],
+        "Mounts": [_mount(volume) for _, volume in sorted(service["volumes"].items())],
         "Configs": [
             {"ConfigName": file.name, "File": _target(file)} for file in sorted(configs, key=lambda file: file.item)
         ],
@@ -180,7 +177,11 @@ def service_spec(
             "Resources": resources,
             "Placement": {"Constraints": [constraint]},
             "RestartPolicy": {"Condition": "any", "Delay": RESTART_DELAY, "MaxAttempts": 0},
-            "Networks": [{"Target": pillar["network"]["name"], "Aliases": [name]}],
+            "Networks": [
+                {"Target": "host"}
+                if service["network"] == "host"
+                else {"Target": pillar["network"]["name"], "Aliases": [name]}
+            ],
             "LogDriver": {"Name": "json-file", "Options": {"max-size": "10m", "max-file": "3"}},
         },
         "UpdateConfig": update | {"FailureAction": "rollback"},
@@ -188,14 +189,18 @@ def service_spec(
         "EndpointSpec": {
             # No virtual addresses and no routing mesh: these need IPVS in the kernel, and a pinned service no mesh.
             "Mode": "dnsrr",
-            "Ports": [
+            # On the network of its node there is nothing to publish.
+            "Ports": []
+            if service["network"] == "host"
+            else [
                 {
                     "Protocol": port["protocol"],
-                    "TargetPort": port["target"] or port["number"],
-                    "PublishedPort": port["number"],
+                    "TargetPort": port["target"] or number,
+                    "PublishedPort": number,
                     "PublishMode": "host",
                 }
                 for _, port in sorted(service["ports"].items())
+                for number in range(port["number"], (port["last"] or port["number"]) + 1)
             ],
         },
     }

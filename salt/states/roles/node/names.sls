@@ -10,7 +10,7 @@ The services that run here have data folders:
     - directories:
         {{ core["base_directory"] }}: {owner: 0, group: 0, mode: "0755"}
         {%- for name in core["node"]["services"] %}
-          {%- for volume in core["services"][name]["volumes"].values() %}
+          {%- for volume in core["services"][name]["volumes"].values() if not volume["shared"] %}
         {{ volume["source"] | json }}: {{ {"owner": volume["owner"], "group": volume["group"], "mode": volume["mode"]} | json }}
           {%- endfor %}
         {%- endfor %}

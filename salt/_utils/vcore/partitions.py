@@ -1,0 +1,136 @@
+"""The batch queue as a site writes it: the ``slurm:`` section of the site file, its partitions and its checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Literal
+
+import hostlist
+from pydantic import AfterValidator, StringConstraints
+
+from .documents import Document, Problem
+from .models import NODE_NAME, AbsolutePath, Model, Size, field
+from .people import GroupName
+
+#: The services of the catalogue that are SLURM's own.
+CONTROLLER, COMPUTE, ACCOUNTING = "slurm-controller", "slurm-compute", "slurm-accounting"
+#: How many nodes one hostlist may name.
+HOSTLIST_LIMIT = 100_000
+
+
+def expand(text: str) -> list[str]:
+    """The names that a hostlist such as ``compute-[1-8,12]`` stands for, in its order.
+
+    Raises:
+        ValueError: it is none, or a name in it is no node's.
+    """
+    try:
+        names: list[str] = hostlist.expand_hostlist(text, allow_duplicates=False, sort=False)
+    except hostlist.BadHostlist as error:
+        raise ValueError(f"has to be a list of nodes such as compute-[1-8,12]: {error}") from None
+    if len(names) > HOSTLIST_LIMIT:
+        raise ValueError(f"names more than {HOSTLIST_LIMIT} nodes")
+    for name in names:
+        if not NODE_NAME.fullmatch(name):
+            raise ValueError(
+                "has to be a list of nodes such as compute-[1-8,12]; a name has a-z, 0-9, -, a letter first"
+            )
+    return names
+
+
+def _hostlist(text: str) -> str:
+    expand(text)
+    return text
+
+
+Hostlist = Annotated[str, StringConstraints(max_length=4096), AfterValidator(_hostlist)]
+PartitionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,30}$")]
+Feature = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,62}$")]
+#: A time limit as SLURM writes it: minutes, hours:minutes:seconds, days-hours:minutes:seconds.
+TimeLimit = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^([0-9]{1,7}|([0-9]{1,4}-)?[0-9]{1,3}:[0-9]{2}(:[0-9]{2})?|[0-9]{1,4}-[0-9]{1,2}|UNLIMITED)$"
+    ),
+]
+
+
+class Partition(Model):
+    """A partition: nodes that jobs are sent to under rules of their own."""
+
+    nodes: list[Hostlist] = field(
+        default_factory=list, description="Its nodes, as hostlists; none means all.", example=["compute-[1-8]"]
+    )
+    default: bool = field(False, description="Whether jobs that name no partition go here.", example=True)
+    max_time: TimeLimit = field("7-00:00:00", description="Longest run time of a job, in quotes.", example="1-00:00:00")
+    default_time: TimeLimit = field(
+        "1:00:00", description="Run time of a job that names none, in quotes.", example="0:30:00"
+    )
+    groups: list[GroupName] = field(
+        default_factory=list, description="Groups whose members may use it; none means everybody.", example=["genomics"]
+    )
+    priority: int = field(
+        1, ge=0, le=65533, description="Jobs of a partition with a higher one start first.", example=10
+    )
+
+
+class NodeRule(Model):
+    """What the site says of some compute nodes, whether the site file names them or a token enrolled them."""
+
+    features: list[Feature] = field(
+        default_factory=list, description="Words that jobs can ask for with --constraint.", example=["ib", "avx512"]
+    )
+    weight: int | None = field(None, ge=1, le=65533, description="Nodes with a lower one are used first.", example=10)
+    memory_reserve: Size | None = field(
+        None, description="Memory that jobs do not get; slurm.memory_reserve if left out.", example="4G"
+    )
+
+
+class SlurmSettings(Model):
+    """The batch queue."""
+
+    mode: Literal["none", "managed", "existing"] = field(
+        "none",
+        description="none: there is no batch queue; managed: the core runs SLURM; existing: the site has one.",
+        example="managed",
+    )
+    partitions: dict[PartitionName, Partition] = field(
+        default_factory=dict,
+        description="Partitions by name; none means one, main, with all nodes.",
+        example={"main": {"default": True}},
+    )
+    nodes: dict[Hostlist, NodeRule] = field(
+        default_factory=dict,
+        description="What differs on some nodes, by hostlist; later ones win.",
+        example={"compute-[1-4]": {"features": ["bigmem"]}},
+    )
+    default_memory_per_cpu: Size = field(
+        "1G", validate_default=True, description="Memory per processor of a job that names none.", example="4G"
+    )
+    memory_reserve: Size = field(
+        "512M", validate_default=True, description="Memory of each node that jobs do not get.", example="2G"
+    )
+    configuration: AbsolutePath | None = field(
+        None, description="slurm.conf of an existing SLURM, a file on the head.", example="/etc/slurm/slurm.conf"
+    )
+    key: AbsolutePath | None = field(
+        None, description="slurm.key of an existing SLURM, a file on the head.", example="/etc/slurm/slurm.key"
+    )
+
+
+def problems(slurm: SlurmSettings, groups: Iterable[str], document: Document) -> list[Problem]:
+    """What is wrong with the section in itself and with the rest of the site."""
+    found = []
+    defaults = [name for name, partition in slurm.partitions.items() if partition.default]
+    if slurm.partitions and len(defaults) != 1:
+        named = f": {', '.join(defaults)}" if defaults else ""
+        message = f"exactly one partition is the default, not {len(defaults)}{named}"
+        found.append(document.problem(("slurm", "partitions"), message))
+    return found
+
+
+def all_partitions(slurm: Mapping[str, object]) -> dict[str, dict[str, object]]:
+    """The partitions of a resolved ``slurm`` section, by name: the site's, or the one that there is without any."""
+    partitions = slurm["partitions"]
+    assert isinstance(partitions, dict)
+    return partitions or {"main": Partition(default=True).model_dump(mode="json")}
