@@ -26,7 +26,7 @@ def test_hostlists_are_expanded():
 
 @pytest.mark.parametrize("text", ["compute-[1-", "x\nNodeName=evil", "compute-[1-999999999]", "Compute-1", "*", "a b"])
 def test_what_is_no_hostlist_is_refused(text):
-    with pytest.raises(ValueError, match="list of nodes|more than"):
+    with pytest.raises(ValueError, match=r"list of nodes|more than"):
         partitions.expand(text)
 
 
