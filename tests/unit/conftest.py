@@ -5,6 +5,12 @@ import os
 import pytest
 
 
+@pytest.fixture(autouse=True)
+def no_daemon(monkeypatch):
+    """A unit test that asks Docker fails on every machine, not only where no daemon runs."""
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent.sock")
+
+
 @pytest.fixture
 def golden():
     """Compare a text with a golden file; ``VCORE_GOLDEN=write`` writes the files anew, for a reader of the diff."""

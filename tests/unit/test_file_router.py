@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_samba import CHECKOUT, GOLDEN, SETTINGS, pillar
-from vcore import exports, file_router, samba
+from vcore import exports, file_router, samba, swarm_connection
 from vcore.errors import NotFound, VcoreError
 from vcore.paths import Paths
 from vcore.secrets import Store
@@ -36,11 +36,14 @@ def core(tmp_path):
 
 @pytest.fixture
 def router(core, monkeypatch):
-    """A file router that runs, and what it was asked; ``refuses`` names the command that it fails at."""
+    """A file router that runs, and what it was asked; ``refuses`` names the command that it fails at, ``replaced``
+    says that the run goes on to replace it.
+    """
 
     class Router:
         asked: list = []
         refuses = ()
+        replaced = False
         proven: dict = {}
 
         def execute(self, _, command, data=b""):
@@ -60,6 +63,7 @@ def router(core, monkeypatch):
     router.asked = []
     monkeypatch.setattr(file_router, "execute", router.execute)
     monkeypatch.setattr(file_router, "container", lambda _: "id")
+    monkeypatch.setattr(file_router, "_is_replaced", lambda *_: router.replaced)
     return router
 
 
@@ -200,12 +204,12 @@ def test_what_is_refused_leaves_the_old_in_place(core, paths, router, refuses, s
     assert file_router.plan(core, paths, test=False).changes == planned.changes
 
 
-def test_where_another_container_is_about_to_come_it_is_that_one_that_proves(core, paths, router, monkeypatch):
+def test_where_another_container_is_about_to_come_it_is_that_one_that_proves(core, paths, router):
     secrets(paths, scanner="one", sequencer="two")
     file_router.apply(core, paths, file_router.plan(core, paths, test=False))
     folder, old = file_router.folder(core), file_router.read(file_router.folder(core))
     router.asked.clear()
-    monkeypatch.setattr(file_router, "_is_replaced", lambda *_: True)
+    router.replaced = True
     core["shares"]["runs"]["read"] = []
     for times in range(2):  # an apply that was cut off before the container came says the same again
         done = file_router.apply(core, paths, file_router.plan(core, paths, test=False))
@@ -218,6 +222,35 @@ def test_where_another_container_is_about_to_come_it_is_that_one_that_proves(cor
     (folder / file_router.APPLIED).write_text(file_router.fingerprint(file_router.read(folder)))
     assert file_router.settle(core, paths, wait=0) is None
     assert written(core) == {*file_router.FILES, file_router.APPLIED}
+
+
+class FakeSwarm:
+    """What the head's swarm says: which services there are, and whether a deployment of one would differ."""
+
+    services: tuple = ()
+    different = False
+
+    def snapshot(self):
+        return swarm_connection.Snapshot(active=True, services=dict.fromkeys(self.services))
+
+    def plan(self, wanted):
+        assert wanted == "the file router of the site"
+        return self
+
+
+def test_only_the_head_knows_whether_the_container_is_replaced(core, paths, monkeypatch):
+    swarm = FakeSwarm()
+    monkeypatch.setattr("vcore.swarm_client.Swarm", lambda: swarm)
+    monkeypatch.setattr(
+        "vcore.deployment.wanted", lambda name, **_: {"file-router": "the file router of the site"}[name]
+    )
+    assert not file_router._is_replaced(core, paths), "a service that is not there yet"
+    swarm.services = ("file-router",)
+    assert not file_router._is_replaced(core, paths)
+    swarm.different = True
+    assert file_router._is_replaced(core, paths)
+    core["node"]["roles"] = ["compute"]
+    assert not file_router._is_replaced(core, paths), "another node asks the one that runs"
 
 
 def test_what_a_container_refused_at_its_start_fails_with_its_reason(core, paths, router):
