@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .errors import VcoreError
+from .names import FILE_ROUTER as SERVICE
 from .samba import DATA
-from .shares import SERVICE
 
 #: The port of NFS 3's mount protocol; version 4 has none.
 MOUNT_PORT = 20048

@@ -30,9 +30,9 @@ from . import exports, progress, samba
 from .checks import Check, result
 from .errors import NotFound, VcoreError
 from .files import write_atomic
+from .names import FILE_ROUTER as SERVICE
 from .paths import Paths
 from .secrets import Store, node_secret
-from .shares import SERVICE
 
 if TYPE_CHECKING:
     from .directory import Directory

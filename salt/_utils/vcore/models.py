@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-NODE_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
+from .names import NODE_NAME as NODE_NAME
 
 
 class Model(BaseModel):

@@ -16,7 +16,7 @@ from typing import Any
 from .errors import VcoreError
 from .files import write_atomic
 from .locks import exclusive
-from .models import NODE_NAME
+from .names import NODE_NAME
 
 Entry = dict[str, Any]
 

@@ -9,7 +9,8 @@ import hostlist
 from pydantic import AfterValidator, StringConstraints
 
 from .documents import Document, Problem
-from .models import NODE_NAME, AbsolutePath, Model, Size, field
+from .models import AbsolutePath, Model, Size, field
+from .names import NODE_NAME
 from .people import GroupName
 
 #: The services of the catalogue that are SLURM's own.

@@ -8,7 +8,7 @@ from typing import Any
 from . import nodes as nodes_module
 from . import shares, storage
 from .catalogue import DERIVED
-from .models import NODE_NAME
+from .names import NODE_NAME
 from .people import ADMINISTRATORS, plain
 from .site import Configuration, LoginSettings, ServiceSettings, Site
 

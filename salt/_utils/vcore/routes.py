@@ -25,9 +25,9 @@ from typing import Any
 from . import file_router, pulls
 from .errors import NotFound, VcoreError
 from .files import write_atomic
+from .names import FILE_ROUTER as SERVICE
 from .paths import Paths
 from .secrets import Store, node_secret
-from .shares import SERVICE
 
 Changes = dict[str, Any]
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .errors import VcoreError
-from .shares import SERVICE, within_one_another
+from .names import FILE_ROUTER as SERVICE
+from .names import within_one_another
 
 #: Where the file router has what people see, in its container.
 DATA, HOMES = "/data", "/home"

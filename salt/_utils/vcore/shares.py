@@ -16,12 +16,13 @@ from pydantic import AfterValidator, StringConstraints, model_validator
 from .catalogue import Secret
 from .documents import Document, Problem
 from .models import Model, field
+from .names import FILE_ROUTER, within_one_another
 from .people import ACCOUNT_NAME, AccountName, Line, Person, name_problem
 
 #: Names of shares: what smb.conf(5) has sections for by itself is no name for one.
 SHARE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 RESERVED_SHARES = frozenset(("global", "homes", "printers", "print", "ipc", "admin", "netlogon", "profiles", "sysvol"))
-SERVICE = "file-router"
+SERVICE = FILE_ROUTER
 
 
 def _share_name(value: str) -> str:
@@ -174,11 +175,6 @@ class Instrument(Model):
 
     share: ShareName = field(description="The one share that it reads and writes.", example="runs")
     description: Line | None = field(None, description="What it is.", example="Sequencer in room 12")
-
-
-def within_one_another(one: str, other: str) -> bool:
-    """Whether two folders are the same, or one lies in the other."""
-    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
 
 
 def problems(

@@ -27,6 +27,7 @@ from .catalogue import Catalogue
 from .documents import Document, Location, Problem, SiteError, parse, shown, unknown_key
 from .host import BRIDGE_INTERFACE, Route, read_routes
 from .models import AbsolutePath, DataFolder, DomainName, DownloadAddress, Model, NodeName, ServiceName, Size, field
+from .names import within_one_another
 from .partitions import SlurmSettings
 from .people import SSH_KEY, AccountName, AccountSettings, Group, GroupName, Person
 from .shares import Instrument, Share, ShareName
@@ -432,7 +433,7 @@ def _archive_problems(site: Site, document: Document) -> list[Problem]:
         document.problem((section, name), "homes of removed people are archived in its folder; see accounts.archive")
         for section, entries in sections.items()
         for name, entry in entries.items()
-        if shares_module.within_one_another(f"{data}/{entry.path or name}", archive)
+        if within_one_another(f"{data}/{entry.path or name}", archive)
     ]
 
 
