@@ -406,7 +406,11 @@ def test_a_kernel_that_cannot_mount_is_a_clear_error(router, loaders, virtual_co
 def test_a_node_without_the_file_router_keeps_nothing_of_its_routes(router, plan_and_apply, virtual_core):
     host = routes.Host(virtual_core, "Debian")
     wall = routes.mount(
-        "wall", router.pillar["routes"]["wall"], base=str(router.folder), folder=host.folder, password=PASSWORD
+        "wall",
+        router.pillar["routes"]["wall"],
+        data=str(router.data),
+        folder=host.folder,
+        password=PASSWORD,
     )
     host.folder.mkdir(parents=True)
     (host.folder / "wall.json").write_text(json.dumps(wall.record()))

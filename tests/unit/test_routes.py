@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import sites
-from vcore import pulls, routes
+from vcore import mounts, pulls, routes
 from vcore.errors import VcoreError
 from vcore.paths import Paths
 from vcore.pulls import Source
@@ -39,7 +39,7 @@ def wanted(pillar, name, **more):
     route = pillar["routes"][name]
     if route["protocol"] == "smb":
         more = {"uid": 10007, "gid": 10001, "password": "p@ss,word=1 ", **more}
-    return routes.mount(name, route, base=pillar["base_directory"], folder=FOLDER, **more)
+    return routes.mount(name, route, data=routes.data_folder(pillar), folder=FOLDER, **more)
 
 
 def test_mounts_are_written_as_before(golden, pillar):
@@ -79,7 +79,7 @@ def test_a_password_cannot_add_a_line(pillar, password):
     ],
 )
 def test_units_are_named_as_systemd_does(path, name):
-    assert routes.unit_name(path) == name
+    assert mounts.unit_name(path) == name
 
 
 def test_owners_are_asked_for_only_where_nobody_knows_them(pillar):
@@ -102,7 +102,10 @@ def test_mountpoints_are_read_with_their_escapes():
         "40 1 0:40 / /srv/a\\040b rw shared:1 - autofs systemd-1 rw\n"
         "41 40 0:41 / /srv/a\\040b rw shared:2 master:3 - cifs //nas/runs rw\n"
     )
-    assert routes.mounts_in(text) == {"/proc": ["proc"], "/srv/a b": ["autofs", "cifs"]}
+    assert mounts.mounts_in(text) == {
+        "/proc": [("proc", "proc", "/")],
+        "/srv/a b": [("autofs", "systemd-1", "/"), ("cifs", "//nas/runs", "/")],
+    }
 
 
 @pytest.mark.parametrize(
@@ -117,7 +120,7 @@ def test_mountpoints_are_read_with_their_escapes():
     ],
 )
 def test_the_telling_line_of_a_mount_is_found(output, reason):
-    assert routes.mount_reason(output) == reason
+    assert mounts.mount_reason(output) == reason
 
 
 def host(tmp_path, *, systemd=True):
@@ -147,7 +150,7 @@ def test_a_difference_names_what_is_missing_and_no_password(pillar, tmp_path):
 
 def test_a_distribution_without_a_known_package_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        routes, "PROTOCOLS", {"smb": routes.Protocol("x", (), "x", "no-such-helper", 1, {"Debian": "p"})}
+        mounts, "PROTOCOLS", {"smb": mounts.Protocol("x", (), "x", "no-such-helper", 1, {"Debian": "p"})}
     )
     here = host(tmp_path)
     assert here.missing_package("smb") == "p"

@@ -6,15 +6,8 @@ The pulling itself is the container's (images/file-router, routes.py, which deci
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import fcntl
 import json
-import os
 import re
-import shutil
-import socket
-import struct
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,36 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import file_router, pulls
+from . import file_router, mounts, pulls
 from .errors import NotFound, VcoreError
 from .files import write_atomic
+from .mounts import MOUNT_TIME, PROTOCOLS, answers, content, guard, mount_reason, set_immutable, unit_name, unit_value
 from .names import FILE_ROUTER as SERVICE
 from .paths import Paths
 from .secrets import Store, node_secret
 
 Changes = dict[str, Any]
 
-
-@dataclass(frozen=True)
-class Protocol:
-    """What a host needs for mounting by a protocol; packages by Salt's grain ``os_family``."""
-
-    filesystem: str
-    types: tuple[str, ...]
-    module: str
-    helper: str
-    port: int
-    packages: Mapping[str, str]
-
-
-PROTOCOLS = {
-    "smb": Protocol(
-        "cifs", ("cifs", "smb3"), "cifs", "mount.cifs", 445, {"Debian": "cifs-utils", "RedHat": "cifs-utils"}
-    ),
-    "nfs": Protocol("nfs", ("nfs", "nfs4"), "nfs", "mount.nfs", 2049, {"Debian": "nfs-common", "RedHat": "nfs-utils"}),
-}
-#: Seconds that a server has for answering a mount, and a question whether it is there.
-MOUNT_TIME, ANSWER_TIME = 30, 2
 #: Name of the file in the file router's configuration that says what to pull.
 CONFIGURATION = "routes.json"
 
@@ -95,7 +68,7 @@ def mount(
     name: str,
     route: Mapping[str, Any],
     *,
-    base: str,
+    data: str,
     folder: Path,
     uid: int = 0,
     gid: int = 0,
@@ -104,7 +77,7 @@ def mount(
     """How a resolved route is mounted.
 
     Args:
-        base: the base directory, without symbolic links.
+        data: the folder of the file router's data on this host, without symbolic links.
         folder: where the credentials lie.
         uid, gid: whom the files of an SMB server belong to here.
         password: of the account on an SMB server.
@@ -132,7 +105,7 @@ def mount(
         # Without vers, nfs(5) starts at 4.2 and goes down to what the server has.
         options += ["proto=tcp", "timeo=100", "retrans=3"] if route["read_only"] else ["proto=tcp"]
         source = f"{route['server']}:{route['source']}"
-    target = f"{base.rstrip('/')}/{SERVICE}/data/{route['path']}"
+    target = f"{data}/{route['path']}"
     return Mount(name, route["protocol"], route["server"], source, target, tuple(options), credentials)
 
 
@@ -141,36 +114,19 @@ def mount_command(wanted: Mount) -> list[str]:
     return ["mount", "-t", wanted.filesystem, "-o", ",".join(wanted.options), wanted.source, wanted.target]
 
 
-def unit_name(path: str) -> str:
-    """A path as systemd names its units (systemd.unit(5), "String escaping")."""
-    escaped = []
-    for index, octet in enumerate(path.strip("/").encode()):
-        character = chr(octet)
-        if character == "/":
-            escaped.append("-")
-        elif re.fullmatch(r"[A-Za-z0-9:_]", character) or (character == "." and index):
-            escaped.append(character)
-        else:
-            escaped.append(f"\\x{octet:02x}")
-    return "".join(escaped) or "-"
-
-
 def units(wanted: Mount) -> dict[str, str]:
     """The units by name: the mount, and the automount that makes it when somebody looks, and again after a failure."""
     name = unit_name(wanted.target)
 
-    def value(text: str) -> str:
-        return text.replace("%", "%%")  # specifiers of systemd
-
     title = f"Description=Virtual Core: route {wanted.name} from {wanted.server}"
     return {
         f"{name}.mount": (
-            f"[Unit]\n{title}\n\n[Mount]\nWhat={value(wanted.source)}\nWhere={value(wanted.target)}\n"
-            f"Type={wanted.filesystem}\nOptions={value(','.join(wanted.options))}\nTimeoutSec={MOUNT_TIME}\n"
+            f"[Unit]\n{title}\n\n[Mount]\nWhat={unit_value(wanted.source)}\nWhere={unit_value(wanted.target)}\n"
+            f"Type={wanted.filesystem}\nOptions={unit_value(','.join(wanted.options))}\nTimeoutSec={MOUNT_TIME}\n"
         ),
         # Before Docker, so that its containers see it; the server itself is not asked at the boot.
         f"{name}.automount": (
-            f"[Unit]\n{title}\nBefore=docker.service\n\n[Automount]\nWhere={value(wanted.target)}\n\n"
+            f"[Unit]\n{title}\nBefore=docker.service\n\n[Automount]\nWhere={unit_value(wanted.target)}\n\n"
             "[Install]\nWantedBy=multi-user.target\n"
         ),
     }
@@ -225,83 +181,15 @@ def directory_lookup(pillar: Mapping[str, Any]) -> Callable[[str, str], int]:
 # --- this host ------------------------------------------------------------------------------------------------------
 
 
-def mounts_in(mountinfo: str) -> dict[str, list[str]]:
-    """What is mounted where, from /proc/self/mountinfo (proc(5)): file system types by mountpoint, the topmost last."""
-    found: dict[str, list[str]] = {}
-    for line in mountinfo.splitlines():
-        fields = line.split(" ")
-        target = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
-        found.setdefault(target, []).append(fields[fields.index("-") + 1])
-    return found
-
-
-class Host:
-    """What this host has: units, mounts, packages; and the commands that change them."""
+class Host(mounts.Host):
+    """What this host has of routes; and the commands that change it."""
 
     def __init__(self, paths: Paths, os_family: str, root: Path = Path("/")) -> None:
-        self.folder = paths.configuration / "routes"
-        self.os_family = os_family
-        self.units = root / "etc/systemd/system"
-        self.systemd = (root / "run/systemd/system").is_dir()
-
-    def mounts(self) -> dict[str, list[str]]:
-        """As :func:`mounts_in` says."""
-        return mounts_in(Path("/proc/self/mountinfo").read_text(errors="surrogateescape"))
+        super().__init__(paths.configuration / "routes", os_family, root)
 
     def is_mounted(self, target: str, protocol: str) -> bool:
         """Whether the server's files are there; an automount that waits is none."""
-        return any(kind in PROTOCOLS[protocol].types for kind in self.mounts().get(target, []))
-
-    def records(self) -> dict[str, dict[str, Any]]:
-        """The routes that were mounted, by name."""
-        found = {}
-        for path in sorted(self.folder.glob("*.json")):
-            with contextlib.suppress(ValueError):
-                found[path.stem] = json.loads(path.read_text())
-        return found
-
-    def missing_package(self, protocol: str) -> str | None:
-        """The package that mounting by this protocol lacks here."""
-        wanted = PROTOCOLS[protocol]
-        search = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
-        if shutil.which(wanted.helper, path=search):
-            return None
-        if self.os_family not in wanted.packages:
-            raise VcoreError(f"{wanted.helper} is missing, and for {self.os_family} no package with it is known")
-        return wanted.packages[self.os_family]
-
-    def kernel_problem(self, protocol: str) -> str | None:
-        """Why this kernel cannot mount by this protocol, or None."""
-        module, release = PROTOCOLS[protocol].module, os.uname().release
-        known = {line.split("\t")[-1] for line in Path("/proc/filesystems").read_text().splitlines()}
-        if known & set(PROTOCOLS[protocol].types):
-            return None
-        for name in ("modules.dep", "modules.builtin"):
-            with contextlib.suppress(OSError):
-                if re.search(rf"/{module}\.ko", Path("/lib/modules", release, name).read_text()):
-                    return None
-        return (
-            f"this host's kernel {release} has no {module} client; install the kernel package that has it (Ubuntu: "
-            f"linux-modules-extra-{release})" + (", or make the route a sync" if protocol == "smb" else "")
-        )
-
-    def run(self, *command: str, time_limit: float = MOUNT_TIME + 15) -> tuple[int, str]:
-        """Run a command: its exit code and output."""
-        try:
-            done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "LC_ALL": "C"},
-                timeout=time_limit,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return 124, "no answer in time"
-        except FileNotFoundError:
-            return 127, f"{command[0]} is missing"
-        return done.returncode, done.stdout.decode(errors="replace").strip()
+        return any(kind in PROTOCOLS[protocol].types for kind in self.kinds(target))
 
 
 @dataclass
@@ -326,10 +214,9 @@ def plan(
     A route that cannot be mounted (no password, an unknown owner) is a problem and no change; the others are not held
     up by it.
     """
-    mounts, problems, pending = {}, {}, True
+    found, problems, pending = {}, {}, True
     here = pillar["routes"] if SERVICE in pillar["node"]["services"] else {}
     wanted = {name: route for name, route in here.items() if route["kind"] == "mount"}
-    base = str(Path(pillar["base_directory"]).resolve())
     lookup = lookup or directory_lookup(pillar)
     for name, route in wanted.items():
         try:
@@ -339,11 +226,16 @@ def plan(
             if route["protocol"] == "smb":
                 more["uid"], more["gid"] = owner_numbers(pillar, route, lookup)
                 more["password"] = _password(pillar, paths, name)
-            mounts[name] = mount(name, route, base=base, folder=host.folder, **more)
+            found[name] = mount(name, route, data=data_folder(pillar), folder=host.folder, **more)
         except VcoreError as error:
             problems[name] = str(error)
             pending = pending and isinstance(error, Pending)
-    return Plan(difference(mounts, host, keep=problems), mounts, problems, pending)
+    return Plan(difference(found, host, keep=problems), found, problems, pending)
+
+
+def data_folder(pillar: Mapping[str, Any]) -> str:
+    """Where the file router's data lie on the node that it runs on, without symbolic links."""
+    return str(Path(pillar["services"][SERVICE]["volumes"]["data"]["source"]).resolve())
 
 
 def _password(pillar: Mapping[str, Any], paths: Paths, name: str) -> str:
@@ -370,9 +262,9 @@ def difference(wanted: Mapping[str, Mount], host: Host, *, keep: Iterable[str] =
         old, new = {}, {}
         if there.get(name) != one.record():
             old, new = there.get(name, {}), one.record()
-        if one.credentials is not None and _content(host.folder / f"{name}.credentials") != one.credentials:
+        if one.credentials is not None and content(host.folder / f"{name}.credentials") != one.credentials:
             old["credentials"], new["credentials"] = "others or none", "installed"
-        if host.systemd and any(_content(host.units / unit) != text.encode() for unit, text in units(one).items()):
+        if not host.has_units(units(one)):
             old["units"], new["units"] = "others or none", "installed"
         if not host.is_mounted(one.target, one.protocol):
             old["mounted"], new["mounted"] = False, True
@@ -381,13 +273,6 @@ def difference(wanted: Mapping[str, Mount], host: Host, *, keep: Iterable[str] =
     for name in sorted(set(there) - set(wanted) - set(keep)):
         changes[name] = {"old": there[name], "new": None}
     return changes
-
-
-def _content(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
 
 
 # --- carried out ----------------------------------------------------------------------------------------------------
@@ -402,8 +287,7 @@ def apply(planned: Plan, host: Host, install: Callable[[str], None]) -> str:
     for change in planned.changes:
         if change.startswith("package "):
             install(change.removeprefix("package "))
-    host.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    host.folder.chmod(0o700)
+    host.make_folder()
     failed = dict(planned.problems)
     done = []
     ready = []
@@ -444,50 +328,13 @@ def problem_lines(problems: Mapping[str, str]) -> list[str]:
 
 def _write(one: Mount, host: Host) -> None:
     target = Path(one.target)
-    if not set(host.mounts().get(one.target, [])) & {"autofs", *PROTOCOLS[one.protocol].types}:
-        _guard(target)
+    if not set(host.kinds(one.target)) & {"autofs", *PROTOCOLS[one.protocol].types}:
+        guard(target)
     # The record comes first: what it names is found again, and taken away, whatever happens next.
     write_atomic(host.folder / f"{one.name}.json", json.dumps(one.record(), indent=2).encode(), mode=0o600)
     if one.credentials is not None:
         write_atomic(host.folder / f"{one.name}.credentials", one.credentials, mode=0o600)
-    if host.systemd:
-        for unit, text in units(one).items():
-            write_atomic(host.units / unit, text.encode(), mode=0o644)
-
-
-def _guard(target: Path) -> None:
-    """Make the mountpoint a folder into which nothing can be written while the server's files are not over it."""
-    for folder in reversed(target.parents):
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o755)
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise VcoreError(f"{target} is no folder; move it away")
-    target.mkdir(mode=0o000, exist_ok=True)
-    if any(target.iterdir()):
-        raise VcoreError(f"{target} has files of its own, which the mount would hide; move them away")
-    _set_immutable(target, False)
-    target.chmod(0o000)
-    os.chown(target, 0, 0)
-    _set_immutable(target, True)
-
-
-#: FS_IOC_GETFLAGS, FS_IOC_SETFLAGS and FS_IMMUTABLE_FL (ioctl_iflags(2)).
-_GET_FLAGS = 2 << 30 | ctypes.sizeof(ctypes.c_long) << 16 | ord("f") << 8 | 1
-_SET_FLAGS = 1 << 30 | ctypes.sizeof(ctypes.c_long) << 16 | ord("f") << 8 | 2
-_IMMUTABLE = 0x10
-
-
-def _set_immutable(folder: Path, wanted: bool) -> None:
-    """Set or clear what chattr(1) calls i: root is kept from writing, too. Not every file system, or host, has it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        with contextlib.suppress(OSError):
-            (flags,) = struct.unpack("l", fcntl.ioctl(descriptor, _GET_FLAGS, struct.pack("l", 0)))
-            new = flags | _IMMUTABLE if wanted else flags & ~_IMMUTABLE
-            if new != flags:
-                fcntl.ioctl(descriptor, _SET_FLAGS, struct.pack("l", new))
-    finally:
-        os.close(descriptor)
+    host.write_units(units(one))
 
 
 def _mount(one: Mount, host: Host) -> str | None:
@@ -516,24 +363,6 @@ def _mount(one: Mount, host: Host) -> str | None:
     return f"{one.source} cannot be mounted: {reason}; see the account, its password and what {one.server} allows"
 
 
-def mount_reason(output: str) -> str:
-    """The line of a mount command's output that says why."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    telling = [
-        line for line in lines if re.search(r"error|denied|refused|failed|failure|not |no such|timed", line, re.I)
-    ]
-    return " ".join((telling or lines)[:1])[:300]
-
-
-def answers(server: str, port: int) -> str | None:
-    """Why a server does not take connections, or None where it does."""
-    try:
-        socket.create_connection((server, port), timeout=ANSWER_TIME).close()
-    except OSError as error:
-        return str(error.strerror or error)
-    return None
-
-
 def _unmount(record: Mapping[str, Any], host: Host) -> None:
     target = record["target"]
     busy = VcoreError(f"{target} is in use (fuser -vm {target} says by whom); end that, and apply again")
@@ -555,7 +384,7 @@ def _remove(name: str, record: Mapping[str, Any], host: Host) -> None:
     for unit in (f"{unit_name(str(target))}.mount", f"{unit_name(str(target))}.automount"):
         (host.units / unit).unlink(missing_ok=True)
     if target.is_dir() and not target.is_symlink():
-        _set_immutable(target, False)
+        set_immutable(target, False)
         with contextlib.suppress(OSError):  # it is not empty: that is somebody's
             target.rmdir()
     for path in (host.folder / f"{name}.credentials", host.folder / f"{name}.json"):
@@ -579,8 +408,8 @@ def status(pillar: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """
     routes = pillar.get("routes") or {}
     here = SERVICE in pillar["node"]["services"]
-    mounted = mounts_in(Path("/proc/self/mountinfo").read_text(errors="surrogateescape")) if here else {}
-    base = str(Path(pillar["base_directory"]).resolve())
+    mounted = mounts.mounted() if here else {}
+    data = data_folder(pillar) if here else ""
 
     def one(name: str) -> dict[str, Any]:
         route = routes[name]
@@ -589,7 +418,7 @@ def status(pillar: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             return {**known, "ok": None, "state": "unknown", "message": "the file router runs on another node"}
         if route["kind"] == "sync":
             return {**known, **_pull_status(pillar, name, route)}
-        return {**known, **_mount_status(route, mounted.get(f"{base}/{SERVICE}/data/{route['path']}", []))}
+        return {**known, **_mount_status(route, [entry.kind for entry in mounted.get(f"{data}/{route['path']}", [])])}
 
     with ThreadPoolExecutor(max_workers=16) as pool:
         return dict(zip(routes, pool.map(one, routes), strict=True))
