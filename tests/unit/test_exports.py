@@ -19,7 +19,7 @@ def test_ganesha_conf(tmp_path, case, golden):
 
 def test_only_shares_with_clients_are_exported(tmp_path):
     core = pillar(tmp_path)
-    assert exports.exported(core) == ["machines", "runs", "software"]
+    assert list(exports.exported(core)) == ["machines", "runs", "software"]
     assert set(exports.numbers_in(exports.ganesha_conf(core, {}))) == {"machines", "runs", "software"}
 
 

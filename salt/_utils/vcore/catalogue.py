@@ -303,7 +303,7 @@ class Service(Model):
         description="Whether the states of services/<service>/node.sls are applied on each node that it runs on.",
         example=True,
     )
-    sections: list[Literal["accounts", "shares", "routes", "instruments"]] = field(
+    sections: list[Literal["accounts", "shares", "routes", "instruments", "storage_clients"]] = field(
         default_factory=list,
         description="Sections of the site file that the nodes which it runs on get to see.",
         example=["shares"],

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import core, pki, status, swarm_client
+from . import core, pki, status, storage, swarm_client
 from .authority import Authority
 from .checks import Check, result
 from .errors import VcoreError
@@ -87,6 +87,10 @@ def _disk(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
     return [result(f"{disk['path']} has room", ok, saw, "free space, or move base_directory to a larger disk")]
 
 
+def _storage(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
+    return storage.check(pillar)
+
+
 CHECKS: list[Callable[[Mapping[str, Any], Paths], list[Check]]] = [
     _configuration,
     _master,
@@ -94,6 +98,7 @@ CHECKS: list[Callable[[Mapping[str, Any], Paths], list[Check]]] = [
     _names,
     _certificates,
     _disk,
+    _storage,
 ]
 
 

@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from . import storage
 from .errors import VcoreError
 from .names import FILE_ROUTER as SERVICE
-from .samba import DATA
+from .samba import DATA, HOMES
 
 #: The port of NFS 3's mount protocol; version 4 has none.
 MOUNT_PORT = 20048
@@ -22,29 +23,37 @@ SQUASH = {"root": "Root_Squash", "all": "All_Squash", "none": "No_Root_Squash"}
 #: Export numbers are 16 bits wide, and 0 is the root of the tree of exports.
 LARGEST_EXPORT = 65535
 
-_EXPORT = re.compile(r"^  Export_Id = ([0-9]+);\n  Path = .*;\n  Pseudo = /([a-z0-9_-]+);$", re.MULTILINE)
+_EXPORT = re.compile(r"^  Export_Id = ([0-9]+);\n  Path = .*;\n  Pseudo = /([a-z0-9_.-]+);$", re.MULTILINE)
 _VALUE = re.compile(r"[A-Za-z0-9._/-]+")
 
 
-def pseudo(share: str) -> str:
-    """The path by which NFS clients mount a share."""
-    return f"/{share}"
+#: Lines with addresses of nodes hold so many.
+NODES_IN_LINE = 20
 
 
-def exported(pillar: Mapping[str, Any]) -> list[str]:
-    """The shares that are exported by NFS, sorted."""
-    return sorted(name for name, share in pillar["shares"].items() if share["nfs"])
+def pseudo(name: str) -> str:
+    """The path by which NFS clients mount an export."""
+    return f"/{name}"
+
+
+def exported(pillar: Mapping[str, Any]) -> dict[str, str]:
+    """What is exported by NFS: the folder of each export by its name, which is the share's where it is one; sorted."""
+    shares = {name: f"{DATA}/{share['path']}" for name, share in pillar["shares"].items() if share["nfs"]}
+    folders = {"home": HOMES, "data": DATA}
+    # The nodes' own, where there is a node that mounts them.
+    core = {storage.export(kind): folders[kind] for kind in storage.KINDS if pillar["storage_clients"]}
+    return dict(sorted((shares | core).items()))
 
 
 def numbers_in(configuration: str) -> dict[str, int]:
-    """The number of each export in a configuration that :func:`ganesha_conf` wrote, by share."""
+    """The number of each export in a configuration that :func:`ganesha_conf` wrote, by name."""
     return {share: int(number) for number, share in _EXPORT.findall(configuration)}
 
 
 def numbers(names: Iterable[str], previous: Mapping[str, int]) -> dict[str, int]:
     """The number of each export, which is part of the handles that clients hold.
 
-    It follows from the share's name, by SHA-256. Where two meet, the one that is exported already keeps its own
+    It follows from the export's name, by SHA-256. Where two meet, the one that is exported already keeps its own
     (``previous``), and the other takes the next that is free: so no change of a share ever moves another.
     """
     wanted = sorted(set(names))
@@ -66,10 +75,17 @@ def numbers(names: Iterable[str], previous: Mapping[str, int]) -> dict[str, int]
 def ganesha_conf(pillar: Mapping[str, Any], previous: Mapping[str, int]) -> str:
     """The configuration of Ganesha, ganesha-config(8); ``previous`` are the numbers that exports have already."""
     protocols = "3, 4" if pillar["services"][SERVICE]["settings"]["nfs_3"] else "4"
-    shares = exported(pillar)
+    wanted = exported(pillar)
     blocks = [_COMMON.format(protocols=protocols, mount_port=MOUNT_PORT, nobody=NOBODY)]
-    chosen = numbers(shares, previous)
-    blocks += [_export(name, pillar["shares"][name], chosen[name], protocols) for name in shares]
+    chosen = numbers(wanted, previous)
+    for name, path in wanted.items():
+        if name in pillar["shares"]:
+            clients = _share_clients(pillar["shares"][name]["nfs"], protocols)
+        else:
+            clients = _node_clients(pillar["storage_clients"])
+        # Nodes speak version 4, in which they have locks.
+        offered = protocols if name in pillar["shares"] else "4"
+        blocks.append(_export(name, path, chosen[name], offered, clients))
     return "\n".join(blocks)
 
 
@@ -116,11 +132,11 @@ EXPORT_DEFAULTS {{
 """
 
 
-def _export(name: str, share: Mapping[str, Any], number: int, protocols: str) -> str:
+def _export(name: str, path: str, number: int, protocols: str, clients: Iterable[str]) -> str:
     lines = [
         "EXPORT {",
         f"  Export_Id = {number};",
-        f"  Path = {_value(DATA + '/' + share['path'])};",
+        f"  Path = {_value(path)};",
         f"  Pseudo = {_value(pseudo(name))};",
         f"  Protocols = {protocols};",
         "  Access_Type = None;",
@@ -128,21 +144,46 @@ def _export(name: str, share: Mapping[str, Any], number: int, protocols: str) ->
         "    Name = VFS;",
         "  }",
     ]
+    return "\n".join([*lines, *clients, "}"]) + "\n"
+
+
+def _share_clients(wanted: Iterable[Mapping[str, Any]], protocols: str) -> list[str]:
+    """The blocks of those who may mount a share."""
+    lines = []
     # The first block that fits a client counts, so the narrowest network comes first.
-    entries = ((ipaddress.IPv4Network(clients["hosts"]), clients) for clients in share["nfs"])
+    entries = ((ipaddress.IPv4Network(clients["hosts"]), clients) for clients in wanted)
     for network, clients in sorted(entries, key=lambda entry: (-entry[0].prefixlen, entry[0])):
         # Ganesha takes 0.0.0.0/0 for the name of a file.
-        hosts = "*" if not network.prefixlen else str(network.network_address if network.prefixlen == 32 else network)
-        lines += [
-            "  CLIENT {",
-            f"    Clients = {hosts};",
-            f"    Access_Type = {'RW' if clients['access'] == 'rw' else 'RO'};",
-            f"    Squash = {SQUASH[clients['squash']]};",
-            f"    Protocols = {protocols};",
-            f"    PrivilegedPort = {'false' if clients['any_port'] else 'true'};",
-            "  }",
-        ]
-    return "\n".join([*lines, "}"]) + "\n"
+        hosts = _shortest(network) if network.prefixlen else "*"
+        lines += _clients(hosts, clients["access"], clients["squash"], protocols, any_port=clients["any_port"])
+    return lines
+
+
+def _node_clients(addresses: Iterable[str]) -> list[str]:
+    """The blocks of the nodes: their addresses and no others, as few networks as these make."""
+    networks = ipaddress.collapse_addresses(ipaddress.IPv4Network(address) for address in addresses)
+    hosts = [_shortest(network) for network in networks]
+    lines = []
+    for start in range(0, len(hosts), NODES_IN_LINE):
+        some = ", ".join(hosts[start : start + NODES_IN_LINE])
+        lines += _clients(some, "rw", "root", "4", any_port=False)
+    return lines
+
+
+def _shortest(network: ipaddress.IPv4Network) -> str:
+    return str(network.network_address if network.prefixlen == 32 else network)
+
+
+def _clients(hosts: str, access: str, squash: str, protocols: str, *, any_port: bool) -> list[str]:
+    return [
+        "  CLIENT {",
+        f"    Clients = {hosts};",
+        f"    Access_Type = {'RW' if access == 'rw' else 'RO'};",
+        f"    Squash = {SQUASH[squash]};",
+        f"    Protocols = {protocols};",
+        f"    PrivilegedPort = {'false' if any_port else 'true'};",
+        "  }",
+    ]
 
 
 def _value(text: str) -> str:

@@ -587,8 +587,8 @@ def facts(pillar: Mapping[str, Any], paths: Paths) -> dict[str, Any] | None:
     offered = samba.offered(pillar)
     return {
         "exports": [
-            {"name": str(path), "path": f"{samba.DATA}/{pillar['shares'][path[1:]]['path']}", "ok": path in live}
-            for path in want
+            {"name": exports.pseudo(name), "path": path, "ok": exports.pseudo(name) in live}
+            for name, path in exports.exported(pillar).items()
         ],
         "shares": [
             {

@@ -47,11 +47,14 @@ class Homes:
     def of(cls, pillar: Mapping[str, Any]) -> Homes:
         """Those of a core, from the resolved pillar of this node."""
         accounts, service = pillar["accounts"], pillar["services"].get(SERVICE)
-        data = Path(pillar["base_directory"], SERVICE)
+        roots = pillar["storage"]["roots"]
+        # Without the file router and another storage, nobody serves homes; those that there were are found.
+        base = Path(pillar["base_directory"], SERVICE)
+        home, data = (Path(roots[kind]["source"]) if roots else base / kind for kind in ("home", "data"))
         here = service is not None and runs_on(service, pillar["node"])
         return cls(
-            folder=data / "home",
-            archive=Path(accounts["archive"] or data / "data" / "archive"),
+            folder=home,
+            archive=Path(accounts["archive"] or data / "archive"),
             skeleton=Path(accounts["skeleton"]),
             mode=int(accounts["home_mode"], 8),
             group=accounts["first_id"],

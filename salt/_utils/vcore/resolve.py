@@ -29,6 +29,15 @@ def resolve(
     site, head = configuration.site, configuration.head
     nodes = _nodes(site, head, head_address, enrolled or {})
     services = {name: _resolve_service(name, configuration, nodes) for name in _in_order(configuration)}
+    router = services.get(shares.SERVICE)
+    stored = storage.resolved(
+        site.storage.model_dump(mode="json"),
+        base_directory=site.base_directory,
+        domain=site.site.domain,
+        router=router,
+        head=head,
+        address=nodes[router["node"]]["address"] if router else None,
+    )
     return {
         "site": site.site.model_dump(mode="json"),
         "base_directory": site.base_directory,
@@ -51,11 +60,21 @@ def resolve(
             name: {**route.model_dump(mode="json"), "path": route.path or name} for name, route in site.routes.items()
         },
         "slurm": site.slurm.model_dump(mode="json"),
-        "storage": site.storage.model_dump(mode="json"),
+        "storage": stored,
+        "storage_clients": _storage_clients(stored, nodes),
         "instruments": {name: instrument.model_dump(mode="json") for name, instrument in site.instruments.items()},
         "services": services,
         "directory": directory_access(services, site.site.domain),
     }
+
+
+def _storage_clients(stored: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The addresses of the nodes that mount the storage from the file router by NFS."""
+    return sorted(
+        str(node["address"])
+        for name, node in nodes.items()
+        if node["address"] and any(root["kind"] == "nfs" for root in storage.on_node(stored, name).values())
+    )
 
 
 #: What a node's part of the registry shows of it.
@@ -134,6 +153,10 @@ def _resolve_service(name: str, configuration: Configuration, nodes: Mapping[str
         data["source"] = (
             storage.folder(site.base_directory, shared) if shared else f"{site.base_directory}/{name}/{volume}"
         )
+        if shared:
+            data["propagation"] = "rslave"  # it may be mounted later than the container is started
+        elif name == shares.SERVICE and site.storage.kind == "path" and volume in storage.KINDS:
+            data["source"] = f"{site.storage.path}/{volume}"
     for certificate, data in resolved["certificates"].items():
         place = node or configuration.head
         supplied = chosen.certificates.get(certificate)
@@ -158,6 +181,7 @@ def node_pillar(resolved: Mapping[str, Any], minion: str) -> dict[str, Any]:
         return {}
     own = {"name": minion, **node}
     own["services"] = [name for name, service in resolved["services"].items() if runs_on(service, own)]
+    own["storage"] = storage.on_node(resolved["storage"], minion)
     if "head" in node["roles"]:
         return {**resolved, "node": own}
     common = {key: resolved[key] for key in COMMON_KEYS}

@@ -22,7 +22,7 @@ from . import catalogue as catalogue_module
 from . import partitions as partitions_module
 from . import people as people_module
 from . import shares as shares_module
-from . import storage as storage_module
+from . import storage_settings as storage_module
 from .catalogue import Catalogue
 from .documents import Document, Location, Problem, SiteError, parse, shown, unknown_key
 from .host import BRIDGE_INTERFACE, Route, read_routes
@@ -32,7 +32,7 @@ from .partitions import SlurmSettings
 from .people import SSH_KEY, AccountName, AccountSettings, Group, GroupName, Person
 from .shares import Instrument, Share, ShareName
 from .shares import Route as FileRoute
-from .storage import StorageSettings
+from .storage_settings import StorageSettings
 
 # ---------------------------------------------------------------------------------------------------------------
 # What an administrator may write
@@ -379,7 +379,7 @@ def validate(document: Document, catalogue: Catalogue, flavors: Path) -> Configu
             document,
         ),
         *partitions_module.problems(site.slurm, site.groups, document),
-        *storage_module.problems(site.storage, document),
+        *storage_module.problems(site.storage, site.base_directory, document),
         *_archive_problems(site, document),
     ]
     if problems:
@@ -426,7 +426,7 @@ def _node_problems(site: Site, document: Document) -> list[Problem]:
 
 def _archive_problems(site: Site, document: Document) -> list[Problem]:
     """Archives of homes hold everything that their owners had: no share and no route may have them among its files."""
-    data = f"{site.base_directory}/{shares_module.SERVICE}/data"
+    data = f"{site.storage.path or f'{site.base_directory}/{shares_module.SERVICE}'}/data"
     archive = str(site.accounts.archive or f"{data}/archive")
     sections: dict[str, Mapping[str, Share | FileRoute]] = {"shares": site.shares, "routes": site.routes}
     return [

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import convergence, file_router, pki, swarm_client
+from . import convergence, file_router, pki, storage, swarm_client
 from .authority import Authority
 from .errors import VcoreError
 from .paths import Paths
@@ -20,7 +20,7 @@ DAYS_LIMIT = 7
 
 def collect(pillar: Mapping[str, Any], paths: Paths) -> dict[str, Any]:
     """The state of the core with its problems: ``{ok, problems, services, nodes, certificates, disk, convergence,
-    file_router}``.
+    file_router, storage}``.
 
     Each service, node and certificate says whether it is well (``ok``). Sizes are in bytes, times in RFC 3339 (UTC) or
     seconds since 1970. It costs a fixed number of requests to Docker, however many services and nodes there are.
@@ -45,6 +45,7 @@ def collect(pillar: Mapping[str, Any], paths: Paths) -> dict[str, Any]:
             "disk": disk(Path(pillar["base_directory"])),
             "convergence": convergence.last(paths),
             "file_router": file_router.facts(pillar, paths),
+            "storage": storage.facts(pillar),
         }
     )
     found = unavailable + problems(facts)
@@ -152,5 +153,6 @@ def problems(facts: Mapping[str, Any]) -> list[str]:
             found.append(f"certificate {name}: {certificate['days_left']} days left; apply the states to renew it")
     if facts["disk"]["used_percent"] > DISK_LIMIT:
         found.append(f"disk: {facts['disk']['path']} is {facts['disk']['used_percent']} % full")
-    found += (facts.get("file_router") or {}).get("problems", [])
+    for part in ("file_router", "storage"):
+        found += (facts.get(part) or {}).get("problems", [])
     return found

@@ -1,4 +1,7 @@
-# Takes the role off this machine: routes, names and trust.
+# Takes the role off this machine: storage, routes, names and trust. Files stay where they lie.
+No homes and data are mounted here:
+  vcore_storage.absent: []
+
 No routes from other file servers are mounted here:
   vcore_route.absent: []
 

@@ -1,6 +1,11 @@
-# Takes the role off this machine: services, swarm, routes, trust and names. Data, authority and secrets stay.
+# Takes the role off this machine: services, swarm, storage, routes, trust and names. Data, authority and secrets stay.
 This machine is in no swarm:
   vcore_swarm.left: []
+
+No homes and data are mounted here:
+  vcore_storage.absent:
+    - require:
+      - vcore_swarm: This machine is in no swarm
 
 No routes from other file servers are mounted here:
   vcore_route.absent:

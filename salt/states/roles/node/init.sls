@@ -4,6 +4,7 @@
 
 include:
   - roles.node.names
+  - roles.node.storage
 {%- for name in here if core["services"][name]["node_states"] %}
   - services.{{ name }}.node
 {%- endfor %}

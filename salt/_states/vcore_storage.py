@@ -1,0 +1,69 @@
+"""
+Homes and data on a node
+========================
+"""
+
+try:
+    from vcore import adapter, storage
+    from vcore.errors import VcoreError
+    from vcore.paths import Paths
+
+    HAS_VCORE = True
+except ImportError as error:
+    HAS_VCORE, MISSING = False, str(error)
+
+
+def __virtual__():
+    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
+
+
+def present(name):
+    """
+    Have people's homes and the shared data on this node, as the site's ``storage`` says: mounted, and told by their
+    marker to be this core's. Where the files lie, the marker is written.
+
+    name
+        A sentence; one state is for all storage of a node.
+
+    It fails where something else is there, or nothing answers. Where systemd runs, a timer goes on trying.
+    """
+    test = __opts__["test"]
+    host = storage.Host(Paths.from_opts(__opts__), __grains__["os_family"])
+    roots = {}
+
+    def difference():
+        roots.update(storage.wanted(adapter.node(__pillar__)))
+        changes = storage.difference(roots, host)
+        if not changes and (lines := storage.problem_lines(roots, host)):
+            raise VcoreError("\n".join(lines))
+        return changes
+
+    return adapter.converge(
+        name,
+        test=test,
+        difference=difference,
+        apply=lambda changes: storage.apply(roots, changes, host, __salt__["pkg.install"]),
+        unchanged="The storage is as it should be.",
+        planned="The storage would be mounted.",
+        done="The storage was mounted.",
+    )
+
+
+def absent(name):
+    """
+    Unmount homes and data from this node. The files stay where they are, with their marker.
+
+    name
+        A sentence; one state is for all storage of a node.
+    """
+    host = storage.Host(Paths.from_opts(__opts__), __grains__["os_family"])
+
+    return adapter.converge(
+        name,
+        test=__opts__["test"],
+        difference=lambda: storage.difference({}, host),
+        apply=lambda changes: storage.apply({}, changes, host, __salt__["pkg.install"]),
+        unchanged="No storage is mounted here.",
+        planned="The storage would be unmounted.",
+        done="The storage was unmounted.",
+    )

@@ -1,0 +1,14 @@
+# Homes and data, on nodes that work with them; the file router's own folders come first, where they are here.
+include:
+  - roles.node.names
+{%- if pillar["vcore"]["node"]["storage"] %}
+
+Homes and data are there:
+  vcore_storage.present:
+    - require:
+      - vcore_host: The services that run here have data folders
+{%- else %}
+
+No homes and data are mounted here:
+  vcore_storage.absent: []
+{%- endif %}
