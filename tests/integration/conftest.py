@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,13 @@ class Core:
         with salt.client.LocalClient(mopts=self.options()) as client:
             answers = client.cmd(minion, function, arguments, kwarg=named, timeout=30)
         return answers if "*" in minion else answers[minion]
+
+    def idle(self, minion: str = HEAD) -> None:
+        """Wait until a minion does nothing any more: it answers the master first, and then keeps its own record."""
+        deadline = time.monotonic() + 30
+        while running := self.ask(minion, "saltutil.running"):
+            assert time.monotonic() < deadline, running
+            time.sleep(0.1)
 
 
 def lay_out(core: Core, checkout: Path) -> None:

@@ -82,6 +82,7 @@ def record(core):
         path.unlink(missing_ok=True)
         done = core.run(*command)
         assert done.returncode == 0, done.stdout + done.stderr
+        core.idle()
         return path.exists()
 
     return recorded
@@ -109,4 +110,5 @@ def test_other_ways_to_say_it_are_told_apart_too(core):
     ]:
         path.unlink(missing_ok=True)
         core.ask("head", function, *arguments, **named)
+        core.idle()
         assert path.exists() == whole, (function, arguments, named)

@@ -53,6 +53,7 @@ def test_a_mistake_is_one_line_on_every_node_and_runs_no_state(core, mistake):
     answers = [json.loads(answer) for answer in applied.stdout.splitlines()]
     assert sorted(answers, key=str) == [{"compute-1": told}, {"head": told}, {"stranger": told}]
     assert core.converged() == {}
+    core.idle()
     record = convergence.last(core.paths())
     assert record is not None
     assert not record["ok"]

@@ -281,6 +281,35 @@ def test_any_value_of_a_known_key_is_accepted_or_refused_in_words(tmp_path_facto
     survives(yaml.safe_dump({"vcore": {"nodes": {"head": {"roles": ["head"]}}, key: value}}), tmp_path_factory)
 
 
+def places(value, path=()):
+    """Every place of a document: the keys that lead there."""
+    yield path
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from places(inner, (*path, key))
+
+
+def replaced(value, path, new):
+    """A document with another value at one place."""
+    if not path:
+        return new
+    key, rest = path[0], path[1:]
+    if isinstance(value, dict):
+        return value | {key: replaced(value[key], rest, new)}
+    return [*value[:key], replaced(value[key], rest, new), *value[key + 1 :]]
+
+
+EXAMPLE = yaml.safe_load(uncommented(services=False))
+EXAMPLE["vcore"]["flavors"] = []
+PLACES = [path for path in places(EXAMPLE["vcore"]) if path]
+
+
+@given(st.sampled_from(PLACES), values)
+def test_a_good_site_with_any_value_at_any_place_is_accepted_or_refused_in_words(tmp_path_factory, path, value):
+    """Deeper than the other ways: all else is right, so that the checks that come last are reached."""
+    survives(yaml.safe_dump({"vcore": replaced(EXAMPLE["vcore"], path, value)}), tmp_path_factory)
+
+
 def test_aliases_of_aliases_do_not_explode():
     text = "a: &a [1,1,1,1,1,1,1,1,1,1]\n"
     for below, above in zip("abcdefgh", "bcdefghi", strict=True):
