@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Turns a bare machine into the head of a Virtual Core. Safe to run again, and after any interruption: each step looks
-# at what is there and does the rest.
+# Turns a bare machine into the head of a Virtual Core, or into a node of one. Safe to run again, and after any
+# interruption: each step looks at what is there and does the rest.
 set -Eeuo pipefail
 umask 022
 
@@ -9,21 +9,31 @@ readonly CHECKOUT
 readonly PREFIX=/opt/virtual-core VENV=/opt/virtual-core/venv
 readonly CONFIGURATION=/etc/virtual-core STATE=/var/lib/virtual-core
 readonly LOG=$STATE/bootstrap.log LOCK=/run/virtual-core-bootstrap.lock
-readonly SITE=$CHECKOUT/pillar/site.sls
-readonly SALT_COMMANDS=(salt salt-call salt-run salt-key)
+readonly MINION=/etc/salt/minion.d/virtual-core.conf KEYS=/etc/salt/pki/minion PROOF=/etc/salt/minion.d/enrolment.conf
 
 usage() {
     cat <<EOF
 Usage: sudo ./bootstrap.sh [OPTION...]
+       sudo ./bootstrap.sh --join HEAD [OPTION...]
 
 Makes this machine the head node of a Virtual Core: Docker, Salt, certificate
-authority, image registry, and the services of pillar/site.sls. Run it again to
+authority, image registry, and the services of pillar/site.sls. With --join it
+becomes a node of the core whose head has the address HEAD. Run it again to
 repair, to upgrade, or to go on after an interruption.
 
   --site FILE    use FILE as the site configuration (it becomes pillar/site.sls;
                  the one that was there is kept as pillar/site.sls.previous)
-  --id NAME      name of this node, where the site file does not exist yet
-                 (default: the short host name)
+  --join HEAD    become a node. An enrolment token is read from standard input:
+                 salt-run vcore.enrol_token, on the head, prints a command that
+                 does all of this. Without a token, an administrator has to accept
+                 the key of this machine on the head
+  --token-file FILE
+                 with --join: read the token from FILE instead
+  --finger FINGER
+                 with --join from a checkout: the fingerprint of the head's Salt
+                 master, which salt-key -f master.pub prints there
+  --id NAME      name of this node (default: the short host name); of a head only
+                 where the site file does not exist yet
   --dry-run      check everything and say what would be done; change nothing
   --uninstall    take the core off this machine; its data, authority and secrets
                  stay, and so do the packages
@@ -52,6 +62,28 @@ systemd_runs() { [[ -d /run/systemd/system ]]; }
 . "$CHECKOUT/etc/versions.sh"
 pinned() { versions "$CHECKOUT/versions.yaml" "$1"; }
 
+# --- The two roles: the steps are the same, what differs is in these tables ---------------------------------------
+
+role_of_head() {
+    STEPS=(packages environment site docker salt convergence)
+    SITE=$CHECKOUT/pillar/site.sls
+    PACKAGES=(ca-certificates debian-archive-keyring iproute2 ldap-utils mmdebstrap openssl procps
+        "$PYTHON" "$PYTHON-dev" "$PYTHON-venv" gcc libc6-dev swig pkgconf libldap-dev libpq-dev libsasl2-dev libssl-dev)
+    SECTIONS=(python head) LEFT_OUT=() COMMANDS=(salt salt-call salt-run salt-key)
+    PORTS=(4505 4506 2377 7946) MEMORY=1800 DISK=8000 OTHER_KEYS=/etc/salt/pki
+    ABSENT=(state.apply roles.head.absent queue=True)
+}
+role_of_node() {
+    STEPS=(packages environment docker minion acceptance membership)
+    SITE=$CHECKOUT/etc/core.yaml # what the head says of itself
+    PACKAGES=(ca-certificates iproute2 procps "$PYTHON" "$PYTHON-venv")
+    # What only masters, proxies and clouds use is left out; with it goes the compiler.
+    SECTIONS=(python) LEFT_OUT=(apache-libcloud cherrypy gitpython timelib virtualenv) COMMANDS=(salt-call)
+    PORTS=(7946) MEMORY=900 DISK=4000 OTHER_KEYS=$KEYS/minion_master.pub
+    # Without the head, which may be gone.
+    ABSENT=(--local "--file-root=$CHECKOUT/salt/states" state.apply roles.compute.absent)
+}
+
 # --- Preflight: everything that can be known before the first change ---------------------------------------------
 
 # Numbers of a.b.c.d/n: first and last address.
@@ -65,7 +97,7 @@ range() {
 
 readonly NETWORK_PATTERN='([0-9]{1,3}\.){3}[0-9]{1,3}/([12]?[0-9]|3[0-2])'
 
-# The subnets that the site file names, or the default ones. The validator looks again, with a real YAML parser.
+# The subnets that the site file names, or the default ones. The head looks again, with a real YAML parser.
 subnets() {
     local file=${SITE_FILE:-$SITE} key default found
     while read -r key default; do
@@ -114,9 +146,9 @@ taken_ports() {
         is_own "$port" "$(tr '\0' ' ' <"/proc/${pid:-0}/cmdline" 2>/dev/null)" && continue
         printf '%s %s\n' "$port" "$(cat "/proc/${pid:-0}/comm" 2>/dev/null || echo 'a program that cannot be seen')"
     done < <(
-        printf '%s\n' 4505 4506 2377 7946
-        awk '/^ports:/ {inside = 1; next} /^[^ ]/ {inside = 0} inside && /^    number:/ {print $2}' \
-            "$CHECKOUT"/salt/states/services/*/service.yaml
+        printf '%s\n' "${PORTS[@]}"
+        find "$CHECKOUT/salt/states" -name service.yaml -exec \
+            awk '/^ports:/ {inside = 1; next} /^[^ ]/ {inside = 0} inside && /^    number:/ {print $2}' {} +
     )
 }
 
@@ -144,8 +176,25 @@ a_mirror_answers() {
     return 1
 }
 
+# What is in the way of joining, a line each.
+joining_problems() {
+    local port
+    [[ -n $FINGER ]] ||
+        say 'head: its fingerprint is not known; run the command that salt-run vcore.enrol_token prints there, or say --finger'
+    for port in 4505 4506; do
+        # shellcheck disable=SC2016  # bash -c fills it in
+        timeout 5 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$MASTER" "$port" 2>/dev/null ||
+            say "head: $MASTER does not answer on port $port, its Salt master's; look at the address, the network, a firewall"
+    done
+    [[ -n $TOKEN ]] || return 0
+    ((EXPIRY > $(now))) ||
+        say "token: it ended at $(date -d "@$EXPIRY"), and here it is $(date); make another one, or set this clock"
+    [[ $SCOPE == role=* || $SCOPE == "node=$NODE" ]] ||
+        say "token: it is for ${SCOPE#*=}, and this is $NODE; say --id ${SCOPE#*=}"
+}
+
 preflight() {
-    local problems=() version memory disk minimum port program network interface subnet first last from to command
+    local problem problems=() version memory disk minimum port program network interface subnet first last from to command
     # shellcheck disable=SC1091
     . /etc/os-release
     case "$ID-${VERSION_ID:-}" in
@@ -160,9 +209,9 @@ preflight() {
     [[ $EUID -eq 0 ]] || problems+=("root: run this as root, with: sudo ./bootstrap.sh")
     [[ $(uname -m) == x86_64 || $(uname -m) == aarch64 ]] || problems+=("processor: $(uname -m) is not supported")
     memory=$(awk '/^MemTotal/ {print int($2 / 1024)}' /proc/meminfo)
-    ((memory >= 1800)) || problems+=("memory: $memory MiB; at least 2 GiB are needed")
+    ((memory >= MEMORY)) || problems+=("memory: $memory MiB; at least $MEMORY MiB are needed")
     disk=$(df -Pm /var | awk 'NR == 2 {print $4}')
-    ((disk >= 8000)) || problems+=("disk: $disk MiB free below /var; at least 8 GiB are needed")
+    ((disk >= DISK)) || problems+=("disk: $disk MiB free below /var; at least $DISK MiB are needed")
     while read -r port program; do
         problems+=("port $port: taken by $program; stop it, or move it to another port")
     done < <(taken_ports)
@@ -187,8 +236,11 @@ preflight() {
             problems+=("Salt: another installation is at $(command -v "$command"); remove it, the core brings its own")
         fi
     done
-    if [[ -d /etc/salt/pki && ! -e /etc/salt/minion.d/virtual-core.conf && ! -e $STATE/salt.keys ]]; then
-        problems+=("Salt: /etc/salt/pki holds keys of another installation; move it away if nothing needs them")
+    if [[ -e $OTHER_KEYS && ! -e $MINION && ! -e $STATE/salt.keys ]]; then
+        problems+=("Salt: $OTHER_KEYS is of another installation; move /etc/salt/pki away if nothing needs it")
+    fi
+    if [[ $ROLE == node ]]; then
+        while read -r problem; do problems+=("$problem"); done < <(joining_problems)
     fi
     a_mirror_answers "${VERSION_CODENAME:-stable}" ||
         problems+=("package mirror: none of apt's answers for ${VERSION_CODENAME:-stable}; look at the network, apt's proxy and /etc/apt")
@@ -210,8 +262,7 @@ preflight() {
 installed() { [[ $(dpkg-query -W -f='${db:Status-Abbrev}' "$1" 2>/dev/null) == ii* ]]; }
 
 packages() {
-    local list=(ca-certificates debian-archive-keyring iproute2 ldap-utils mmdebstrap openssl procps
-        "$PYTHON" "$PYTHON-dev" "$PYTHON-venv" gcc libc6-dev swig pkgconf libldap-dev libpq-dev libsasl2-dev libssl-dev)
+    local list=("${PACKAGES[@]}")
     if ! has dockerd || installed docker.io; then
         list+=(docker.io iptables)
         # Debian 13 has the command line in a package of its own; in older releases docker.io holds it.
@@ -220,7 +271,7 @@ packages() {
     printf '%s\n' "${list[@]}"
 }
 
-packages_title() { say 'Debian packages: Docker, Python, compilers for Salt'; }
+packages_title() { say 'Debian packages: Docker, Python, what Salt needs'; }
 packages_done() {
     local package
     has dockerd || return 1
@@ -242,7 +293,8 @@ packages_do() {
 }
 
 environment_title() { say "Salt $(pinned python | sed -n 's/^salt==//p') in its own environment, $VENV"; }
-environment_stamp() { { pinned python; pinned constraints; "$PYTHON" --version; say "$CHECKOUT"; } | sha256sum | cut -c1-16; }
+requirements() { local section; for section in "${SECTIONS[@]}"; do pinned "$section"; done; }
+environment_stamp() { { requirements; pinned constraints; "$PYTHON" --version; say "$CHECKOUT"; } | sha256sum | cut -c1-16; }
 environment_done() { [[ -x $VENV/bin/salt-call && $(cat "$VENV/.complete" 2>/dev/null) == "$(environment_stamp)" ]]; }
 environment_do() {
     # Downloads are checked against the host's own authorities, which a site behind an inspecting proxy has extended.
@@ -251,18 +303,22 @@ environment_do() {
     rm -f "$VENV/.complete"
     mkdir -p "$PREFIX"
     "$PYTHON" -m venv --clear "$VENV"
-    "$VENV/bin/pip" install -q "$(pinned python | grep '^uv==')"
+    "$VENV/bin/pip" install -q "$(requirements | grep '^uv==')"
     local index
     index=${PIP_INDEX_URL:-$("$VENV/bin/pip" config get global.index-url 2>/dev/null || true)}
     # In the environment, since such an address may hold a password.
     if [[ -n $index ]]; then export UV_DEFAULT_INDEX=$index; fi
-    pinned python >"$PREFIX/requirements.txt"
+    requirements >"$PREFIX/requirements.txt"
     pinned constraints >"$PREFIX/constraints.txt"
+    printf '%s ; sys_platform == "never"\n' "${LEFT_OUT[@]:-nothing}" >"$PREFIX/overrides.txt"
     "$VENV/bin/uv" pip install --python "$VENV/bin/python" --system-certs --link-mode copy --compile-bytecode \
-        -r "$PREFIX/requirements.txt" -c "$PREFIX/constraints.txt"
-    say "$CHECKOUT/salt/_utils" >"$(echo "$VENV"/lib/python3*/site-packages)/virtual-core.pth"
+        -r "$PREFIX/requirements.txt" -c "$PREFIX/constraints.txt" --overrides "$PREFIX/overrides.txt"
+    # A node gets the brain from its master, with everything else.
+    if [[ $ROLE == head ]]; then
+        say "$CHECKOUT/salt/_utils" >"$(echo "$VENV"/lib/python3*/site-packages)/virtual-core.pth"
+    fi
     local command
-    for command in "${SALT_COMMANDS[@]}"; do ln -sfn "$VENV/bin/$command" "/usr/local/bin/$command"; done
+    for command in "${COMMANDS[@]}"; do ln -sfn "$VENV/bin/$command" "/usr/local/bin/$command"; done
     environment_stamp >"$VENV/.complete"
 }
 
@@ -311,16 +367,16 @@ docker_do() {
 
 # A file of etc/ with its placeholders filled in.
 rendered() {
-    sed -e "s|@CHECKOUT@|$CHECKOUT|g" -e "s|@ID@|$NODE|g" -e 's|@MASTER@|127.0.0.1|g' \
+    sed -e "s|@CHECKOUT@|$CHECKOUT|g" -e "s|@ID@|$NODE|g" -e "s|@MASTER@|$MASTER|g" \
         -e "s|@MASTER_FINGER@|${FINGER:-}|g" "$CHECKOUT/etc/$1"
 }
-# Writes standard input to a file, in one step.
+# Writes standard input to a file of a mode (644), in one step.
 install_file() {
     local target=$1 temporary
     mkdir -p "$(dirname "$target")"
     temporary=$(mktemp "$target.XXXXXX")
     cat >"$temporary"
-    chmod 644 "$temporary"
+    chmod "${2:-644}" "$temporary"
     mv "$temporary" "$target"
 }
 # Salt's daemons name themselves by their command line.
@@ -365,17 +421,20 @@ minion_answers() {
     [[ -n $(ss -Htn state established '( sport = :4505 )') ]] && "$VENV/bin/salt" -t 5 "$NODE" test.ping >/dev/null 2>&1
 }
 salt_main_file() { say "# See $1.d/ for the configuration of Virtual Core."; }
+# Configuration (a file of etc/) and unit of a daemon.
+daemon_install() {
+    rendered "$2" | install_file "/etc/salt/$1.d/virtual-core.conf"
+    # Salt warns on every call where its main file is missing.
+    [[ -f /etc/salt/$1 ]] || salt_main_file "$1" >"/etc/salt/$1"
+    systemd_runs || return 0
+    install_file "/etc/systemd/system/salt-$1.service" <"$CHECKOUT/etc/systemd/salt-$1.service"
+    systemctl daemon-reload
+}
 salt_do() {
     local role FINGER
     touch "$STATE/salt.keys" # from here on the keys are the core's own
     FINGER=$(brain keys "$NODE")
-    for role in master minion; do
-        rendered "$role.conf" | install_file "/etc/salt/$role.d/virtual-core.conf"
-        # Salt warns on every call where its main file is missing.
-        [[ -f /etc/salt/$role ]] || salt_main_file "$role" >"/etc/salt/$role"
-        if systemd_runs; then install_file "/etc/systemd/system/salt-$role.service" <"$CHECKOUT/etc/systemd/salt-$role.service"; fi
-    done
-    if systemd_runs; then systemctl daemon-reload; fi
+    for role in master minion; do daemon_install "$role" "$role.conf"; done
     # A minion whose master goes away first takes half a minute to notice.
     for role in minion master; do daemon_stop "$role"; done
     for role in master minion; do daemon_start "$role"; done
@@ -395,7 +454,101 @@ convergence_title() { say 'Convergence: authority, swarm, images, services'; }
 convergence_done() { return 1; } # Salt itself is the judge
 convergence_do() { brain converge; }
 
-readonly STEPS=(packages environment site docker salt convergence)
+# --- Steps of a node ---------------------------------------------------------------------------------------------
+
+# What a node has of the brain before its master sends the rest.
+enrolment() { PYTHONPATH=$CHECKOUT/salt/_utils "$VENV/bin/python" -m vcore.enrolment "$@"; }
+finger_of() { enrolment finger "$KEYS/$1.pub" 2>/dev/null || true; }
+
+minion_title() { say "Salt minion $NODE, which knows the head by its fingerprint"; }
+minion_stamp() { { environment_stamp; rendered node.conf; } | sha256sum; }
+minion_done() {
+    [[ -f $KEYS/minion.pub && $(cat "$STATE/salt.stamp" 2>/dev/null) == "$(minion_stamp)" ]] &&
+        cmp -s <(rendered node.conf) "$MINION" && daemon_runs minion && [[ -z $TOKEN || -n $(accepted) ]]
+}
+minion_do() {
+    local proof
+    touch "$STATE/salt.keys" # from here on the keys are the core's own
+    if [[ ! -f $KEYS/minion.pem || ! -f $KEYS/minion.pub ]]; then
+        # Half a pair is what an interrupted run leaves; nobody has seen its public part.
+        install -d -m 700 "$KEYS"
+        rm -f "$KEYS"/minion.{pem,pub}
+        "$VENV/bin/python" -c 'import sys; from salt.crypt import write_keys; write_keys(sys.argv[1], "minion", 4096)' "$KEYS"
+    fi
+    # The head may be another one than last time, or have been made anew.
+    [[ $(finger_of minion_master) == "$FINGER" ]] || rm -f "$KEYS/minion_master.pub"
+    if [[ -n $TOKEN ]]; then
+        proof=$(enrolment prove "$NODE" "$KEYS/minion.pub" <<<"$TOKEN")
+        printf 'autosign_grains: [vcore_enrol]\ngrains: {vcore_enrol: "%s"}\n' "$proof" | install_file "$PROOF" 600
+    fi
+    daemon_install minion node.conf
+    daemon_stop minion
+    daemon_start minion
+    minion_stamp >"$STATE/salt.stamp"
+}
+
+# A minion listens to its master once that has accepted its key.
+accepted() { ss -Htn state established '( dport = :4505 )'; }
+
+acceptance_title() { say "The head, $MASTER, accepts the key of $NODE"; }
+acceptance_done() { daemon_runs minion && [[ -n $(accepted) && ! -e $PROOF ]]; }
+acceptance_do() {
+    local start patience=600 grace=0 said=no
+    start=$(now)
+    if [[ -e $PROOF ]]; then grace=15; fi
+    while [[ -z $(accepted) ]]; do
+        if [[ $said == no ]] && (($(now) - start >= grace)); then
+            said=yes
+            say "      The head has not accepted it yet; salt-call vcore.status says why, there. By hand, also there:"
+            say "        salt-key -f $NODE    has to show $(finger_of minion)"
+            say "        salt-key -a $NODE"
+        fi
+        if (($(now) - start >= patience)); then
+            complain "      It did not within $((patience / 60)) minutes. $(tail -n 1 /var/log/salt/minion 2>/dev/null)"
+            return 1
+        fi
+        sleep 0.5
+    done
+    rm -f "$PROOF" # it has done its work
+}
+
+membership_title() { say 'Convergence by the head: names, trust, swarm, services'; }
+membership_done() { converged && in_swarm && ! tasks | grep -q starting; }
+# Each convergence leaves a record; the head tries again when one fails.
+converged() { grep -qs '"ok": true' "$STATE/convergence.json"; }
+in_swarm() { [[ $(docker info --format '{{.Swarm.LocalNodeState}}' 2>/dev/null) == active ]]; }
+# The services of the core that run here, and whether they are starting, healthy or unhealthy.
+tasks() {
+    docker ps --filter label=com.docker.swarm.service.name \
+        --format '{{.Label "com.docker.swarm.service.name"}} {{.Status}}' | sed -nE 's/^([^ ]+) .*[ (]([a-z]+)\)$/\1 is \2/p'
+}
+declare -A SEEN=()
+milestone() {
+    [[ -z ${SEEN[$1]:-} ]] || return 0
+    SEEN[$1]=$(now)
+    printf '      %5d s  %.110s\n' $((SEEN[$1] - START)) "$1"
+}
+membership_do() {
+    local patience=1200 task
+    START=$(now)
+    while (($(now) - START < patience)); do
+        if [[ -d /var/cache/salt/minion/extmods/utils/vcore ]]; then milestone 'the head has sent its code'; fi
+        if in_swarm; then milestone 'this machine is in the swarm'; fi
+        if converged; then
+            milestone 'all states are applied'
+        elif [[ -e $STATE/convergence.json ]]; then
+            milestone "not all states could be applied yet:$(sed -n '/"failed"/,$ s/^ *\(".*"\)/ \1/p' "$STATE/convergence.json")"
+        fi
+        while read -r task; do milestone "service $task"; done < <(tasks)
+        # It may be that the swarm has nothing for this node.
+        if membership_done && { [[ -n $(tasks) ]] || (($(now) - ${SEEN[all states are applied]:-$(now)} >= 30)); }; then
+            return 0
+        fi
+        sleep 1
+    done
+    complain "      Not within $((patience / 60)) minutes. On the head: salt-call vcore.status, then salt $NODE state.apply"
+    return 1
+}
 
 # --- Running the steps -------------------------------------------------------------------------------------------
 
@@ -415,7 +568,7 @@ run_step() {
     # killed, the next run waits until what it had started has ended.
     case $step in
         site) site_do ;; # it ends with an exit code of its own
-        convergence) convergence_do & ;;
+        convergence | acceptance | membership) "${step}_do" & ;;
         *) ("${step}_do") >>"$LOG" 2>&1 </dev/null & ;;
     esac
     if [[ $step != site ]]; then wait $! || code=$?; fi
@@ -443,7 +596,7 @@ take_lock() {
     flock -w 3600 9 || die 1 'It has not ended within an hour; look for it with: ps axf'
 }
 
-install_core() {
+install_role() {
     local step number=0 start
     start=$(now)
     mkdir -p "$STATE"
@@ -452,8 +605,8 @@ install_core() {
     take_lock
     for step in "${STEPS[@]}"; do
         number=$((number + 1))
-        # From here on the site file says what this node is called.
-        if [[ $step == docker ]]; then
+        # From here on the site file says what the head is called.
+        if [[ $ROLE == head && $step == docker ]]; then
             NODE=$(brain validate "$SITE")
             remember_data
         fi
@@ -461,10 +614,17 @@ install_core() {
     done
     write_timings
     say ''
+    "farewell_of_$ROLE" $(($(now) - start))
+}
+
+farewell_of_node() {
+    say "${GREEN}$NODE is a node of the core${PLAIN}, after $1 s. On the head, salt-call vcore.status shows it."
+}
+farewell_of_head() {
     "$VENV/bin/salt-call" --retcode-passthrough vcore.status
     cat <<EOF
 
-${GREEN}The core is up${PLAIN}, after $(($(now) - start)) s. From here on:
+${GREEN}The core is up${PLAIN}, after $1 s. From here on:
   salt '*' state.apply test=True    what a change of $SITE would do
   salt '*' state.apply              do it
   salt-call vcore.status            how everything is
@@ -483,7 +643,7 @@ dry_run() {
             say "  [$number/${#STEPS[@]}] $("${step}_title"): done already"
         fi
     done
-    if [[ -x $VENV/bin/python && -f ${SITE_FILE:-$SITE} ]] && ! brain validate "${SITE_FILE:-$SITE}" >/dev/null; then exit 4; fi
+    if [[ $ROLE == head && -x $VENV/bin/python && -f ${SITE_FILE:-$SITE} ]] && ! brain validate "${SITE_FILE:-$SITE}" >/dev/null; then exit 4; fi
 }
 
 # --- Taking it off again -----------------------------------------------------------------------------------------
@@ -496,15 +656,18 @@ confirm() {
     [[ $answer == [yY]* ]]
 }
 
-uninstall_core() {
+# A node that was never converged has neither the states nor anything that they would take off.
+can_take_off() { [[ -x $VENV/bin/salt-call && -f $MINION && ($ROLE == head || -d /var/cache/salt/minion/extmods/states) ]]; }
+
+uninstall_role() {
     local what="Take the core off this machine; data and authority stay." role command folder
     if [[ $PURGE == yes ]]; then what="Take the core off this machine and DELETE its data, certificate authority and secrets."; fi
     [[ $EUID -eq 0 ]] || die 3 'Run this as root.'
     confirm "$what" || die 1 'Nothing was changed.'
     take_lock
-    if [[ -x $VENV/bin/salt-call && -f /etc/salt/minion.d/virtual-core.conf ]]; then
+    if can_take_off; then
         say 'Services, swarm and trust'
-        "$VENV/bin/salt-call" --retcode-passthrough state.apply roles.head.absent queue=True ||
+        "$VENV/bin/salt-call" --retcode-passthrough "${ABSENT[@]}" ||
             die 1 'Not all of it could be taken off; nothing else was changed. Mend what is said above, and run this again.'
     elif has docker && [[ -n $(docker ps --quiet --filter label=com.docker.swarm.service.name 2>/dev/null) ]]; then
         die 1 'Services run here, but Salt is not there to take them off. Run bootstrap.sh to repair it, then this again.'
@@ -519,11 +682,15 @@ uninstall_core() {
         rm -f "/etc/salt/$role.d/virtual-core.conf"
         if grep -qsxF "$(salt_main_file "$role")" "/etc/salt/$role"; then rm -f "/etc/salt/$role"; fi
     done
+    rm -f "$PROOF"
     if systemd_runs; then systemctl daemon-reload; fi
-    for command in "${SALT_COMMANDS[@]}"; do
+    for command in "${COMMANDS[@]}"; do
         if [[ $(readlink "/usr/local/bin/$command") == "$VENV"/* ]]; then rm -f "/usr/local/bin/$command"; fi
     done
-    rm -rf "$PREFIX" /etc/salt/pki /var/cache/salt
+    # What a node keeps of its head, this script among it, stays where it is: the line that it joined by replaces it.
+    rm -rf "$VENV" "$PREFIX"/{requirements,constraints,overrides}.txt /etc/salt/pki /var/cache/salt
+    rmdir --ignore-fail-on-non-empty "$PREFIX" 2>/dev/null || true
+    if [[ $ROLE == node ]]; then rm -rf "$STATE"; fi
     if [[ $PURGE == yes ]]; then
         say 'Data, authority, secrets and images'
         # By name: an id that other images build on is refused.
@@ -536,24 +703,32 @@ uninstall_core() {
             rmdir --ignore-fail-on-non-empty "$(dirname "$folder")" 2>/dev/null || true
         done < <(cat "$STATE/data" 2>/dev/null)
         rm -rf "$CONFIGURATION" "$STATE"
-    else
+    elif [[ $ROLE == head ]]; then
         say "Kept: the services' data, $CONFIGURATION (authority and secrets), $SITE"
+    else
+        say "On the head, salt-run vcore.retire $NODE takes it out of the core's records."
     fi
     say 'Done. Docker and the other packages stay; apt can remove them.'
 }
 
 # --- Command line ------------------------------------------------------------------------------------------------
 
-PYTHON=python3 ACTION=install_core SITE_FILE='' NODE='' YES='' PURGE=''
+PYTHON=python3 ACTION=install_role SITE_FILE='' NODE='' YES='' PURGE='' JOIN='' TOKEN_FILE='' TOKEN='' FINGER=''
 while (($#)); do
     case $1 in
-        --site | --id)
+        --site | --id | --join | --token-file | --finger)
             [[ -n ${2:-} ]] || die 2 "$1 needs a value"
-            if [[ $1 == --site ]]; then SITE_FILE=$2; else NODE=$2; fi
+            case $1 in
+                --site) SITE_FILE=$2 ;;
+                --id) NODE=$2 ;;
+                --join) JOIN=$2 ;;
+                --token-file) TOKEN_FILE=$2 ;;
+                --finger) FINGER=$2 ;;
+            esac
             shift
             ;;
         --dry-run) ACTION=dry_run ;;
-        --uninstall) ACTION=uninstall_core ;;
+        --uninstall) ACTION=uninstall_role ;;
         --purge) PURGE=yes ;;
         --yes) YES=yes ;;
         --help | -h) usage; exit 0 ;;
@@ -561,8 +736,43 @@ while (($#)); do
     esac
     shift
 done
-[[ -z $PURGE || $ACTION == uninstall_core ]] || die 2 '--purge goes with --uninstall'
+[[ -z $PURGE || $ACTION == uninstall_role ]] || die 2 '--purge goes with --uninstall'
 [[ -z $SITE_FILE || -r $SITE_FILE ]] || die 2 "the site file $SITE_FILE cannot be read"
+[[ -z $TOKEN_FILE || -r $TOKEN_FILE ]] || die 2 "the token file $TOKEN_FILE cannot be read"
+
+# A node stays one: it has a minion that is told so, or this script from its head, without a site.
+ROLE='node'
+if [[ -e /etc/salt/master.d/virtual-core.conf || (-z $JOIN && -d $CHECKOUT/pillar && ! -e $MINION) ]]; then ROLE='head'; fi
+if [[ $ROLE == head ]]; then
+    [[ -z $JOIN ]] || die 2 'this machine is the head of a core; it cannot join another one'
+    [[ -z $TOKEN_FILE$FINGER ]] || die 2 '--token-file and --finger go with --join'
+    MASTER=127.0.0.1
+else
+    [[ -z $SITE_FILE ]] || die 2 '--site is for a head'
+    configured() { sed -nE "s/^$1: \"?([^\"]*)\"?\$/\1/p" "$2" 2>/dev/null || true; }
+    MASTER=${JOIN:-$(configured master "$MINION")}
+    NODE=${NODE:-$(configured id "$MINION")}
+    FINGER=${FINGER:-$(configured master_finger "$CHECKOUT/etc/core.yaml")}
+    FINGER=${FINGER:-$(configured master_finger "$MINION")}
+    [[ $MASTER =~ ^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$ ]] || die 2 'say which head to join, by its address: --join HEAD'
+    [[ -z $FINGER || $FINGER =~ ^([0-9a-f]{2}:){31}[0-9a-f]{2}$ ]] ||
+        die 2 "a fingerprint is 32 pairs of hexadecimal digits with colons between them, and not $FINGER"
+fi
+
+# The token comes by standard input or in a file, since everybody can read arguments.
+if [[ -n $JOIN && $ACTION == install_role ]]; then
+    if [[ -n $TOKEN_FILE ]]; then
+        read -r TOKEN <"$TOKEN_FILE" || true
+    elif [[ ! -t 0 ]]; then
+        read -r -t 10 TOKEN || true
+    fi
+    if [[ -n $TOKEN || -n $TOKEN_FILE ]]; then
+        [[ $TOKEN =~ ^vc1\.(role=compute|node=[a-z][a-z0-9-]{0,62})\.([1-9][0-9]{0,11})\.[0-9a-f]{16}\.[0-9a-f]{64}$ ]] ||
+            die 2 'what was given as a token is none; on the head, salt-run vcore.enrol_token makes one'
+        SCOPE=${BASH_REMATCH[1]} EXPIRY=${BASH_REMATCH[2]}
+        if [[ $SCOPE == node=* ]]; then NODE=${NODE:-${SCOPE#*=}}; fi
+    fi
+fi
 if [[ -z $NODE ]]; then
     NODE=$(uname -n)
     NODE=${NODE%%.*}
@@ -570,8 +780,9 @@ if [[ -z $NODE ]]; then
 fi
 [[ $NODE =~ ^[a-z][a-z0-9-]{0,62}$ ]] || die 2 "$NODE is no name for a node (a-z, 0-9, -, a letter first); choose one with --id"
 
-if [[ $ACTION == uninstall_core ]]; then
-    uninstall_core
+"role_of_$ROLE"
+if [[ $ACTION == uninstall_role ]]; then
+    uninstall_role
 else
     say "${BOLD}Virtual Core${PLAIN}, checking this machine"
     preflight

@@ -12,7 +12,7 @@ from pathlib import Path as FilePath
 from salt.exceptions import SaltInvocationError
 
 try:
-    from vcore import accounts_client, adapter, directory, samba_passwords
+    from vcore import accounts_client, adapter, directory, pending, samba_passwords
     from vcore import doctor as vcore_doctor
     from vcore import status as vcore_status
     from vcore.files import write_atomic
@@ -30,7 +30,8 @@ def __virtual__():
 
 def status():
     """
-    How the core is: services, nodes, certificates, disk, the last convergence, and what of it is not well.
+    How the core is: services, nodes, certificates, disk, the last convergence, and what of it is not well; and the
+    minions whose keys wait for somebody to accept them, with the reason why they were not.
 
     The exit code is 0 only when all is well. Sizes are in bytes, ``ended`` is in seconds since 1970.
 
@@ -42,7 +43,8 @@ def status():
         salt-call vcore.status --out json
     """
     with adapter.salt_errors():
-        facts = vcore_status.collect(adapter.head(__pillar__), Paths.from_opts(__opts__))
+        keys = pending.master_pki(__opts__)
+        facts = vcore_status.collect(adapter.head(__pillar__), Paths.from_opts(__opts__), keys)
     if not facts["ok"]:
         __context__["retcode"] = 1
     return facts

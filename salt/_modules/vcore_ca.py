@@ -227,6 +227,13 @@ def _trust_files(registry):
     return node_trust.trust_files(__grains__["os_family"], registry or adapter.node(__pillar__).get("registry"))
 
 
+def _trusted_files(registry):
+    # What a node was trusted by, it finds by itself where it no longer has a pillar that names the core.
+    if registry or __pillar__.get("vcore") or "_errors" in __pillar__:
+        return _trust_files(registry)
+    return node_trust.trust_files(__grains__["os_family"], node_trust.known_registry())
+
+
 def _run(command):
     if not __salt__["cmd.which"](command[0]):
         raise VcoreError(f"{command[0]} is not there: install the package ca-certificates")
@@ -291,7 +298,7 @@ def distrust_difference(registry=None):
         salt-call vcore_ca.distrust_difference
     """
     with adapter.salt_errors():
-        return node_trust.distrust_difference(*_trust_files(registry))
+        return node_trust.distrust_difference(*_trusted_files(registry))
 
 
 def distrust(registry=None):
@@ -309,7 +316,7 @@ def distrust(registry=None):
         salt-call vcore_ca.distrust registry=registry.vcore.test:5000
     """
     with adapter.salt_errors():
-        store, files = _trust_files(registry)
+        store, files = _trusted_files(registry)
         changes = node_trust.distrust_difference(store, files)
         node_trust.distrust(store, changes, _run)
         return changes

@@ -110,6 +110,7 @@ def _status(facts):
             certificate.get("expires", "-"),
         )
     files = _file_router(facts["file_router"]) if facts.get("file_router") else []
+    waiting = _pending(facts["pending"]) if facts.get("pending", {}).get("count") else []
     disk = facts["disk"]
     last = facts["convergence"]
     lines = [
@@ -126,7 +127,7 @@ def _status(facts):
     if not facts["ok"]:
         listed = [Text(f"  - {problem}") for problem in facts["problems"]]
         verdict = [Text(f"{len(listed)} problems:", style="bold red"), *listed]
-    return Group(services, "", nodes, "", certificates, "", *files, *lines, "", *verdict)
+    return Group(services, "", nodes, "", certificates, "", *files, *waiting, *lines, "", *verdict)
 
 
 def _file_router(facts):
@@ -137,6 +138,14 @@ def _file_router(facts):
         nfs = Text("-") if export is None else _good(export["name"] if export["ok"] else "not exported", export["ok"])
         table.add_row(share["name"], share["path"], "offered" if share["smb"] else "-", nfs)
     return [*([table, ""] if facts["shares"] else []), *_routes(facts["routes"])]
+
+
+def _pending(pending):
+    table = _table("KEY THAT WAITS", "WHY", whole=(0,))
+    for key in pending["keys"]:
+        table.add_row(_plain(key["id"]), _plain(key["reason"]))
+    more = pending["count"] - len(pending["keys"])
+    return [table, *([Text(f"and {more} more: salt-key -l pre")] if more else []), ""]
 
 
 def _routes(routes):

@@ -3,16 +3,17 @@ The front door on the master: check and look at the site's configuration
 ========================================================================
 """
 
+import time
 from pathlib import Path
 
 # The one exception whose message alone a runner prints; of any other, salt-run shows a traceback.
 from salt.exceptions import NotImplemented as Refused
 
 try:
-    from vcore import clients, core, directory, logins
+    from vcore import clients, core, directory, enrolment, logins
     from vcore.errors import NotFound, VcoreError
     from vcore.paths import Paths
-    from vcore.secrets import Store
+    from vcore.secrets import Store, generate
     from vcore.site import Site
 
     HAS_VCORE = True
@@ -133,3 +134,89 @@ def client_bundle(os=None, file=None, groups=None):
         "for": clients.kind(os).title,
         "secret": f"It holds the password of {made.access.bind_dn}: copy it by ssh, delete it when the host is done.",
     }
+
+
+def enrol_token(ttl="1h", node=None, role=None):
+    """
+    Make an enrolment token, and print the one line to run on a new machine, which makes it a compute node.
+
+    Whoever has the line can make a machine a node until the token ends: hand it on as you would a password.
+
+    ttl
+        How long the token lives: a number with s, m, h or d behind it, at most ``7d``.
+
+    node
+        Name of the node that it is for; by default it is for any new node. A node that the site file gives a service
+        of its own needs one for its name.
+
+    role
+        The role that a new node gets; there is only ``compute``, which is the default.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run vcore.enrol_token
+        salt-run vcore.enrol_token ttl=2d
+        salt-run vcore.enrol_token ttl=30m node=gpu-1
+    """
+    paths = _paths()
+    try:
+        scope, expiry = enrolment.scope_of(node, role), int(time.time()) + enrolment.seconds(ttl)
+        pillar = core.resolved(paths)
+        if node == pillar["head"]["name"]:
+            raise VcoreError(f"{node} is the head itself; choose another name")
+        service = pillar["services"].get("enrolment")
+        if service is None:
+            raise VcoreError(
+                "the service enrolment is off, which new machines join by; with vcore.slurm.mode: managed it is on, "
+                "or switch it on with vcore.services.enrolment.enabled"
+            )
+        root, store = paths.authority / "ca.crt", Store(paths.secrets)
+        if not root.is_file() or not store.exists(*enrolment.TOKEN_KEY):
+            raise VcoreError(
+                "the service enrolment is not there yet; apply the states on the head: salt-call state.apply"
+            )
+        token = enrolment.make_token(store.read(*enrolment.TOKEN_KEY), scope, expiry)
+        port = service["ports"]["https"]["number"]
+        line = enrolment.command(token, pillar["head"]["address"], port, root.read_bytes())
+    except (VcoreError, OSError) as error:
+        raise Refused(str(error)) from None
+    who = f"the node {node}" if node else "any new machine, under a name of its own"
+    return f"Run this on the new machine. It is good for {who}, until {enrolment.moment(expiry)}.\n\n{line}"
+
+
+def enrol_revoke():
+    """
+    End all enrolment tokens that were made so far. Nodes that have joined stay.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run vcore.enrol_revoke
+    """
+    try:
+        Store(_paths().secrets).write(*enrolment.TOKEN_KEY, generate("bytes", enrolment.KEY_LENGTH))
+    except (VcoreError, OSError) as error:
+        raise Refused(str(error)) from None
+    return "All tokens that were made so far have ended."
+
+
+def rotate_join_token():
+    """
+    Have Docker make a new token to join the swarm by, and keep it for new nodes. Nodes that have joined stay.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run vcore.rotate_join_token
+    """
+    from vcore.swarm_client import Swarm  # with docker it takes a while to load
+
+    try:
+        Swarm().rotate_join_token(Store(_paths().secrets))
+    except (VcoreError, OSError) as error:
+        raise Refused(str(error)) from None
+    return "The swarm has a new join token; the old one is worth nothing any more."

@@ -9,6 +9,7 @@ import os
 try:
     from vcore import adapter, swarm
     from vcore.paths import Paths
+    from vcore.secrets import Store
 
     # vcore.swarm_client is imported where it is used: with docker it takes 70 ms to load.
     HAS_VCORE, MISSING = importlib.util.find_spec("docker") is not None, "No module named 'docker'"
@@ -64,6 +65,67 @@ def initialised(name):
         unchanged="This machine manages a swarm.",
         done="This machine now manages a new swarm.",
         planned="A swarm would be started.",
+    )
+
+
+def join_token_kept(name):
+    """
+    Keep the token that nodes join the swarm by in the secret store (``swarm/join-token``), as Docker has it. Nodes that
+    have not joined yet get it with their pillar. What it is shows nowhere.
+
+    name
+        A sentence; it changes nothing.
+    """
+    store = Store(Paths.from_opts(__opts__).secrets)
+    return _converge(
+        name,
+        lambda: _pillar() and _swarm().join_token_changes(store),
+        lambda changes: _swarm().keep_join_token(store),
+        unchanged="The swarm's join token is kept.",
+        done="The swarm's join token was put into the secret store.",
+        planned="The swarm's join token would be put into the secret store.",
+    )
+
+
+def joined(name):
+    """
+    Make this machine, a node other than the head, a worker of the head's swarm, with ``docker_gwbridge`` where the
+    site wants it (``network.bridge_subnet``).
+
+    It fails on a machine that is in another swarm, and where the pillar holds no join token: it does only while the
+    head does not count this node among its swarm.
+
+    name
+        A sentence; it changes nothing.
+    """
+    paths = Paths.from_opts(__opts__)
+    return _converge(
+        name,
+        lambda: _swarm().join_changes(adapter.node(__pillar__), paths),
+        lambda changes: _swarm().join(adapter.node(__pillar__), paths, changes),
+        unchanged="This machine is in the swarm of the head.",
+        done="This machine joined the swarm of the head.",
+        planned="This machine would join the swarm of the head.",
+    )
+
+
+def parted(name):
+    """
+    Take this machine, a node other than the head, out of the swarm that the core had it join. It needs no pillar.
+
+    A machine that was made to join a swarm by somebody else stays there, and the comment says so.
+
+    name
+        A sentence; it changes nothing.
+    """
+    paths = Paths.from_opts(__opts__)
+    return _converge(
+        name,
+        lambda: _swarm().part_changes(paths),
+        lambda changes: _swarm().part(paths, changes),
+        unchanged="This machine is in no swarm.",
+        done="This machine left the swarm.",
+        planned="This machine would leave the swarm.",
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from support import sites
-from vcore import resolve, samba
+from vcore import nodes, resolve, samba
 
 FOLDER = Path(__file__).parent
 GOLDEN = FOLDER / "golden" / "resolve"
@@ -72,8 +72,26 @@ def test_the_passwords_of_instruments_leave_the_head_only_where_the_file_router_
     def core(scheme):
         return sites.resolved(tmp_path, text.replace("SCHEME", scheme))
 
-    assert resolve.node_secrets(core("ldapsam"), "files") == []
+    def wanted(resolved, node="files"):
+        return [secret for secret in resolve.node_secrets(resolved, node) if secret[0] == "file-router"]
+
+    assert wanted(core("ldapsam")) == []
     resolved = core("tdbsam")
-    assert resolve.node_secrets(resolved, "files") == [("file-router", "instrument-sequencer")]
+    assert wanted(resolved) == [("file-router", "instrument-sequencer")]
     assert resolve.node_secrets(resolved, "head") == []
     assert samba.policies(resolve.node_pillar(resolved, "files")).keys() >= {"password history", "lockout duration"}
+
+
+def test_the_join_token_of_the_swarm_is_for_nodes_that_have_not_joined(tmp_path):
+    """It is in the pillar of a compute node until the manager has seen that node, and again when it has lost it."""
+
+    def wanted(name, **entry):
+        entries = {"new-1": {**nodes.UNKNOWN, "roles": ["compute"], **entry}}
+        resolved = sites.resolved(tmp_path, "vcore:\n  nodes: {head: {roles: [head]}}\n", enrolled=entries)
+        return resolve.node_secrets(resolved, name)
+
+    assert wanted("new-1") == [("swarm", "join-token")]
+    assert wanted("new-1", swarm_id="abc") == []
+    assert wanted("new-1", retiring=True) == []
+    assert wanted("head") == []
+    assert wanted("stranger") == []

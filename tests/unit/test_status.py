@@ -99,6 +99,16 @@ def test_a_healthy_core_as_a_table(output, golden):
     golden(CHECKOUT / "tests" / "unit" / "golden" / "status" / "well.txt", text + "\n")
 
 
+def test_keys_that_wait_are_listed_without_being_a_problem(output):
+    keys = [{"id": "compute-1", "reason": "its token ended"}, {"id": "x\\nNodeName=evil", "reason": "no name"}]
+    facts = {**status.judged(WELL), "pending": {"count": 1000, "keys": keys}}
+    assert status.problems(facts) == []
+    text = output({"ok": True, "problems": [], **facts})
+    assert "compute-1         its token ended\nx\\nNodeName=evil  no name\nand 998 more: salt-key -l pre\n" in "".join(
+        f"{line.rstrip()}\n" for line in text.splitlines()
+    )
+
+
 def test_problems_stand_at_the_end_and_programs_get_no_colour(output):
     facts = status.judged(ill(services__ldap__healthy=0, services__ldap__state="waiting"))
     text = output({"ok": False, "problems": status.problems(facts), **facts})

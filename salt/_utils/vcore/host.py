@@ -49,14 +49,14 @@ def _number(swapped: str) -> int:
     return int.from_bytes(bytes.fromhex(swapped), "little")
 
 
-def own_address() -> str | None:
-    """The IPv4 address by which this host reaches the world, or None where it has no default route.
+def own_address(destination: str = "192.0.2.1") -> str | None:
+    """The IPv4 address by which this host reaches another one, by default the world; None where it has no route to it.
 
     A UDP socket that is connected sends nothing; the kernel only chooses the source address.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))
+            probe.connect((destination, 9))
         except OSError:
             return None
         return str(probe.getsockname()[0])

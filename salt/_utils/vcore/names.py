@@ -8,6 +8,8 @@ import re
 NODE_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 #: The service of shares, routes and instruments.
 FILE_ROUTER = "file-router"
+#: The secret that nodes join the swarm by, which Docker makes: service and name.
+JOIN_TOKEN = ("swarm", "join-token")
 
 
 def within_one_another(one: str, other: str) -> bool:

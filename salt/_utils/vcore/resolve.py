@@ -8,7 +8,7 @@ from typing import Any
 from . import nodes as nodes_module
 from . import shares, storage
 from .catalogue import DERIVED
-from .names import NODE_NAME
+from .names import JOIN_TOKEN, NODE_NAME
 from .people import ADMINISTRATORS, plain
 from .site import Configuration, LoginSettings, ServiceSettings, Site
 
@@ -230,6 +230,8 @@ def node_secrets(resolved: Mapping[str, Any], minion: str) -> list[tuple[str, st
         return []
     own = {"name": minion, **node}
     wanted = [("ldap", "readonly-password")] if node["logins"] is not None and resolved["directory"] else []
+    if "compute" in node["roles"] and node["swarm_id"] is None and not node["retiring"]:
+        wanted.append(JOIN_TOKEN)
     router = resolved["services"].get(shares.SERVICE)
     if router and runs_on(router, own):
         wanted += [

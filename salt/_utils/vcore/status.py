@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import convergence, file_router, pki, storage, swarm_client
+from . import convergence, file_router, pending, pki, storage, swarm_client
 from .authority import Authority
 from .errors import VcoreError
 from .paths import Paths
@@ -18,9 +18,9 @@ DISK_LIMIT = 90
 DAYS_LIMIT = 7
 
 
-def collect(pillar: Mapping[str, Any], paths: Paths) -> dict[str, Any]:
+def collect(pillar: Mapping[str, Any], paths: Paths, keys: Path) -> dict[str, Any]:
     """The state of the core with its problems: ``{ok, problems, services, nodes, certificates, disk, convergence,
-    file_router, storage}``.
+    file_router, storage, pending}``. ``keys`` is where the master keeps its keys.
 
     Each service, node and certificate says whether it is well (``ok``). Sizes are in bytes, times in RFC 3339 (UTC) or
     seconds since 1970. It costs a fixed number of requests to Docker, however many services and nodes there are.
@@ -46,6 +46,7 @@ def collect(pillar: Mapping[str, Any], paths: Paths) -> dict[str, Any]:
             "convergence": convergence.last(paths),
             "file_router": file_router.facts(pillar, paths),
             "storage": storage.facts(pillar),
+            "pending": pending.waiting(paths, keys),
         }
     )
     found = unavailable + problems(facts)

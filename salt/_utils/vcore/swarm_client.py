@@ -15,7 +15,12 @@ import docker
 from . import swarm
 from .docker_client import docker_errors
 from .errors import VcoreError
-from .swarm_connection import Snapshot
+from .files import write_atomic
+from .host import own_address
+from .names import JOIN_TOKEN
+from .paths import Paths
+from .secrets import Store, node_secret
+from .swarm_connection import LEADER_WAIT, Snapshot
 from .swarm_services import Services, is_core
 
 #: Tasks that swarm keeps for each slot, as many as Docker does by itself. When an update is rolled back, swarm makes
@@ -23,6 +28,9 @@ from .swarm_services import Services, is_core
 #: of its failure, before anything could read them.
 TASK_HISTORY = 5
 GATEWAY_BRIDGE = "docker_gwbridge"
+MANAGER_PORT = 2377
+#: Where a node notes the id that swarm gave it, when it was the core that had it join.
+MEMBERSHIP = "swarm-node"
 #: The label of the core's overlay network.
 NETWORK_LABEL = "vcore.network"
 
@@ -67,15 +75,18 @@ class Swarm(Services):
                 "swarm": {"old": None, "new": f"manager at {pillar['node']['address']}"},
                 "ingress": {"old": None, "new": network["ingress_subnet"]},
             }
-            if _subnets(bridge) != [network["bridge_subnet"]]:
-                if bridge and bridge["Containers"]:
-                    raise VcoreError(
-                        f"the network {GATEWAY_BRIDGE} has {', '.join(_subnets(bridge))} and is in use; stop its "
-                        f"containers and remove it (docker network rm {GATEWAY_BRIDGE}), then apply again"
-                    )
-                before = ", ".join(_subnets(bridge)) or None
-                changes[GATEWAY_BRIDGE] = {"old": before, "new": network["bridge_subnet"]}
-            return changes
+            return {**changes, **self._bridge_changes(bridge, network["bridge_subnet"])}
+
+    def _bridge_changes(self, bridge: Mapping[str, Any] | None, subnet: str) -> dict[str, Any]:
+        """What becomes of swarm's bridge before a swarm is made or joined."""
+        if _subnets(bridge) == [subnet]:
+            return {}
+        if bridge and bridge["Containers"]:
+            raise VcoreError(
+                f"the network {GATEWAY_BRIDGE} has {', '.join(_subnets(bridge))} and is in use; stop its "
+                f"containers and remove it (docker network rm {GATEWAY_BRIDGE}), then apply again"
+            )
+        return {GATEWAY_BRIDGE: {"old": ", ".join(_subnets(bridge)) or None, "new": subnet}}
 
     def initialise(self, pillar: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
         """Make this machine the manager of a new swarm, with every network where the site wants it."""
@@ -95,6 +106,127 @@ class Swarm(Services):
                 swarm_spec=self.api.create_swarm_spec(task_history_retention_limit=TASK_HISTORY),
             )
         self.changed()
+
+    # --- joining it from another machine ---------------------------------------------------------------------------
+
+    def join_changes(self, pillar: Mapping[str, Any], paths: Paths) -> dict[str, Any]:
+        """What :meth:`join` does; {} where this machine is a worker of the head's swarm already.
+
+        Raises:
+            VcoreError: it is in another swarm, a network of Docker is in the way, or there is no token to join by.
+        """
+        head = pillar["head"]["address"]
+        with docker_errors():
+            state = self._settled_state()
+            if state["LocalNodeState"] == "active":
+                managers = sorted(manager["Addr"] for manager in state.get("RemoteManagers") or [])
+                if not state["ControlAvailable"] and f"{head}:{MANAGER_PORT}" in managers:
+                    return {}
+                whose = "manages a swarm of its own" if state["ControlAvailable"] else "is in another swarm"
+                raise VcoreError(
+                    f"this machine {whose} (managers: {', '.join(managers)}), and should be in that of the head, "
+                    f"{head}; if nothing needs it: docker swarm leave, on a manager with --force, then apply again"
+                )
+            node_secret(pillar, Store(paths.secrets), *JOIN_TOKEN)
+            network, bridge = pillar["network"], self._network(GATEWAY_BRIDGE)
+            self._check_free(network["bridge_subnet"], "network.bridge_subnet", exclude=(GATEWAY_BRIDGE, "ingress"))
+            return {
+                "swarm": {"old": None, "new": f"worker of {head}"},
+                **self._bridge_changes(bridge, network["bridge_subnet"]),
+            }
+
+    def join(self, pillar: Mapping[str, Any], paths: Paths, changes: Mapping[str, Any]) -> None:
+        """Make this machine a worker of the head's swarm, and remember that it was the core that did so.
+
+        Raises:
+            VcoreError: the manager does not let it in.
+        """
+        head = pillar["head"]["address"]
+        token = node_secret(pillar, Store(paths.secrets), *JOIN_TOKEN)
+        address = own_address(head) or pillar["node"]["address"]
+        with docker_errors():
+            if GATEWAY_BRIDGE in changes:
+                self.create_gateway_bridge(pillar["network"]["bridge_subnet"])
+            self.api.join_swarm(
+                [f"{head}:{MANAGER_PORT}"],
+                token,
+                # Other networks of this host have no business with the swarm.
+                listen_addr=f"{address}:{MANAGER_PORT}",
+                advertise_addr=address,
+                data_path_addr=address,
+            )
+            node = self._settled_state()["NodeID"]
+        paths.state.mkdir(parents=True, exist_ok=True)
+        write_atomic(paths.state / MEMBERSHIP, f"{node}\n".encode())
+        self.changed()
+
+    def part_changes(self, paths: Paths) -> dict[str, Any] | str:
+        """What :meth:`part` does: this worker leaves the swarm that the core had it join; or why it does not."""
+        record = paths.state / MEMBERSHIP
+        with docker_errors():
+            state = self._settled_state()
+            if state["LocalNodeState"] == "active":
+                if not record.is_file() or state["NodeID"] != record.read_text().strip():
+                    return "This machine is in a swarm that it was not the core that had it join; it stays there."
+                return {
+                    "swarm": {"old": "worker", "new": None},
+                    **({GATEWAY_BRIDGE: {"old": "bridge", "new": None}} if self._network(GATEWAY_BRIDGE) else {}),
+                }
+            return {"record": {"old": str(record), "new": None}} if record.is_file() else {}
+
+    def part(self, paths: Paths, changes: Mapping[str, Any]) -> None:
+        """Leave the swarm, with what swarm has made here."""
+        with docker_errors():
+            if "swarm" in changes:
+                self.api.leave_swarm(force=True)
+                self.changed()
+            if GATEWAY_BRIDGE in changes and self._network(GATEWAY_BRIDGE):
+                self.api.remove_network(GATEWAY_BRIDGE)
+        (paths.state / MEMBERSHIP).unlink(missing_ok=True)
+
+    def _settled_state(self) -> dict[str, Any]:
+        """The daemon's place in a swarm, whichever it is; not while it is still finding its way."""
+        deadline = time.monotonic() + LEADER_WAIT
+        while True:
+            state: dict[str, Any] = self.api.info()["Swarm"]
+            if state["LocalNodeState"] in ("active", "inactive"):
+                return state
+            if state["LocalNodeState"] != "pending" or time.monotonic() > deadline:
+                reason = state.get("Error") or "no reason given"
+                raise VcoreError(
+                    f"the swarm of this machine is {state['LocalNodeState']}: {reason}; "
+                    "see docker info, and docker swarm leave --force"
+                )
+            time.sleep(0.5)
+
+    def join_token_changes(self, store: Store) -> dict[str, Any]:
+        """What :meth:`keep_join_token` does; {} where the store has the token that nodes join the swarm by."""
+        stored = store.exists(*JOIN_TOKEN)
+        with docker_errors():
+            if self._state()["LocalNodeState"] == "active" and stored and store.read(*JOIN_TOKEN) == self._join_token():
+                return {}
+        return {"join token": {"old": "another one" if stored else None, "new": "stored"}}
+
+    def keep_join_token(self, store: Store) -> None:
+        """Put the token that nodes join this swarm by into the store, for the pillars of those that have not joined."""
+        with docker_errors():
+            store.write(*JOIN_TOKEN, self._join_token())
+
+    def rotate_join_token(self, store: Store) -> None:
+        """Have swarm make a new join token for workers, and keep that one.
+
+        Raises:
+            VcoreError: this machine manages no swarm.
+        """
+        with docker_errors():
+            if self._state()["LocalNodeState"] != "active":
+                raise VcoreError("this machine manages no swarm; apply the states on the head")
+            swarm_now = self.api.inspect_swarm()
+            self.api.update_swarm(swarm_now["Version"]["Index"], swarm_now["Spec"], rotate_worker_token=True)
+        self.keep_join_token(store)
+
+    def _join_token(self) -> bytes:
+        return str(self.api.inspect_swarm()["JoinTokens"]["Worker"]).encode()
 
     def foreign(self) -> list[str]:
         """Services, configs and secrets of this swarm that are not the core's, such as ``service web``."""

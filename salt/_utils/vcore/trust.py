@@ -66,6 +66,11 @@ def trust_files(os_family: str, registry: str | None) -> tuple[TrustStore, tuple
     return store, tuple(files)
 
 
+def known_registry(folder: Path = Path("/etc/docker/certs.d")) -> str | None:
+    """The core's registry that this node's Docker knows the root of: for a node that has lost its pillar."""
+    return next((path.parent.name for path in sorted(folder.glob("registry.*:5000/ca.crt"))), None)
+
+
 def trust_difference(root: bytes | None, store: TrustStore, files: Iterable[Path]) -> Changes:
     """What to change so that a node trusts ``root``; None stands for one that is yet to be made, unlike any other."""
     changes: Changes = {}

@@ -1,3 +1,13 @@
-# A compute node: it trusts the core, so that it can pull images and reach the directory.
+# A compute node: it trusts the core, so that it can pull images and reach the directory, and runs what the swarm gives it.
+include:
+  - roles.node
+
 This host trusts the certificate authority:
   vcore_ca.trusted: []
+
+This host is in the swarm of the head:
+  vcore_swarm.joined:
+    - require:
+      - vcore_ca: This host trusts the certificate authority
+      - vcore_host: The services of the core have names
+      - vcore_host: The services that run here have data folders

@@ -11,3 +11,8 @@ This host carries its placement labels:
   vcore_swarm.node_labelled:
     - require:
       - vcore_swarm: The swarm is initialised
+
+The token that nodes join the swarm by is kept:
+  vcore_swarm.join_token_kept:
+    - require:
+      - vcore_swarm: The swarm is initialised
