@@ -2,12 +2,14 @@
 
 It is a minimal Debian with that release's kernel, systemd and sshd; KVM is not needed. It sees this machine
 as 10.0.2.2 and reaches whatever this machine reaches, Docker's networks included; servers see this machine's address.
+With a bridge of this machine, such as that of a lab's network, it is on that network, too, with an address of its own.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import secrets
 import shlex
 import shutil
 import socket
@@ -31,6 +33,7 @@ PROGRAMS = {
     "mmdebstrap": "mmdebstrap",
     "mke2fs": "e2fsprogs",
     "ssh": "openssh-client",
+    "ip": "iproute2",
 }
 FILES = {
     "init": "usr/local/sbin/guest-init",
@@ -72,7 +75,9 @@ def recipe() -> list[str]:
 def disk() -> tuple[Path, Path]:
     """Return the guest's disk and kernel, built now unless those of the same recipe are there."""
     content = b"".join((SOURCES / name).read_bytes() for name in sorted(FILES))
-    digest = hashlib.sha256(repr((recipe(), listed("masked"), DISK_SIZE, FILES)).encode() + content).hexdigest()[:12]
+    digest = hashlib.sha256(
+        repr((recipe(), listed("masked"), listed("disabled"), DISK_SIZE, FILES)).encode() + content
+    ).hexdigest()[:12]
     folder = CACHE / digest
     paths = folder / "disk.raw", folder / "vmlinuz"
     if folder.is_dir():
@@ -108,13 +113,15 @@ def build(folder: Path) -> None:
             mask.parent.mkdir(parents=True, exist_ok=True)
             mask.unlink(missing_ok=True)
             mask.symlink_to("/dev/null")
+        for name in listed("disabled"):
+            for link in (root / "etc/systemd/system").glob(f"*.wants/{name}"):
+                link.unlink()
         for path in (root / "etc/ssh").glob("ssh_host_*"):
             path.unlink()  # each guest makes its own
         (root / "etc/systemd/system/default.target").symlink_to("/usr/lib/systemd/system/multi-user.target")
-        (root / "etc/hostname").write_text("guest\n")
         (root / "etc/resolv.conf").unlink(missing_ok=True)
         (root / "etc/resolv.conf").write_text("nameserver 10.0.2.3\n")
-        (root / "etc/hosts").write_text("127.0.0.1 localhost\n127.0.1.1 guest\n10.0.2.2 machine\n")
+        (root / "etc/hosts").write_text("127.0.0.1 localhost\n10.0.2.2 machine\n")
         shutil.copy(next((root / "boot").glob("vmlinuz-*")), made / "vmlinuz")
         progress("writing the guest's disk")
         # Without a journal and with tables filled in later: it lives as long as the guest runs.
@@ -139,9 +146,22 @@ def free_port() -> int:
 class Guest:
     """One guest: ``with Guest() as guest: guest.run("uname -r")``. What it writes to its disk goes with it."""
 
-    def __init__(self, *, memory: int = 1024, processors: int = 1) -> None:
-        """Describe a guest of so many MiB of memory and processors; `start` starts it."""
-        self.memory, self.processors = memory, processors
+    def __init__(
+        self,
+        *,
+        name: str = "guest",
+        memory: int = 1024,
+        processors: int = 1,
+        bridge: str | None = None,
+        address: str | None = None,
+    ) -> None:
+        """Describe a guest of so many MiB of memory and processors; `start` starts it.
+
+        With `bridge`, a bridge of this machine, it has a second interface there, with an address such as 10.213.0.9/24.
+        """
+        self.name, self.memory, self.processors = name, memory, processors
+        self.bridge, self.address = bridge, address
+        self.tap = f"vcg{secrets.token_hex(4)}" if bridge else ""
         self.folder = Path()
         self.process: subprocess.Popen[bytes] | None = None
         self.connection: subprocess.Popen[bytes] | None = None
@@ -173,6 +193,15 @@ class Guest:
         machine.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "guest", "-f", str(self.folder / "key"))
         key = (self.folder / "key.pub").read_text().split()[1]
         self.port = free_port()
+        network: list[str] = []
+        named = f"guest.name={self.name}"
+        if self.bridge:
+            machine.run("ip", "tuntap", "add", "dev", self.tap, "mode", "tap")
+            machine.run("ip", "link", "set", "dev", self.tap, "master", self.bridge, "up")
+            mac = f"52:54:00:{':'.join(f'{octet:02x}' for octet in secrets.token_bytes(3))}"
+            network = ["-netdev", f"tap,id=lan,ifname={self.tap},script=no,downscript=no"]
+            network += ["-device", f"virtio-net-pci,netdev=lan,mac={mac}"]
+            named += f" guest.address={self.address}"
         progress("starting the guest")
         # fmt: off
         command = [
@@ -186,11 +215,12 @@ class Guest:
             "-drive", f"if=none,id=disk,file={image},format=raw,snapshot=on,cache=unsafe",
             "-device", "nvme,drive=disk,serial=guest",
             "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{self.port}-:22", "-device", "virtio-net-pci,netdev=net",
+            *network,
             "-device", "virtio-rng-pci",
             "-kernel", str(kernel),
             "-append", "console=ttyS0 quiet panic=-1 net.ifnames=0 mitigations=off cryptomgr.notests "
                        "root=/dev/nvme0n1 rw "
-                       f"init=/{FILES['init']} guest.authorized={key}",
+                       f"init=/{FILES['init']} guest.authorized={key} {named}",
         ]
         # fmt: on
         with (self.folder / "qemu.log").open("wb") as log:
@@ -334,5 +364,7 @@ class Guest:
             self.connection.kill()
             self.connection.wait()
             self.connection = None
+        if self.tap:
+            subprocess.run(["ip", "link", "delete", "dev", self.tap], capture_output=True, check=False)
         if self.folder.name:
             shutil.rmtree(self.folder, ignore_errors=True)

@@ -19,7 +19,8 @@ def context(service: Mapping[str, Any], pillar: Mapping[str, Any], authority: st
     """The names that a template can use.
 
     ``service``: the resolved service; ``settings``: its settings; ``site``, ``network``, ``node``, ``nodes``,
-    ``services``, ``accounts``: as in the resolved pillar; ``authority``: ``{certificate: <root certificate, PEM>}``.
+    ``services``, ``accounts``, ``storage``: as in the resolved pillar; ``authority``: ``{certificate: <root
+    certificate, PEM>}``.
     """
     return {
         "service": service,
@@ -30,6 +31,7 @@ def context(service: Mapping[str, Any], pillar: Mapping[str, Any], authority: st
         "nodes": pillar.get("nodes", {}),
         "services": pillar["services"],
         "accounts": pillar.get("accounts", {}),
+        "storage": pillar.get("storage", {}),
         "authority": {"certificate": authority},
     }
 
