@@ -18,6 +18,8 @@ from lab.machine import CHECKOUT, LabError, docker, inspect, progress
 
 SOURCE = "/srv/virtual-core/source"
 CACHE = "vcore-lab-cache"
+# A folder that all hosts of a lab have in common, as machines with a parallel file system do.
+SHARED = "/shared"
 LABEL = "vcore.lab"
 # All that systemd and dockerd need in a container; --privileged asks for more than some machines have to give.
 # fmt: off
@@ -59,6 +61,11 @@ class Lab:
         if not found:
             raise LabError(f"there is no lab {self.name!r}: `./lab up` starts one.")
         return ipaddress.IPv4Network(found[0]["IPAM"]["Config"][0]["Subnet"])
+
+    def bridge(self) -> str:
+        """Return the bridge of the lab's network on this machine, which a guest can be on."""
+        self.subnet()
+        return f"br-{inspect('network', self.network)[0]['Id'][:12]}"
 
     def require(self, host: str) -> str:
         """Return the container of a running host, or say what is there."""
@@ -102,8 +109,9 @@ class Lab:
         command += [f"--security-opt={name}=unconfined" for name in ("seccomp", "apparmor", "systempaths")]
         command += ["--device", "/dev/fuse"] if Path("/dev/fuse").exists() else []
         command += [f"--env={name}" for name in environment]
-        for name, folder in volumes.items():
-            volume = f"{self.container(host)}-{name}"
+        mounted = {f"{self.container(host)}-{name}": folder for name, folder in volumes.items()}
+        mounted[f"{self.network}-shared"] = SHARED
+        for volume, folder in mounted.items():
             docker("volume", "create", "--label", f"{LABEL}={self.name}", volume)
             command += ["--volume", f"{volume}:{folder}"]
         docker(*command, image, variables=environment)  # by name: a proxy's password is none of `ps`'s business

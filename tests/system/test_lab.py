@@ -98,6 +98,11 @@ def test_a_host_comes_back_from_a_reboot_with_its_files(hosts, second):
     assert "192.0.2.7 noted" in second.run("cat /etc/hosts").stdout
 
 
+def test_hosts_have_a_folder_in_common(first, second):
+    first.run("echo of the head > /shared/file && mkdir /shared/folder && chmod 0700 /shared/folder")
+    assert second.run("cat /shared/file; stat -c %a /shared/folder").stdout == "of the head\n700\n"
+
+
 def test_names_of_the_hosts_resolve(first, second):
     assert second.run("getent hosts head").stdout.split()[0] == first.address
 

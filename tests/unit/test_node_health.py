@@ -42,14 +42,14 @@ class Node:
         self.folder = folder
         pillar = sites.pillar(folder, "vcore:\n  nodes: {head: {roles: [head], address: 10.0.0.1}}\n")
         names = {"storage": pillar["storage"]}
-        wanted = templates.render(TEMPLATES, "storage.j2", names).decode()
+        wanted = templates.render(TEMPLATES, "storage-markers.j2", names).decode()
         self.places = {}
         for root in storage.wanted(pillar).values():
             place = self.places[root.name] = folder / root.name
             place.mkdir()
             (place / storage.MARKER).write_text(root.marker)
             wanted = wanted.replace(f"/{root.name} ", f"{place} ", 1)
-        files = {"/etc/virtual-core/storage": wanted, "/etc/virtual-core/node/name": "compute-1\n"}
+        files = {"/etc/virtual-core/storage-markers": wanted, "/etc/virtual-core/node/name": "compute-1\n"}
         program = PROGRAM.read_text().replace("/run/virtual-core/", f"{folder}/").replace("reads=5", "reads=0.5")
         program = program.replace("PATH=", f"PATH={folder}/bin:", 1)
         for number, (path, text) in enumerate(files.items()):

@@ -1,0 +1,40 @@
+"""Brings the guest's storage to what a pillar wants, by the core's own code; Salt stays away.
+
+Reads requests, a line of JSON each: "do" (plan, apply, absent or facts) and "pillar". Answers each with a line of JSON:
+{"changes", "comment", "ok"}, or what storage.facts says.
+"""
+
+import json
+import sys
+from typing import Any
+
+sys.path.insert(0, "/srv/virtual-core/source/salt/_utils")
+
+from vcore import storage
+from vcore.errors import VcoreError
+from vcore.paths import Paths
+
+
+def install(package: str) -> None:
+    """The state would install it; the guest has what it needs."""
+    raise VcoreError(f"{package} is missing in the guest")
+
+
+def answer(given: dict[str, Any]) -> Any:
+    """Do what a request asks for."""
+    if given["do"] == "facts":
+        return storage.facts(given["pillar"])
+    host = storage.Host(Paths(), "Debian")
+    roots = {} if given["do"] == "absent" else storage.wanted(given["pillar"])
+    changes = storage.difference(roots, host)
+    comment, ok = "\n".join(storage.problem_lines(roots, host)) if not changes else "", True
+    if given["do"] != "plan" and changes:
+        try:
+            comment = storage.apply(roots, changes, host, install)
+        except VcoreError as error:
+            comment, ok = str(error), False
+    return {"changes": changes, "comment": comment, "ok": ok}
+
+
+for line in sys.stdin:
+    print(json.dumps(answer(json.loads(line))), flush=True)
