@@ -121,6 +121,57 @@ def test_a_second_bootstrap_changes_nothing(head, timings):
         output = head.run(f"{SOURCE}/bootstrap.sh", timeout=300).stdout
     assert "0 of " in output
     assert output.count("done already") == 5
+    # What it ends with: the table, its addresses, the next steps.
+    assert any(line.startswith("ldap ") and "ldaps://ldap.vcore.test:636" in line for line in output.splitlines())
+    assert "All is well." in output
+    assert "salt '*' state.apply test=True" in output.partition("The core is up")[2]
+
+
+def test_a_dry_run_on_a_head_says_what_is_done_and_changes_nothing(head):
+    before = footprint(head)
+    output = head.run(f"{SOURCE}/bootstrap.sh --dry-run").stdout
+    assert output.count("done already") == 5
+    head.run("cat > /root/bad.sls", input="vcore: {nodez: {}}\n")
+    done = head.run(f"{SOURCE}/bootstrap.sh --dry-run --site /root/bad.sls", check=False)
+    assert done.returncode == 4
+    assert "vcore.nodez: unknown key; did you mean nodes?" in done.stderr
+    assert footprint(head) == before
+
+
+def test_taking_the_core_off_is_asked_for_first(head):
+    before = footprint(head)
+    done = head.run(f"{SOURCE}/bootstrap.sh --uninstall --purge", check=False)
+    assert done.returncode == 2
+    assert "DELETE its data, certificate authority and secrets. Say --yes" in done.stderr
+    answered = f"echo n | script --quiet --return --command '{SOURCE}/bootstrap.sh --uninstall' /dev/null"
+    done = head.run(answered, check=False)
+    assert done.returncode == 1
+    assert "Nothing was changed." in done.stdout
+    assert footprint(head) == before
+
+
+#: A machine that looks to bootstrap.sh as if no systemd ran; what is started in it lives on.
+WITHOUT_SYSTEMD = "unshare --mount sh -c 'mount -t tmpfs none /run/systemd && exec {}'"
+
+
+def test_without_systemd_bootstrap_starts_salt_itself_and_says_so(head):
+    units = "systemctl is-active salt-master salt-minion"
+    daemons = "ps axo args | grep -cE '^/opt/virtual-core/venv/bin/python[^ ]* /opt/virtual-core/venv/bin/salt-m'"
+    head.run("systemctl stop salt-minion salt-master")
+    assert head.run(daemons, check=False).stdout.strip() == "0"
+    try:
+        output = head.run(WITHOUT_SYSTEMD.format(f"{SOURCE}/bootstrap.sh")).stdout
+        assert "no systemd runs here: bootstrap.sh starts the daemons itself" in output
+        assert "0 of " in output
+        assert output.count("done already") == 4
+        assert head.run(units, check=False).stdout.split() == ["inactive", "inactive"]
+        assert int(head.run(daemons).stdout) >= 2
+        output = head.run(WITHOUT_SYSTEMD.format(f"{SOURCE}/bootstrap.sh")).stdout
+        assert output.count("done already") == 5
+    finally:
+        head.run("pkill -f 'bin/salt-m[ai]'; while pgrep -f 'bin/salt-m[ai]'; do sleep 0.2; done", check=False)
+        head.run("systemctl start salt-master salt-minion")
+        head.run("until salt -t 5 head test.ping; do sleep 1; done", timeout=120)
 
 
 def test_the_plan_of_a_change_is_what_the_apply_then_does(head, directory_client, timings):
@@ -226,6 +277,54 @@ def test_a_bad_file_offered_to_bootstrap_does_not_replace_the_site(head):
     assert done.returncode == 4
     assert "/root/bad.sls:1: vcore.nodez: unknown key; did you mean nodes?" in done.stderr
     assert sitefile.read(head) == before
+
+
+#: A machine that lacks everything at once, for as long as a command runs: with a network of its own, too.
+UNFIT = r"""
+cd /root && rm -rf unfit && mkdir -p unfit/bin && cd unfit
+sed 's/^VERSION_ID=.*/VERSION_ID="10"/; s/^PRETTY_NAME=.*/PRETTY_NAME="Debian 10"/' /etc/os-release > os-release
+sed 's/^MemTotal:.*/MemTotal: 1000000 kB/' /proc/meminfo > meminfo
+program() { printf '#!/bin/sh\n%s\n' "$2" > "bin/$1" && chmod 755 "bin/$1"; }
+program df 'printf "Filesystem 1M-blocks Used Available Capacity Mounted\n/dev/a 900 800 100 90%% /\n"'
+program uname 'if [ "$1" = -m ]; then echo riscv64; else exec /usr/bin/uname "$@"; fi'
+program dockerd 'echo Docker version 19.3.1, build 1'
+program salt-call 'exit 0'
+echo 'Acquire::Retries "0";' > apt.conf
+mkdir -p /etc/salt/pki
+exec unshare --mount --net bash -c '
+    mount --bind os-release "$(readlink -f /etc/os-release)" && mount --bind meminfo /proc/meminfo
+    ip link add clash type bridge && ip address add 172.18.0.9/16 dev clash && ip link set clash up
+    PATH=/root/unfit/bin:$PATH APT_CONFIG=/root/unfit/apt.conf PIP_INDEX_URL=http://127.0.0.1:9/simple "$0"' "$0"
+"""
+#: What it says of each.
+LACKS = (
+    "operating system: Debian 10 is not supported; take Debian 12 or 13, or Ubuntu 22.04 or 24.04",
+    "processor: riscv64 is not supported",
+    "memory: 976 MiB; at least 2 GiB are needed",
+    "disk: 100 MiB free below /var; at least 8 GiB are needed",
+    "network 172.18.0.0/24: overlaps 172.18.0.0/16, which this host reaches by clash; set vcore.network in",
+    "Docker 19.3.1: older than 20.10.0; upgrade or remove it",
+    "Salt: another installation is at /root/unfit/bin/salt-call; remove it, the core brings its own",
+    "Salt: /etc/salt/pki holds keys of another installation; move it away if nothing needs them",
+    "package mirror: none of apt's answers for trixie; look at the network, apt's proxy and /etc/apt",
+    "Python package index http://127.0.0.1:9/simple: not reachable; look at the network and PIP_INDEX_URL",
+)
+
+
+def test_everything_that_a_machine_lacks_is_listed_at_once(client):
+    done = client.run(["bash", "-c", UNFIT, f"{SOURCE}/bootstrap.sh"], check=False)
+    client.run("rm -r /root/unfit /etc/salt")
+    assert done.returncode == 3, done.stderr
+    assert "This machine is not fit yet; nothing was changed." in done.stderr
+    for problem in LACKS:
+        assert f"  - {problem}" in done.stderr
+    assert client.run("ls -d /opt/virtual-core /var/lib/virtual-core", check=False).stdout == ""
+
+
+def test_only_root_can_make_a_core(client):
+    done = client.run(f"runuser --user nobody -- {SOURCE}/bootstrap.sh", check=False)
+    assert done.returncode == 3
+    assert "root: run this as root, with: sudo ./bootstrap.sh" in done.stderr
 
 
 def test_a_machine_that_is_not_fit_is_left_alone(client):

@@ -2,6 +2,7 @@
 
 import subprocess
 
+import pexpect
 import pytest
 
 SWARM_NETWORK = "docker network create --driver overlay --attachable --subnet 192.168.77.0/24 crossing"
@@ -28,8 +29,10 @@ def test_down_leaves_nothing_behind(make_lab):
     lab = make_lab("gone")
     lab.up("--bare")
     assert len(left()) >= 3
+    assert lab.call("status").returncode == 0
     lab.down()
     assert left() == []
+    assert lab.call("status").returncode == 1
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +86,23 @@ def test_commands_pass_through(second):
     done = second.run("cat; echo beside >&2; exit 7", check=False, input="words\n")
     assert (done.returncode, done.stdout, done.stderr) == (7, "words\n", "beside\n")
     assert second.run("sleep 60", check=False, timeout=0.5).returncode == 124
+
+
+def test_a_shell_has_a_terminal_on_the_host(hosts, checkout):
+    shell = pexpect.spawn(str(checkout / "lab"), ["--name", hosts.name, "shell", "head"], timeout=30, encoding="utf-8")
+    shell.sendline("tty; hostname; id -un; exit 5")
+    shell.expect(r"/dev/pts/\d+\s+head\s+root")
+    shell.expect(pexpect.EOF)
+    shell.close()
+    assert shell.exitstatus == 5
+
+
+@pytest.mark.parametrize("command", [("down", "--caches"), ("up", "--bare", "--fresh")], ids=" ".join)
+def test_caches_are_not_dropped_under_another_lab(hosts, make_lab, command):
+    done = make_lab("gone").call(*command)
+    assert done.returncode == 1
+    assert done.stderr.startswith("lab: lab '")
+    assert "still uses the caches" in done.stderr
 
 
 def test_files_of_the_host_are_its_own(second):
