@@ -9,14 +9,15 @@ import re
 import sys
 from pathlib import Path
 
-from lab.hosts import SOURCE, Lab, drop_caches
-from lab.machine import LabError, ensure_docker, progress
+from lab.hosts import SHARED, SOURCE, Lab, drop_caches
+from lab.machine import CHECKOUT, LabError, ensure_docker, progress
 
 DESCRIPTION = """A lab of docker-in-docker hosts with systemd, on a private network of this machine:
 `head` and, if asked for, `compute-1` … They are what a fresh Debian 13 server is, with this
 checkout in /srv/virtual-core/source. It needs Docker only."""
 EPILOG = """examples:
   ./lab up                              a head, with Virtual Core on it
+  ./lab up --compute 2                  beside it two machines that join by themselves, and a batch queue
   ./lab up --bare --compute 2           three bare hosts
   ./lab exec head -- salt-call vcore.status
   ./lab shell compute-1
@@ -51,10 +52,17 @@ def parser() -> argparse.ArgumentParser:
     yes = argparse.ArgumentParser(add_help=False)
     yes.add_argument("--yes", action="store_true", help="answer yes to questions (install Docker, mmdebstrap)")
 
-    up = commands.add_parser("up", parents=[yes], help="start the hosts and run bootstrap.sh on the head")
+    up = commands.add_parser(
+        "up", parents=[yes], help="start the hosts, run bootstrap.sh on the head, and have the others join"
+    )
     up.add_argument("--compute", type=count, default=0, metavar="N", help="how many compute nodes (default: 0)")
     up.add_argument("--fresh", action="store_true", help="remove this lab, the host image and the package caches first")
-    up.add_argument("--site", type=Path, metavar="FILE", help="site file for bootstrap.sh (default: its example)")
+    up.add_argument(
+        "--site",
+        type=Path,
+        metavar="FILE",
+        help="site file for bootstrap.sh (default: its example, with slurm if there are compute nodes)",
+    )
     up.add_argument("--bare", action="store_true", help="start the hosts only, without bootstrap.sh")
 
     status = commands.add_parser("status", help="list the hosts; exit code 1 unless all of them run")
@@ -78,6 +86,23 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+#: What a lab's site says beside the example, where it has compute nodes. Its hosts cannot mount what the file router
+#: exports, and share a folder instead.
+CLUSTER = f"""
+  slurm: {{mode: managed}}
+  storage: {{kind: path, path: {SHARED}}}
+"""
+
+
+def site(options: argparse.Namespace) -> bytes | None:
+    """Return the site file that the head gets; None where bootstrap.sh makes it of the example."""
+    if options.site:
+        return options.site.read_bytes()
+    if options.compute:
+        return (CHECKOUT / "pillar" / "site.sls.example").read_bytes() + CLUSTER.encode()
+    return None
+
+
 def enter(lab: Lab, host: str, *command: str) -> None:
     """Become `docker exec` of a command on a host; a terminal only where there is one."""
     terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
@@ -94,7 +119,12 @@ def execute(options: argparse.Namespace) -> int:
         if options.fresh:
             drop_caches(lab)
         lab.up(options.compute, options.yes)
-        code = 0 if options.bare else lab.bootstrap(options.site)
+        if options.bare:
+            progress("the hosts are up")
+            return 0
+        code = lab.bootstrap(site(options))
+        if code == 0 and options.compute:
+            code = lab.join(options.compute)
         progress("the lab is up" if code == 0 else f"bootstrap.sh failed with exit code {code}; the hosts stay up")
         return code
     if options.command == "status":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import ipaddress
+import json
 import os
 import sys
 import tarfile
@@ -198,18 +199,35 @@ class Lab:
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             list(pool.map(start, names))
 
-    def bootstrap(self, site: Path | None) -> int:
-        """Run bootstrap.sh in the head with its live output; returns its exit code."""
+    def bootstrap(self, site: bytes | None) -> int:
+        """Run bootstrap.sh in the head with its live output, with this site file if any; returns its exit code."""
         if not (CHECKOUT / "bootstrap.sh").is_file():
             raise LabError(f"{CHECKOUT}/bootstrap.sh is missing; `./lab up --bare` starts the hosts only.")
         terminal = ["--tty"] if sys.stdout.isatty() else []
         command = ["docker", "exec", *terminal, self.container("head"), f"{SOURCE}/bootstrap.sh"]
-        if site:
-            docker("cp", "-", f"{self.container('head')}:/root", data=archive({"site.sls": (site.read_bytes(), 0o600)}))
+        if site is not None:
+            docker("cp", "-", f"{self.container('head')}:/root", data=archive({"site.sls": (site, 0o600)}))
             command += ["--site", "/root/site.sls"]
         progress("running bootstrap.sh on head")
         sys.stdout.flush()
         return os.spawnvp(os.P_WAIT, "docker", command)
+
+    def join(self, compute: int) -> int:
+        """Have `compute-1` … join the head's core, all at once, by the line that it prints; 1 if any did not."""
+        command = ("exec", self.container("head"), "salt-run", "--out=json", "vcore.enrol_token")
+        line = json.loads(docker(*command).stdout).splitlines()[-1]
+
+        def one(host: str) -> bool:
+            # The line holds a token: by standard input, which no list of processes shows.
+            done = docker("exec", "-i", self.container(host), "bash", data=line.encode(), check=False)
+            last = (done.stdout + done.stderr).strip().splitlines()[-1:]
+            progress(f"{host} {'has joined' if done.returncode == 0 else 'has not joined'}: {' '.join(last)}")
+            return done.returncode == 0
+
+        hosts = [f"compute-{number}" for number in range(1, compute + 1)]
+        progress(f"joining {' '.join(hosts)}")
+        with ThreadPoolExecutor(max_workers=len(hosts)) as pool:
+            return 0 if all(list(pool.map(one, hosts))) else 1
 
     def status(self) -> list[dict[str, Any]]:
         """Return the hosts: name, address, container, state (the container's, or systemd's if it runs), start time."""

@@ -184,7 +184,7 @@ def lab(make_lab: Callable[[str], Lab], timings: Timings) -> Lab:
 def head(lab: Lab, timings: Timings) -> Host:
     """The head, after bootstrap.sh with the example site."""
     with timings.step("bootstrap: from nothing to healthy", limit=360):
-        lab.up("--compute=1")
+        lab.up()
     return lab.host("head")
 
 
