@@ -52,16 +52,11 @@ def parser() -> argparse.ArgumentParser:
     yes = argparse.ArgumentParser(add_help=False)
     yes.add_argument("--yes", action="store_true", help="answer yes to questions (install Docker, mmdebstrap)")
 
-    up = commands.add_parser(
-        "up", parents=[yes], help="start the hosts, run bootstrap.sh on the head, and have the others join"
-    )
+    up = commands.add_parser("up", parents=[yes], help="start the hosts; the head becomes a core, the others join")
     up.add_argument("--compute", type=count, default=0, metavar="N", help="how many compute nodes (default: 0)")
     up.add_argument("--fresh", action="store_true", help="remove this lab, the host image and the package caches first")
     up.add_argument(
-        "--site",
-        type=Path,
-        metavar="FILE",
-        help="site file for bootstrap.sh (default: its example, with slurm if there are compute nodes)",
+        "--site", type=Path, metavar="FILE", help="site file (default: the example; with slurm, if --compute)"
     )
     up.add_argument("--bare", action="store_true", help="start the hosts only, without bootstrap.sh")
 

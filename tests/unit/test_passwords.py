@@ -370,7 +370,7 @@ text = st.text(min_size=1, max_size=40)
 
 
 @given(text, text, text, text)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_any_of_its_passwords_opens_a_journal_and_nothing_else(directory, samba, new, other):
     change = Change(directory, samba, new)
     sealed = seal(change)
@@ -383,7 +383,7 @@ def test_any_of_its_passwords_opens_a_journal_and_nothing_else(directory, samba,
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_journal_that_was_tampered_with_is_refused(data):
     sealed = seal(Change(OLD, ONE_TIME, NEW))
     if data.draw(st.booleans()):

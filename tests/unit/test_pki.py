@@ -338,7 +338,7 @@ def test_check_supplied_survives_any_bytes(files, tmp_path, role):
     name = "ca" if role else "leaf"
     certificate, key = ((files / f"{name}.{suffix}").read_bytes() for suffix in ("crt", "key"))
 
-    @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow])
     @given(damaged(certificate), damaged(key), st.booleans())
     def survives(certificate_bytes, key_bytes, good_key):
         (tmp_path / "x.crt").write_bytes(certificate_bytes)
@@ -363,7 +363,7 @@ def test_check_supplied_survives_well_formed_pem_of_damaged_der(files, tmp_path,
     """Bytes flipped below the PEM reach OpenSSL's parsers of names, times, keys and extensions."""
     der = authority.chain[0].as_der()
 
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=400)
     @given(der_damaged(der))
     def survives(data):
         (tmp_path / "x.crt").write_text(ssl.DER_cert_to_PEM_cert(data))
