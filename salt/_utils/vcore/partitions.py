@@ -56,6 +56,18 @@ TimeLimit = Annotated[
 ]
 
 
+def _script(text: str) -> str:
+    if not text.startswith("#!/") or "\0" in text:
+        raise ValueError("has to be a script: its first line names its interpreter, such as #!/bin/sh")
+    return text if text.endswith("\n") else f"{text}\n"
+
+
+Script = Annotated[str, StringConstraints(max_length=65536), AfterValidator(_script)]
+QosName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,30}$")]
+#: Limits that slurmctld itself has a default for; beyond them its memory is the limit.
+MOST_JOBS, LARGEST_ARRAY = 10_000, 1_001
+
+
 class Partition(Model):
     """A partition: nodes that jobs are sent to under rules of their own."""
 
@@ -73,6 +85,56 @@ class Partition(Model):
     priority: int = field(
         1, ge=0, le=65533, description="Jobs of a partition with a higher one start first.", example=10
     )
+    max_nodes: int | None = field(
+        None, ge=1, le=65533, description="Most nodes that a job may have; none means no limit.", example=4
+    )
+    qos: QosName | None = field(
+        None, description="Quality of service whose limits its jobs have; one of slurm.qos.", example="short"
+    )
+
+
+class Qos(Model):
+    """A quality of service: priority, and limits for those who use it. It takes accounting, which keeps them."""
+
+    priority: int = field(0, ge=0, le=65533, description="Jobs with a higher one start first.", example=100)
+    max_time: TimeLimit | None = field(None, description="Longest run time of a job, in quotes.", example="4:00:00")
+    max_jobs_per_user: int | None = field(
+        None, ge=1, le=1_000_000, description="Jobs of a person that run at a time.", example=20
+    )
+    max_submitted_per_user: int | None = field(
+        None, ge=1, le=1_000_000, description="Jobs of a person that wait or run.", example=200
+    )
+    max_cpus_per_user: int | None = field(
+        None, ge=1, le=10_000_000, description="Processors that a person's jobs have at a time.", example=64
+    )
+    max_gpus_per_user: int | None = field(
+        None, ge=0, le=1_000_000, description="GPUs that a person's jobs have at a time.", example=2
+    )
+    groups: list[GroupName] = field(
+        default_factory=list, description="Groups whose members may use it; none means everybody.", example=["genomics"]
+    )
+
+
+class Limits(Model):
+    """Limits of the whole queue."""
+
+    jobs: int = field(
+        MOST_JOBS, ge=1, le=1_000_000, description="Jobs that the controller keeps at a time.", example=50_000
+    )
+    array: int = field(
+        LARGEST_ARRAY, ge=2, le=4_000_001, description="Tasks of a job array; the greatest index is one less.",
+        example=10_001
+    )
+    memory_per_node: Size | None = field(
+        None, description="Most memory that a job may have on a node; none means all of it.", example="256G"
+    )
+
+
+class PortRange(Model):
+    """A range of ports."""
+
+    first: int = field(60001, ge=1024, le=65535, description="First port.", example=60001)
+    last: int = field(60063, ge=1024, le=65535, description="Last port.", example=60999)
 
 
 class NodeRule(Model):
@@ -111,6 +173,30 @@ class SlurmSettings(Model):
     memory_reserve: Size = field(
         "512M", validate_default=True, description="Memory of each node that jobs do not get.", example="2G"
     )
+    cluster: PartitionName = field("core", description="Name of the cluster in SLURM.", example="genomics")
+    cgroups: Literal["auto", "on", "off"] = field(
+        "auto",
+        description="Whether jobs are held to their memory and processors by the kernel; auto: where every node can; "
+        "on: nodes that cannot are left out.",
+        example="on",
+    )
+    qos: dict[QosName, Qos] = field(
+        default_factory=dict,
+        description="Qualities of service by name.",
+        example={"short": {"max_time": "4:00:00", "priority": 100}},
+    )
+    limits: Limits = field(default_factory=Limits, description="Limits of the whole queue.")
+    prolog: Script | None = field(
+        None,
+        description="Script that root runs on each node before a job; a failure drains the node.",
+        example="#!/bin/sh\nmkdir -p /tmp/$SLURM_JOB_USER\n",
+    )
+    epilog: Script | None = field(
+        None, description="Script that root runs on each node behind a job.", example="#!/bin/sh\nrm -rf /tmp/$SLURM_JOB_USER\n"
+    )
+    srun_ports: PortRange = field(
+        default_factory=PortRange, description="Ports of srun, which nodes connect to on the login host."
+    )
     configuration: AbsolutePath | None = field(
         None, description="slurm.conf of an existing SLURM, a file on the head.", example="/etc/slurm/slurm.conf"
     )
@@ -127,7 +213,32 @@ def problems(slurm: SlurmSettings, groups: Iterable[str], document: Document) ->
         named = f": {', '.join(defaults)}" if defaults else ""
         message = f"exactly one partition is the default, not {len(defaults)}{named}"
         found.append(document.problem(("slurm", "partitions"), message))
+    for name, partition in slurm.partitions.items():
+        if partition.qos is not None and partition.qos not in slurm.qos:
+            message = f"{partition.qos} is not among slurm.qos"
+            found.append(document.problem(("slurm", "partitions", name, "qos"), message))
+        short, long = (seconds(limit) for limit in (partition.default_time, partition.max_time))
+        if short > long:
+            message = f"{partition.default_time} is longer than max_time, {partition.max_time}"
+            found.append(document.problem(("slurm", "partitions", name, "default_time"), message))
+    if slurm.srun_ports.first > slurm.srun_ports.last:
+        found.append(document.problem(("slurm", "srun_ports"), "first is behind last"))
     return found
+
+
+def seconds(limit: str) -> float:
+    """The seconds of a time limit; infinite for UNLIMITED."""
+    if limit == "UNLIMITED":
+        return float("inf")
+    days, dash, rest = limit.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if dash:  # days-hours[:minutes[:seconds]]
+        hours, minutes, rest_seconds = (parts + [0, 0])[:3]
+    elif len(parts) == 3:
+        hours, minutes, rest_seconds = parts
+    else:  # minutes[:seconds]
+        hours, minutes, rest_seconds = 0, *(parts + [0])[:2]
+    return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + rest_seconds
 
 
 def all_partitions(slurm: Mapping[str, object]) -> dict[str, dict[str, object]]:
