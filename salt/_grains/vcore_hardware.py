@@ -142,11 +142,13 @@ def _models(root):
 
 
 def _type(model):
-    words = [word for word in re.split(r"[^a-z0-9]+", model.lower()) if word]
-    # The word that names the chip: letters, then digits, such as a100, v100, t4, l40s, h200.
-    named = [word for word in words if re.fullmatch(r"[a-z]{1,3}[0-9]{1,4}[a-z]{0,2}", word) and word != "sxm2"]
-    number = [word for word in words if re.fullmatch(r"[0-9]{3,4}[a-z]{0,2}", word)]
-    return (named or [f"{words[-2]}{word}" if len(words) > 1 else f"gpu{word}" for word in number] or ["gpu"])[0][:32]
+    """The word that names the chip, such as a100, h200 or rtx4090."""
+    words = [word for word in re.split(r"[^a-z0-9]+", model.lower()) if word not in ("", "nvidia", "geforce", "tesla")]
+    for before, word in zip(["", *words], words, strict=False):
+        if re.search(r"[0-9]", word):
+            name = f"{before}{word}" if word[0].isdigit() else word
+            return name[:32] if name[0].isalpha() else "gpu"
+    return "gpu"
 
 
 def _parts(text):

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from support.directory import SUFFIX, build_image, loaders
 from support.file_router import SERVICE, FileCore
-from vcore import directory, file_router, samba
+from vcore import configurations, directory, file_router, samba
 from vcore.secrets import Store
 
 PEOPLE = {"ada": 10001, "bob": 10002, "carol": 10003}
@@ -367,7 +367,7 @@ def test_what_is_refused_leaves_the_old_in_place(files: Files, monkeypatch: pyte
 
 def test_an_interrupted_reload_is_made_up_for(files: Files) -> None:
     place = file_router.folder(files.pillar)
-    (place / file_router.APPLIED).unlink()
+    (place / configurations.APPLIED).unlink()
     assert files.state("configured", test=True).changes == {"reload": "what runs has not read its configuration"}
     assert files.converge("configured").changes == {"reload": "what runs has not read its configuration"}
 

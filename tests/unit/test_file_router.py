@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_samba import CHECKOUT, GOLDEN, SETTINGS, pillar
-from vcore import exports, file_router, samba, swarm_connection
+from vcore import configurations, containers, exports, file_router, samba, swarm_connection
 from vcore.errors import NotFound, VcoreError
 from vcore.paths import Paths
 from vcore.secrets import Store
@@ -50,7 +50,7 @@ def router(core, monkeypatch):
             words = [Path(command[0]).name, *command[1:]]
             self.asked.append(words)
             if "prove" in words:
-                self.proven = {path.name for path in (file_router.folder(core) / file_router.CANDIDATE).iterdir()}
+                self.proven = {path.name for path in (file_router.folder(core) / configurations.CANDIDATE).iterdir()}
             if self.refuses and words[: len(self.refuses)] == list(self.refuses) and self.refuses[-1] in words[-2:]:
                 self.refuses = ()
                 return 1, b"no\n"
@@ -111,11 +111,11 @@ def test_settle_computes_the_same_fingerprint(content):
     module = ModuleType("settle")
     SourceFileLoader("settle", str(SETTLE)).exec_module(module)
     assert set(module.FILES) == set(file_router.FILES)
-    assert module.APPLIED == file_router.APPLIED
+    assert module.APPLIED == configurations.APPLIED
     asked = ModuleType("file-router")
     SourceFileLoader("file-router", str(SETTLE.with_name("file-router"))).exec_module(asked)
     assert set(asked.FILES) == set(file_router.FILES)
-    assert (asked.PREVIOUS, asked.REFUSED) == (file_router.PREVIOUS, file_router.REFUSED)
+    assert (asked.PREVIOUS, asked.REFUSED) == (configurations.PREVIOUS, configurations.REFUSED)
 
     import tempfile
 
@@ -124,7 +124,7 @@ def test_settle_computes_the_same_fingerprint(content):
             Path(folder, name).write_bytes(data)
         Path(folder, "routes.json").write_bytes(b"of others")
         module.CONFIGURATION = Path(folder)
-        assert module.fingerprint() == file_router.fingerprint(content)
+        assert module.fingerprint() == configurations.fingerprint(content)
         assert file_router.read(Path(folder)) == content
 
 
@@ -173,7 +173,7 @@ def test_where_one_runs_it_proves_first_and_reads_then(core, paths, router):
         ["file-router", "reload"],
     ]
     assert "instruments" not in router.proven
-    assert written(core) == {*file_router.FILES, file_router.APPLIED}
+    assert written(core) == {*file_router.FILES, configurations.APPLIED}
     router.asked.clear()
     assert file_router.plan(core, paths, test=False).changes == {}
     assert router.asked == []
@@ -215,13 +215,13 @@ def test_where_another_container_is_about_to_come_it_is_that_one_that_proves(cor
         done = file_router.apply(core, paths, file_router.plan(core, paths, test=False))
         assert "proves and reads it when it starts" in done, times
         assert router.asked == []
-        assert file_router.read(folder / file_router.PREVIOUS) == old
-        assert (folder / file_router.PREVIOUS).stat().st_mode & 0o777 == 0o700
+        assert file_router.read(folder / configurations.PREVIOUS) == old
+        assert (folder / configurations.PREVIOUS).stat().st_mode & 0o777 == 0o700
     assert file_router.plan(core, paths, test=True).changes.keys() == {"reload"}
     # The new container serves it.
-    (folder / file_router.APPLIED).write_text(file_router.fingerprint(file_router.read(folder)))
+    (folder / configurations.APPLIED).write_text(configurations.fingerprint(file_router.read(folder)))
     assert file_router.settle(core, paths, wait=0) is None
-    assert written(core) == {*file_router.FILES, file_router.APPLIED}
+    assert written(core) == {*file_router.FILES, configurations.APPLIED}
 
 
 class FakeSwarm:
@@ -259,7 +259,7 @@ def test_what_a_container_refused_at_its_start_fails_with_its_reason(core, paths
     core["shares"]["runs"]["read"] = []
     with pytest.raises(VcoreError, match="not the wanted one; apply again"):
         file_router.settle(core, paths, wait=0)
-    (file_router.folder(core) / file_router.REFUSED).write_text("no\n")
+    (file_router.folder(core) / configurations.REFUSED).write_text("no\n")
     with pytest.raises(VcoreError, match=r"was refused, and the one before is served: no$"):
         file_router.settle(core, paths, wait=0)
 
@@ -269,7 +269,7 @@ def test_a_change_that_was_cut_off_is_made_up_for(core, paths, router):
     planned = file_router.plan(core, paths, test=False)
     file_router.apply(core, paths, planned)
     folder = file_router.folder(core)
-    (folder / file_router.APPLIED).unlink()
+    (folder / configurations.APPLIED).unlink()
     again = file_router.plan(core, paths, test=False)
     assert again.changes == {"reload": "what runs has not read its configuration"}
     file_router.apply(core, paths, again)
@@ -309,9 +309,9 @@ def test_facts_tell_what_is_not_live(core, paths, router, monkeypatch):
 
 
 def test_the_fingerprint_tells_files_apart():
-    assert file_router.fingerprint({"a": b"b"}) != file_router.fingerprint({"b": b"a"})
-    assert file_router.fingerprint({}) == hashlib.sha256(b"").hexdigest()
-    assert json.dumps(file_router.fingerprint({}))
+    assert configurations.fingerprint({"a": b"b"}) != configurations.fingerprint({"b": b"a"})
+    assert configurations.fingerprint({}) == hashlib.sha256(b"").hexdigest()
+    assert json.dumps(configurations.fingerprint({}))
 
 
 # --- what a command in the container says ----------------------------------------------------------------------------
@@ -322,5 +322,5 @@ def test_docker_frames_become_one_output_and_the_stream_stays_its_owners(tmp_pat
     whole = tmp_path / "frames"
     whole.write_bytes(b"\1\0\0\0\0\0\0\3one" + b"\2\0\0\0\0\0\0\4 two")
     with whole.open("rb", buffering=0) as stream:
-        assert file_router._output(stream) == b"one two"
+        assert containers._output(stream) == b"one two"
         assert not stream.closed

@@ -193,7 +193,12 @@ class Health(Model):
 class Memory(Model):
     """What the service may use, and what is kept free for it."""
 
-    limit: Size = field(description="More than this ends the service's container.", unit="bytes", example="1G")
+    limit: Size | None = field(
+        description="More than this ends the service's container; null is no limit: what runs in it has limits of its "
+        "own.",
+        unit="bytes",
+        example="1G",
+    )
     reservation: Size | None = field(None, description="What is kept free for it on its node.", example="256M")
 
 
@@ -262,6 +267,12 @@ class Service(Model):
     update: Literal["start-first", "stop-first"] = field(
         "stop-first", description="stop-first for what owns data or a host port.", example="start-first"
     )
+    rolled: bool = field(
+        False,
+        description="Whether a global service is updated node by node by salt-run vcore.roll_compute, and not by "
+        "state.apply, which would end what runs in its containers.",
+        example=True,
+    )
     network: Literal["overlay", "host"] = field(
         "overlay",
         description="overlay: the network of the services, with its ports published; host: the network of its node.",
@@ -326,6 +337,8 @@ class Service(Model):
         if unknown:
             raise ValueError(f"wizard names settings that do not exist: {', '.join(unknown)}")
         self.settings_model().model_validate({})
+        if self.rolled and self.mode != "global":
+            raise ValueError("rolled goes with mode: global")
         return self
 
     def settings_model(self) -> type[Model]:

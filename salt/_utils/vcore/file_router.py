@@ -10,26 +10,20 @@ an older image refuses that swarm goes back to.
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import io
 import json
 import re
-import shutil
 import socket as sockets
 import struct
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import exports, progress, samba
+from . import containers, exports, progress, samba
 from .checks import Check, result
+from .configurations import PREVIOUS, Place, fingerprint, text_difference
 from .errors import NotFound, VcoreError
-from .files import write_atomic
 from .names import FILE_ROUTER as SERVICE
 from .paths import Paths
 from .secrets import Store, node_secret
@@ -37,18 +31,10 @@ from .secrets import Store, node_secret
 if TYPE_CHECKING:
     from .directory import Directory
 
-# vcore.docker_client and vcore.directory are imported where they are used: a run that finds everything in place needs
-# neither, and docker alone takes 70 ms to load.
+# vcore.directory is imported where it is used: a run that finds everything in place does not need it.
 
-#: The label with which swarm marks the containers of a service.
-SERVICE_LABEL = "com.docker.swarm.service.name"
 #: Where the container has the configuration, and its commands.
 MOUNT, COMMANDS = "/etc/virtual-core/file-router", "/usr/lib/virtual-core"
-#: The file that says which configuration is in force (:func:`fingerprint`), and the folder with one to be proven.
-APPLIED, CANDIDATE = "applied", ".candidate"
-#: The folder with the configuration that was in force before, while nobody knows whether the new one serves; the file
-#: with the reason for which a container that started took that one.
-PREVIOUS, REFUSED = ".previous", "refused"
 #: The file with hashes that can be logged in with.
 SECRET_FILE = "instruments"
 #: All files of the configuration. What else lies there, such as the routes, is read by whoever it is for.
@@ -126,12 +112,6 @@ def _settle(pillar: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str,
     }
 
 
-def fingerprint(content: Mapping[str, bytes]) -> str:
-    """What tells one configuration from another; settle in the image computes the same."""
-    lines = (f"{name} {hashlib.sha256(content[name]).hexdigest()}\n" for name in sorted(content))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
 def difference(old: Mapping[str, bytes], new: Files) -> dict[str, Any]:
     """What would change: a unified diff for each file, for the secret one a word for each instrument."""
     changes: dict[str, Any] = {}
@@ -144,16 +124,9 @@ def difference(old: Mapping[str, bytes], new: Files) -> dict[str, Any]:
                 changes[name] = instruments
             elif before is None or after is None:
                 changes[name] = "new" if before is None else "gone"
-        elif before is None or after is None:
-            changes[name] = "new" if before is None else "gone"
         else:
-            changes[name] = _text_difference(name, before, after)
+            changes[name] = text_difference(name, before, after)
     return changes
-
-
-def _text_difference(name: str, before: bytes, after: bytes) -> str:
-    old, new = (data.decode(errors="replace").splitlines(keepends=True) for data in (before, after))
-    return "".join(difflib.unified_diff(old, new, name, name)) or "changed"
 
 
 def _instrument_changes(before: bytes, after: bytes, unknown: frozenset[str]) -> dict[str, str]:
@@ -174,18 +147,9 @@ def container(pillar: Mapping[str, Any]) -> str:
     """
     if SERVICE not in pillar["node"]["services"]:
         raise NotFound("the file router does not run on this node")
-    from .docker_client import connect, docker_errors
-
-    client = connect()
-    # Its configuration tells it from the file router of another core on the same daemon.
-    volume = str(folder(pillar))
-    with docker_errors():
-        running = client.containers(filters={"label": f"{SERVICE_LABEL}={SERVICE}", "status": "running"})
-    found = [entry for entry in running if any(mount["Source"] == volume for mount in entry["Mounts"])]
-    if not found:
-        raise NotFound("the file router does not run; see docker service ps file-router")
-    newest = max(found, key=lambda entry: (entry["Created"], entry["Id"]))
-    return str(newest["Id"])
+    return containers.running(
+        SERVICE, folder(pillar), "the file router does not run; see docker service ps file-router"
+    )
 
 
 def execute(pillar: Mapping[str, Any], command: Sequence[str], data: bytes = b"") -> tuple[int, bytes]:
@@ -197,54 +161,21 @@ def execute(pillar: Mapping[str, Any], command: Sequence[str], data: bytes = b""
     Raises:
         NotFound: the file router does not run here.
     """
-    from .docker_client import connect, docker_errors
-
-    client, target = connect(), container(pillar)
-    with docker_errors():
-        job = client.exec_create(target, list(command), stdin=True)["Id"]
-        connection = client.exec_start(job, socket=True)
-        # Beside the reading: a command may write more than the pipes hold before it has read all.
-        writer = threading.Thread(target=_send, args=(getattr(connection, "_sock", connection), data), daemon=True)
-        try:
-            writer.start()
-            output = _output(connection)
-        finally:
-            # Where the socket alone is closed, Python 3.13 complains of the response on standard error.
-            getattr(connection, "_response", connection).close()
-        code = client.exec_inspect(job)["ExitCode"]
-    return int(code), output
+    return containers.execute(container(pillar), command, data)
 
 
-def _send(stream: sockets.socket, data: bytes) -> None:
-    with suppress(OSError):  # the command may end without reading
-        stream.sendall(data)
-        stream.shutdown(sockets.SHUT_WR)
-
-
-def _output(stream: io.RawIOBase) -> bytes:
-    """What a command wrote, out of Docker's frames: a byte for the output, three of nothing, four of length."""
-    collected = bytearray()
-    reader = io.BufferedReader(stream)
-    try:
-        while header := reader.read(8):
-            (length,) = struct.unpack(">xxxxL", header)
-            collected += reader.read(length)
-    finally:
-        reader.detach()  # or it would close the stream, which is not its own
-    return bytes(collected)
+def _place(place: Path) -> Place:
+    return Place(place, FILES, (SECRET_FILE,))
 
 
 def read(place: Path) -> dict[str, bytes]:
     """The files of the configuration that is in place."""
-    return {name: (place / name).read_bytes() for name in FILES if (place / name).is_file()}
+    return _place(place).read()
 
 
 def applied(place: Path) -> str | None:
     """The fingerprint of the configuration that the container has read, None where nobody knows."""
-    try:
-        return (place / APPLIED).read_text().strip()
-    except FileNotFoundError:
-        return None
+    return _place(place).applied()
 
 
 # --- plan and apply -------------------------------------------------------------------------------------------------
@@ -292,20 +223,15 @@ def apply(pillar: Mapping[str, Any], paths: Paths, planned: Plan) -> str:
     """
     place = folder(pillar)
     if not _runs(pillar) or _is_replaced(pillar, paths):
-        _keep(place, planned.old)
-        _forget(place)
-        _put(place, planned.files.content, planned.old)
+        _place(place).keep(planned.old)
+        _place(place).forget()
+        _place(place).put(planned.files.content, planned.old)
         return "The configuration was written; the file router proves and reads it when it starts."
     progress.report(paths, "file-router", "proving its configuration")
     _prove(pillar, place, planned.files.content)
-    _forget(place)
-    try:
-        _put(place, planned.files.content, planned.old)
-        _reload(pillar)
-    except (VcoreError, OSError) as error:
-        _put_back(pillar, place, planned)
-        raise VcoreError(f"{error}; the old configuration is in place again") from None
-    _in_force(place, planned.files.content)
+    failure = _place(place).replace(planned.files.content, planned.old, lambda: _reload(pillar), (VcoreError, OSError))
+    if failure is not None:
+        raise VcoreError(f"{failure}; the old configuration is in place again") from None
     return "The file router has read its new configuration."
 
 
@@ -344,66 +270,12 @@ def _settled(pillar: Mapping[str, Any], wait: float) -> str | None:
     return found
 
 
-def _forget(place: Path) -> None:
-    (place / APPLIED).unlink(missing_ok=True)
-
-
-def _in_force(place: Path, content: Mapping[str, bytes]) -> None:
-    write_atomic(place / APPLIED, f"{fingerprint(content)}\n".encode(), mode=0o600)
-    shutil.rmtree(place / PREVIOUS, ignore_errors=True)
-    (place / REFUSED).unlink(missing_ok=True)
-
-
-def _keep(place: Path, content: Mapping[str, bytes]) -> None:
-    """Keep the configuration in place, if it is in force: what never was is nothing to go back to."""
-    if applied(place) != fingerprint(content):
-        return
-    new = place / f"{PREVIOUS}.new"
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(mode=0o700)
-    _put(new, content, {})
-    shutil.rmtree(place / PREVIOUS, ignore_errors=True)
-    new.rename(place / PREVIOUS)
-
-
-def _put(place: Path, new: Mapping[str, bytes], old: Mapping[str, bytes]) -> None:
-    for name, data in new.items():
-        if old.get(name) != data:
-            # Only root reads the folder; the modes say what may be shown.
-            write_atomic(place / name, data, mode=0o600 if name == SECRET_FILE else 0o644)
-    for name in old.keys() - new.keys():
-        (place / name).unlink(missing_ok=True)
-
-
-def _put_back(pillar: Mapping[str, Any], place: Path, planned: Plan) -> None:
-    """The old configuration, as well as it goes: it is the reason that is reported, not what comes after it."""
-    with suppress(VcoreError, OSError):
-        _put(place, planned.old, read(place))
-        if planned.old:
-            _reload(pillar)
-            _in_force(place, planned.old)
-
-
 def _prove(pillar: Mapping[str, Any], place: Path, content: Mapping[str, bytes]) -> None:
-    with _candidate(place, content):
-        inside = f"{MOUNT}/{CANDIDATE}"
+    with _place(place).candidate(content) as candidate:
+        inside = f"{MOUNT}/{candidate}"
         # Exports of folders that do not exist cannot be proven.
         _run(pillar, ["settle", "--wait", "3", "--folders", inside], "the shares' folders cannot be made")
         _run(pillar, ["file-router", "prove", inside], "the configuration was refused, and the old one stays")
-
-
-@contextmanager
-def _candidate(place: Path, content: Mapping[str, bytes]) -> Iterator[None]:
-    candidate = place / CANDIDATE
-    shutil.rmtree(candidate, ignore_errors=True)
-    candidate.mkdir(mode=0o700)
-    try:
-        for name, data in content.items():
-            if name != SECRET_FILE:
-                write_atomic(candidate / name, data)
-        yield
-    finally:
-        shutil.rmtree(candidate, ignore_errors=True)
 
 
 def _reload(pillar: Mapping[str, Any]) -> None:
@@ -515,12 +387,11 @@ def settle(pillar: Mapping[str, Any], paths: Paths, *, wait: float = START_TIME)
         _reload(pillar)
     content = read(place)
     if plan(pillar, paths, test=False).changes.keys() - {"reload"}:
-        with suppress(FileNotFoundError):
-            refusal = (place / REFUSED).read_text().strip()
+        if refusal := _place(place).refusal():
             raise VcoreError(f"the configuration was refused, and the one before is served: {refusal}")
         raise VcoreError("the configuration in place is not the wanted one; apply again")
     if applied(place) != fingerprint(content) or (place / PREVIOUS).exists():
-        _in_force(place, content)
+        _place(place).in_force(content)
     return None
 
 

@@ -122,8 +122,11 @@ class Limits(Model):
         MOST_JOBS, ge=1, le=1_000_000, description="Jobs that the controller keeps at a time.", example=50_000
     )
     array: int = field(
-        LARGEST_ARRAY, ge=2, le=4_000_001, description="Tasks of a job array; the greatest index is one less.",
-        example=10_001
+        LARGEST_ARRAY,
+        ge=2,
+        le=4_000_001,
+        description="Tasks of a job array; the greatest index is one less.",
+        example=10_001,
     )
     memory_per_node: Size | None = field(
         None, description="Most memory that a job may have on a node; none means all of it.", example="256G"
@@ -188,12 +191,10 @@ class SlurmSettings(Model):
     limits: Limits = field(default_factory=Limits, description="Limits of the whole queue.")
     prolog: Script | None = field(
         None,
-        description="Script that root runs on each node before a job; a failure drains the node.",
-        example="#!/bin/sh\nmkdir -p /tmp/$SLURM_JOB_USER\n",
+        description="Text of a script, beginning with #!, that root runs on each node before a job; a failure drains "
+        "the node.",
     )
-    epilog: Script | None = field(
-        None, description="Script that root runs on each node behind a job.", example="#!/bin/sh\nrm -rf /tmp/$SLURM_JOB_USER\n"
-    )
+    epilog: Script | None = field(None, description="Script that root runs on each node behind a job, likewise.")
     srun_ports: PortRange = field(
         default_factory=PortRange, description="Ports of srun, which nodes connect to on the login host."
     )
@@ -233,11 +234,11 @@ def seconds(limit: str) -> float:
     days, dash, rest = limit.rpartition("-")
     parts = [int(part) for part in rest.split(":")]
     if dash:  # days-hours[:minutes[:seconds]]
-        hours, minutes, rest_seconds = (parts + [0, 0])[:3]
+        hours, minutes, rest_seconds = [*parts, 0, 0][:3]
     elif len(parts) == 3:
         hours, minutes, rest_seconds = parts
     else:  # minutes[:seconds]
-        hours, minutes, rest_seconds = 0, *(parts + [0])[:2]
+        hours, minutes, rest_seconds = 0, *[*parts, 0][:2]
     return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + rest_seconds
 
 

@@ -124,11 +124,15 @@ def _definition(schema: Schema, definitions: Schema) -> Schema:
     return found
 
 
+def _singular(name: str) -> str:
+    return name if name == "qos" else name.removesuffix("s")
+
+
 def _below(entry: Entry) -> tuple[str, Schema] | None:
     """How the path to the model below a key goes on, and the schema that refers to it; None for a plain value."""
     schema = entry.schema
     values = [*schema.get("patternProperties", {}).values(), schema.get("additionalProperties")]
-    placeholder = f".<{entry.name.removesuffix('s')}>"
+    placeholder = f".<{_singular(entry.name)}>"
     for ending, inner in (("", schema), ("[]", schema.get("items")), *((placeholder, value) for value in values)):
         if isinstance(inner, Mapping) and "$ref" in inner:
             return ending, inner
@@ -254,10 +258,17 @@ def settings(catalogue: Catalogue) -> str:
     return "".join([NOTE, SETTINGS_INTRODUCTION, *models, SERVICES_INTRODUCTION, *services])
 
 
+def _when(service: Service) -> str:
+    if service.when:
+        modes = [f"`{section}.mode` is {' or '.join(modes)}" for section, modes in service.when.items()]
+        return f"On where {' and '.join(modes)}, unless it is switched off"
+    return "On unless it is switched off" if service.enabled else "Off unless it is switched on"
+
+
 def _service(name: str, service: Service) -> str:
     facts = [
-        "On unless it is switched off" if service.enabled else "Off unless it is switched on",
-        f"memory limit {size(service.memory.limit)}",
+        _when(service),
+        f"memory limit {size(service.memory.limit)}" if service.memory.limit else "no memory limit",
     ]
     if service.requires:
         facts.append(f"requires {', '.join(service.requires)}")

@@ -19,7 +19,10 @@ import hostlist
 
 from . import hardware, partitions
 from .errors import VcoreError
-from .models import NODE_NAME
+from .names import NODE_NAME
+
+#: Nodes of SLURM by name, as :func:`compute_nodes` makes them.
+Nodes = Mapping[str, Mapping[str, Any]]
 
 CONTROLLER, COMPUTE = partitions.CONTROLLER, partitions.COMPUTE
 #: Ports of the daemons, which are on the network of their nodes.
@@ -32,7 +35,8 @@ LEAST_SHARE = 0.5
 MEMORY_STEP = 64
 MIB = 1024**2
 
-WORD = re.compile(r"[A-Za-z0-9_.:/@%+-]+(?:\[[0-9,-]+\][A-Za-z0-9_.-]*)*(?:,[A-Za-z0-9_.:/@%+-]+(?:\[[0-9,-]+\])?)*")
+#: Nothing that ends a value, a line, or begins a comment.
+WORD = re.compile(r"[A-Za-z0-9_.:/@%+,\[\]-]+")
 
 
 def word(value: object) -> str:
@@ -58,6 +62,11 @@ def compute_nodes(pillar: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     ``memory_reserve``). What a node says that cannot be is as if it said nothing; :func:`left_out` says why.
     """
     return _sorted_nodes(pillar)[0]
+
+
+def _known(pillar: Mapping[str, Any], nodes: Nodes | None) -> Nodes:
+    """The nodes, where the caller has not worked them out already."""
+    return compute_nodes(pillar) if nodes is None else nodes
 
 
 def left_out(pillar: Mapping[str, Any]) -> dict[str, str]:
@@ -95,9 +104,7 @@ def _rules(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     return rules
 
 
-def _node(
-    name: str, node: Mapping[str, Any], rule: Mapping[str, Any], settings: Mapping[str, Any]
-) -> dict[str, Any]:
+def _node(name: str, node: Mapping[str, Any], rule: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     if not NODE_NAME.fullmatch(name):
         raise VcoreError("this is no name for a node (a-z, 0-9, -, a letter first)")
     if node.get("retiring"):
@@ -132,10 +139,10 @@ def real_memory(memory_mib: int, reserve: int) -> int:
     return max(usable // MEMORY_STEP * MEMORY_STEP, 1)
 
 
-def nodes_conf(pillar: Mapping[str, Any]) -> str:
+def nodes_conf(pillar: Mapping[str, Any], nodes: Nodes | None = None) -> str:
     """The file that slurm.conf includes: a line for each node."""
     lines = []
-    for name, node in compute_nodes(pillar).items():
+    for name, node in _known(pillar, nodes).items():
         facts = node["hardware"]
         lines.append(
             line(
@@ -166,10 +173,10 @@ def _gpu_counts(facts: Mapping[str, Any]) -> list[tuple[str, int]]:
     return [(kind, kinds.count(kind)) for kind in dict.fromkeys(kinds)]
 
 
-def gres_conf(pillar: Mapping[str, Any]) -> str:
+def gres_conf(pillar: Mapping[str, Any], nodes: Nodes | None = None) -> str:
     """Which devices the GPUs of each node are, and those of parts of GPUs."""
     lines = []
-    for name, node in compute_nodes(pillar).items():
+    for name, node in _known(pillar, nodes).items():
         for gpu in node["hardware"]["gpus"]:
             files = gpu["mig"]["files"] if gpu["mig"] else [gpu["file"]]
             key = "MultipleFiles" if len(files) > 1 else "File"
@@ -180,21 +187,21 @@ def gres_conf(pillar: Mapping[str, Any]) -> str:
 # --- the cluster ----------------------------------------------------------------------------------------------------
 
 
-def limits_by_kernel(pillar: Mapping[str, Any]) -> bool:
+def limits_by_kernel(pillar: Mapping[str, Any], nodes: Nodes | None = None) -> bool:
     """Whether the kernels of the nodes hold jobs to their memory: one answer for the cluster, as for its nodes'
     configuration. By itself it is yes where every node can.
     """
     wanted = pillar["slurm"]["cgroups"]
     if wanted != "auto":
         return bool(wanted == "on")
-    nodes = compute_nodes(pillar).values()
-    return bool(nodes) and all(node["hardware"]["cgroups"] == "v2" for node in nodes)
+    found = _known(pillar, nodes).values()
+    return bool(found) and all(node["hardware"]["cgroups"] == "v2" for node in found)
 
 
-def cgroup_conf(pillar: Mapping[str, Any]) -> str:
+def cgroup_conf(pillar: Mapping[str, Any], nodes: Nodes | None = None) -> str:
     """How slurmd uses the kernel's control groups."""
     lines = ["CgroupPlugin=disabled"]
-    if limits_by_kernel(pillar):
+    if limits_by_kernel(pillar, nodes):
         lines = [
             "CgroupPlugin=cgroup/v2",
             # slurmd's container has no systemd; its own group is led here when it starts.
@@ -208,11 +215,10 @@ def cgroup_conf(pillar: Mapping[str, Any]) -> str:
     return "".join(f"{text}\n" for text in [HEADER, *lines])
 
 
-def slurm_conf(pillar: Mapping[str, Any]) -> str:
+def slurm_conf(pillar: Mapping[str, Any], nodes: Nodes | None = None) -> str:
     """The main file; nodes that have no configuration of their own get it, and what it includes, of the controller."""
-    settings, kernel = pillar["slurm"], limits_by_kernel(pillar)
-    limits, ports = settings["limits"], settings["srun_ports"]
-    nodes = compute_nodes(pillar)
+    settings, nodes = pillar["slurm"], _known(pillar, nodes)
+    limits, ports, kernel = settings["limits"], settings["srun_ports"], limits_by_kernel(pillar, nodes)
     sections = [
         [
             ("ClusterName", settings["cluster"]),
@@ -283,9 +289,7 @@ def _accounting(pillar: Mapping[str, Any]) -> Iterable[tuple[str, object]]:
     return [("JobCompType", "jobcomp/filetxt"), ("JobCompLoc", f"{COMPLETIONS}/jobs.log")]
 
 
-def _partition(
-    pillar: Mapping[str, Any], name: str, entry: Mapping[str, Any], nodes: Mapping[str, Any]
-) -> str:
+def _partition(pillar: Mapping[str, Any], name: str, entry: Mapping[str, Any], nodes: Mapping[str, Any]) -> str:
     members: object = "ALL"
     if entry["nodes"]:
         wanted = {member for names in entry["nodes"] for member in partitions.expand(names)}
@@ -317,12 +321,12 @@ def files(pillar: Mapping[str, Any]) -> dict[str, bytes]:
     Raises:
         VcoreError: a value that SLURM cannot take.
     """
-    settings = pillar["slurm"]
+    settings, nodes = pillar["slurm"], compute_nodes(pillar)
     texts = {
-        "slurm.conf": slurm_conf(pillar),
-        "nodes.conf": nodes_conf(pillar),
-        "gres.conf": gres_conf(pillar),
-        "cgroup.conf": cgroup_conf(pillar),
+        "slurm.conf": slurm_conf(pillar, nodes),
+        "nodes.conf": nodes_conf(pillar, nodes),
+        "gres.conf": gres_conf(pillar, nodes),
+        "cgroup.conf": cgroup_conf(pillar, nodes),
     }
     for name, script in ((PROLOG, settings["prolog"]), (EPILOG, settings["epilog"])):
         if script:

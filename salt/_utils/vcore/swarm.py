@@ -161,7 +161,8 @@ def service_spec(
     }
     if service["sysctls"]:
         container["Sysctls"] = dict(service["sysctls"])
-    resources: dict[str, Any] = {"Limits": {"MemoryBytes": memory["limit"]}}
+    # Docker takes 0 for no limit; so does the daemon when it shows what it has.
+    resources: dict[str, Any] = {"Limits": {"MemoryBytes": memory["limit"] or 0}}
     if memory.get("reservation"):
         resources["Reservations"] = {"MemoryBytes": memory["reservation"]}
     constraint = f"node.labels.{NODE_LABEL}=={service['node']}"
@@ -320,7 +321,8 @@ def _health(health: Mapping[str, Any]) -> str:
 
 
 def _memory(resources: Mapping[str, Any]) -> str:
-    words = f"limit {size(resources['Limits']['MemoryBytes'])}"
+    limit = resources["Limits"]["MemoryBytes"]
+    words = f"limit {size(limit)}" if limit else "no limit"
     if "Reservations" in resources:
         words += f", reservation {size(resources['Reservations']['MemoryBytes'])}"
     return words

@@ -10,6 +10,4 @@ if [ ! -s "$name" ]; then
 fi
 controller=$(/usr/lib/virtual-core/slurm-controller-address)
 install -d -m 0755 /run/slurm /var/spool/slurmd
-# A job has no more open files than a program expects, and no dump; what it may use of memory and processors, SLURM says.
-ulimit -c 0
 exec /usr/sbin/slurmd -D -N "$(cat "$name")" --conf-server "$controller"

@@ -1,0 +1,112 @@
+"""
+SLURM: its configuration, and the names of its nodes
+====================================================
+"""
+
+try:
+    from vcore import adapter
+    from vcore.files import write_atomic
+    from vcore.paths import Paths
+
+    # vcore.slurm_client is imported where it is used: only the head has what it needs.
+    HAS_VCORE = True
+except ImportError as error:
+    HAS_VCORE, MISSING = False, str(error)
+
+
+def __virtual__():
+    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
+
+
+def configured(name):
+    """
+    Bring SLURM's configuration into place: cluster, partitions, nodes, GPUs.
+
+    name
+        A sentence; there is one SLURM.
+
+    A slurmctld of the controller's image proves it, beside the one that runs. What that refuses fails the state, and
+    the old configuration stays in force. Otherwise one ``scontrol reconfigure`` has everybody read it; jobs go on.
+    A controller that is about to start, for instance with another image, proves it when it does: see ``serving``.
+
+    Changes are unified diffs, by file.
+    """
+    from vcore import slurm_client
+
+    paths = Paths.from_opts(__opts__)
+    pillar = planned = None
+
+    def difference():
+        nonlocal pillar, planned
+        pillar = adapter.head(__pillar__)
+        planned = slurm_client.plan(pillar, paths)
+        return planned.changes
+
+    return adapter.converge(
+        name,
+        test=__opts__["test"],
+        difference=difference,
+        apply=lambda _: slurm_client.apply(pillar, paths, planned, replacing=True),
+        unchanged="SLURM has its configuration.",
+        planned="SLURM's configuration would be changed.",
+        done="SLURM's configuration was changed.",
+    )
+
+
+def serving(name):
+    """
+    Check that the controller goes by the configuration that is in place.
+
+    name
+        A sentence; there is one SLURM.
+
+    It changes nothing that a plan could announce. It fails where a container that started refused the configuration;
+    the one before is then in force.
+    """
+    from vcore import slurm_client
+
+    def difference():
+        pillar = adapter.head(__pillar__)
+        if not __opts__["test"]:
+            slurm_client.settle(pillar)
+        return {}
+
+    return adapter.converge(
+        name,
+        test=__opts__["test"],
+        difference=difference,
+        apply=lambda _: None,
+        unchanged="SLURM goes by its configuration.",
+        planned="",
+        done="",
+    )
+
+
+def node_named(name):
+    """
+    Tell slurmd on this node by which name SLURM knows it: its minion id, whatever the host calls itself.
+
+    name
+        A sentence; a node has one slurmd.
+    """
+    from pathlib import Path
+
+    path = wanted = None
+
+    def difference():
+        nonlocal path, wanted
+        pillar = adapter.node(__pillar__)
+        wanted = f"{pillar['node']['name']}\n"
+        path = Path(pillar["services"]["slurm-compute"]["volumes"]["node"]["source"]) / "name"
+        old = path.read_text() if path.exists() else None
+        return {} if old == wanted else {"name": {"old": old and old.strip(), "new": wanted.strip()}}
+
+    return adapter.converge(
+        name,
+        test=__opts__["test"],
+        difference=difference,
+        apply=lambda _: write_atomic(path, wanted.encode()),
+        unchanged="slurmd knows the name of its node.",
+        planned="slurmd would be told the name of its node.",
+        done="slurmd was told the name of its node.",
+    )
