@@ -89,7 +89,7 @@ class SlurmCore(Core):
         configuration, _ = site.load(
             self.folder / "site.sls", services=self.paths.services, flavors=self.paths.flavors, routes=()
         )
-        address = self.network.address(2) if self.network else "127.0.0.1"
+        address = self.network.address(100) if self.network else "127.0.0.1"
         everything = resolve.resolve(configuration, head_address=address, enrolled=self.enrolled)
         everything["nodes"]["head"]["address"] = address
         pillar = resolve.node_pillar(everything, "head")
@@ -154,7 +154,7 @@ class SlurmCore(Core):
             hostname=name,
             labels={"com.docker.swarm.service.name": service},
             networking_config=self.api.create_networking_config(
-                {self.network.name: self.api.create_endpoint_config(ipv4_address=self.network.address(number))}
+                {self.network.name: self.api.create_endpoint_config(aliases=[name], ipv4_address=self.network.address(number))}
             ),
             host_config=self.api.create_host_config(
                 binds={source: {"bind": target, "mode": mode} for source, (target, mode) in binds.items()},
@@ -174,7 +174,7 @@ class SlurmCore(Core):
             self.volume(CONTROLLER, volume).mkdir(parents=True, exist_ok=True)
         volumes = {str(self.volume(CONTROLLER, "state")): "/var/lib/slurm"}
         volumes[str(self.volume(CONTROLLER, "configuration"))] = "/etc/slurm"
-        self.run(CONTROLLER, CONTROLLER, 2, CONTROLLER, volumes, healthy=healthy)
+        self.run(CONTROLLER, CONTROLLER, 100, CONTROLLER, volumes, healthy=healthy)
 
     def start_node(self, name: str, number: int, devices: tuple[str, ...] = (), *, image: str = COMPUTE) -> None:
         """Start a compute node; ``devices`` are made in its container before slurmd looks for them."""
@@ -246,7 +246,7 @@ class SlurmCore(Core):
         """A host where people submit jobs: the image slurm with sackd."""
         volumes = {str(self.home()): "/home", str(self.data_folder()): "/data"}
         # What the service of the login host would be given is what a compute node is given.
-        self.run("login", "slurm", 3, COMPUTE, volumes, healthy=False, capabilities=("SYS_NICE",))
+        self.run("login", "slurm", 101, COMPUTE, volumes, healthy=False, capabilities=("SYS_NICE",))
         for _ in range(100):
             if self.on("login", "getent", "passwd", "ada")[0] == 0:
                 break
@@ -294,7 +294,6 @@ class SlurmCore(Core):
 
         with directory.open_administrator(self.pillar, self.paths) as connection:
             directory.apply(self.pillar, self.paths, connection, directory.plan(self.pillar, self.paths, connection))
-        self.pillar = self._pillar({})
         connection = Connection(self)
         for name, number in PEOPLE.items():
             connection.add(
@@ -317,6 +316,8 @@ class SlurmCore(Core):
             member=person_dn("ada"),
         )
         connection.close()
+        # From here on the head is the controller, on the network of the nodes.
+        self.pillar = self._pillar({})
 
     def take_down(self) -> None:
         """Remove everything but the folders."""

@@ -244,6 +244,9 @@ def slurm_conf(pillar: Mapping[str, Any], nodes: Nodes | None = None) -> str:
             ("ProctrackType", "proctrack/cgroup" if kernel else "proctrack/linuxproc"),
             ("TaskPlugin", "task/cgroup,task/affinity" if kernel else "task/affinity"),
             ("JobAcctGatherType", "jobacct_gather/cgroup" if kernel else "jobacct_gather/linux"),
+            # Where the kernel does not hold jobs to their memory, slurmd looks after it.
+            ("JobAcctGatherFrequency", 10),
+            ("JobAcctGatherParams", None if kernel else "OverMemoryKill,UsePss"),
             # The login host's limits for a session are not a job's.
             ("PropagateResourceLimits", "NONE"),
             ("LaunchParameters", "use_interactive_step"),

@@ -9,5 +9,6 @@ if [ ! -s "$name" ]; then
     while [ ! -s "$name" ]; do sleep 1; done
 fi
 controller=$(/usr/lib/virtual-core/slurm-controller-address)
-install -d -m 0755 /run/slurm /var/spool/slurmd
+install -d -m 0755 /var/spool/slurmd
+install -d -o slurm -g slurm -m 0755 /run/slurm
 exec /usr/sbin/slurmd -D -N "$(cat "$name")" --conf-server "$controller"
