@@ -3,6 +3,7 @@ The front door on the master: check and look at the site's configuration
 ========================================================================
 """
 
+import sys
 import time
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from pathlib import Path
 from salt.exceptions import NotImplemented as Refused
 
 try:
-    from vcore import clients, core, directory, enrolment, logins
+    from vcore import clients, core, directory, enrolment, logins, overview, reconciler, retirement
+    from vcore import reconcile as decisions
     from vcore.errors import NotFound, VcoreError
+    from vcore.master import Master
     from vcore.paths import Paths
     from vcore.secrets import Store, generate
     from vcore.site import Site
@@ -220,3 +223,112 @@ def rotate_join_token():
     except (VcoreError, OSError) as error:
         raise Refused(str(error)) from None
     return "The swarm has a new join token; the old one is worth nothing any more."
+
+
+def _say(message):
+    """Progress, beside what is returned."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def reconcile(node=None, wait=600):
+    """
+    Bring compute nodes to work now: the code, their states, the swarm, SLURM. The master does this by itself, too.
+
+    node
+        Converge this node, whether that is due or not; by default all nodes are looked at, and those converged that
+        are due.
+
+    wait
+        Seconds that it waits for nodes at most; what is not finished then goes on without it.
+
+    Returns what was done for each node, and what it took in seconds. The exit code is 0 only when nothing failed.
+    Raises an error, and does nothing, for a node that takes no part, with the reason.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run vcore.reconcile
+        salt-run vcore.reconcile compute-1
+        salt-run vcore.reconcile --out json
+    """
+    paths, master, end = _paths(), Master(__opts__), time.monotonic() + float(wait)
+    try:
+        if node is not None:
+            overview.check_takes_part(paths, master, str(node))
+        forced, results = [str(node)] if node is not None else [], []
+        while True:
+            left = max(end - time.monotonic(), 0)
+            full = not results
+            results.append(reconciler.run(paths, master, forced=forced, full=full, wait=left, say=_say))
+            waiting = set(results[-1]["waiting"])
+            if node is not None:
+                waiting &= {str(node)}
+            if not waiting or time.monotonic() >= end:
+                break
+            forced = []
+            time.sleep(decisions.QUIET)
+    except (VcoreError, OSError) as error:
+        raise Refused(str(error)) from None
+    told = overview.told(results)
+    if not told["ok"]:
+        __context__["retcode"] = 1
+    return told
+
+
+def nodes():
+    """
+    Every node of the core: roles, key, place in the swarm, state in SLURM with its reason, and how its last convergence
+    went. Times are in seconds since 1970.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run vcore.nodes
+        salt-run vcore.nodes --out json
+    """
+    try:
+        return overview.nodes(_paths(), Master(__opts__))
+    except (VcoreError, OSError) as error:
+        raise Refused(str(error)) from None
+
+
+def retire(node, dead=False, cancel=False, timeout=86400):
+    """
+    Take a compute node out of the core. It is drained, and when its jobs have ended it leaves SLURM and the swarm, the
+    core is taken off it with all secrets, and its key is deleted. Run it again to go on from where it was cut off.
+
+    dead
+        The machine is gone for good: it is not waited for, and not touched. Its jobs are SLURM's to requeue.
+
+    cancel
+        Keep the node after all, as long as it has not left SLURM.
+
+    timeout
+        Seconds that its jobs may still take; then it stays drained, and this ends with an error.
+
+    Returns what was done, and what remains to do: a node that the site file names has to be taken out there, too.
+    Raises an error for a node that runs services of its own.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run vcore.retire compute-1
+        salt-run vcore.retire compute-1 timeout=600
+        salt-run vcore.retire compute-1 dead=True
+        salt-run vcore.retire compute-1 cancel=True
+    """
+    try:
+        leaving = retirement.Retirement(_paths(), Master(__opts__), str(node), _say)
+        if cancel is True:
+            return leaving.cancel()
+        return leaving.run(dead=dead is True, timeout=float(timeout))
+    except (VcoreError, OSError) as error:
+        raise Refused(str(error)) from None
+
+
+# Salt prints the return of these functions with salt/_output/vcore.py, unless --out says otherwise.
+for _function in (reconcile, nodes):
+    _function.__outputter__ = "vcore"

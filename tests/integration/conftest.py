@@ -159,7 +159,9 @@ def live(checkout: Path, salt_factories_config: dict[str, Any], salt_factories: 
         # Secrets must be in no log even when the logs say everything.
         return {"virtual_core": folders, "log_level_logfile": "trace"}
 
-    configure(core, checkout / "etc/master.conf", core.master, {}, {**own(core.paths()), "interface": "127.0.0.1"})
+    # Nodes converge here when a test says so; the reconciler has a cluster of its own (test_reconciler.py).
+    options = {**own(core.paths()), "interface": "127.0.0.1", "engines": []}
+    configure(core, checkout / "etc/master.conf", core.master, {}, options)
     master = salt_factories.salt_master_daemon("master", defaults={"root_dir": str(core.master)})
     own_options_only(core.master / "conf" / "master")
     daemons = [master]

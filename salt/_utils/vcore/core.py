@@ -79,6 +79,11 @@ def pillar(paths: Paths, minion: str) -> dict[str, Any]:
     return data
 
 
+def head_pillar(paths: Paths) -> dict[str, Any]:
+    """The ``vcore`` pillar of the head, for what runs on the master itself."""
+    return pillar(paths, resolved(paths)["head"]["name"])
+
+
 def problems(paths: Paths) -> list[str]:
     """Every problem of the configuration, one line each; none when it can be used."""
     try:

@@ -408,17 +408,19 @@ class Swarm(Services):
     def label_changes(self, pillar: Mapping[str, Any], names: Collection[str] | None) -> dict[str, Any]:
         """Labels that nodes of the core lack or have too many: ``{<node>: {<label>: {old, new}}}``.
 
-        ``names`` are minion ids, None is every node that the pillar knows. A node that has not joined is left out;
-        this one counts as joined, because a plan may come before the swarm.
+        ``names`` are minion ids, None is every node that the pillar knows. Which node of the swarm is which is in the
+        registry (``swarm_id``), where it stands after this manager has confirmed it; a node that is not registered
+        with its hardware is left out, since whatever runs there would find no place in SLURM. This one counts as
+        joined, because a plan may come before the swarm.
         """
         own = pillar["node"]
         known = {**pillar.get("nodes", {}), own["name"]: own}
-        members = self._members(own["name"])
+        members = self._members(pillar)
         changes: dict[str, Any] = {}
         for name in sorted(known if names is None else names):
             if name not in known:
                 raise VcoreError(f"the site has no node {name}")
-            if name not in members and name != own["name"]:
+            if name != own["name"] and (name not in members or not known[name].get("hardware")):
                 continue
             have = _core_labels(members.get(name))
             want = {swarm.NODE_LABEL: name} | {f"{swarm.ROLE_LABEL}{role}": "true" for role in known[name]["roles"]}
@@ -433,7 +435,7 @@ class Swarm(Services):
 
     def label(self, pillar: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
         """Set and remove labels as :meth:`label_changes` says; labels of other people stay."""
-        members = self._members(pillar["node"]["name"])
+        members = self._members(pillar)
         with docker_errors():
             for name, labels in changes.items():
                 self._set_labels(members[name], {label: words["new"] for label, words in labels.items()})
@@ -446,21 +448,40 @@ class Swarm(Services):
         self.api.update_node(node["ID"], node["Version"]["Index"], spec)
         self.changed()
 
-    def _members(self, own: str) -> dict[str, Any]:
-        """Nodes of the swarm by minion id: this one by its id, others by host name, the ready one of several."""
+    def _members(self, pillar: Mapping[str, Any]) -> dict[str, Any]:
+        """Nodes of the swarm by minion id: this one by its own id, others as the registry has them."""
+        own_id, members = self.members()
+        found = {
+            name: members[node["swarm_id"]]
+            for name, node in pillar.get("nodes", {}).items()
+            if node.get("swarm_id") in members and node["swarm_id"] != own_id
+        }
+        return {**found, pillar["node"]["name"]: members[own_id]} if own_id else {}
+
+    def members(self) -> tuple[str, dict[str, Any]]:
+        """This manager's own id, and the nodes of its swarm by their ids; both empty where there is no swarm."""
         snapshot = self.snapshot()
         if not snapshot.active:
-            return {}
-        members = {
-            node["Description"]["Hostname"]: node
-            for node in sorted(snapshot.nodes, key=lambda node: (node["Status"]["State"] == "ready", node["CreatedAt"]))
-        }
+            return "", {}
         with docker_errors():
-            own_id = self._state()["NodeID"]
-        return {
-            **{name: node for name, node in members.items() if node["ID"] != own_id},
-            own: next(node for node in snapshot.nodes if node["ID"] == own_id),
-        }
+            own_id = str(self._state()["NodeID"])
+        return own_id, {node["ID"]: node for node in snapshot.nodes}
+
+    def remove_member(self, identity: str) -> bool:
+        """Take a node that has left, or died, out of the swarm; whether it was there.
+
+        Raises:
+            VcoreError: it is this manager.
+        """
+        own_id, members = self.members()
+        if identity not in members:
+            return False
+        if identity == own_id:
+            raise VcoreError("the head cannot be taken out of its own swarm")
+        with docker_errors():
+            self.api.remove_node(identity, force=True)
+        self.changed()
+        return True
 
     # --- status --------------------------------------------------------------------------------------------------
 
@@ -489,7 +510,7 @@ class Swarm(Services):
 def overview() -> dict[str, Any]:
     """Nodes and services of the swarm that this machine manages.
 
-    ``{swarm: active|inactive, nodes: [{name, hostname, roles, state, availability, leader, engine}], services:
+    ``{swarm: active|inactive, nodes: [{id, name, hostname, roles, state, availability, leader, engine}], services:
     {<name>: {image, desired, running, healthy, since, state, message}}}``. ``image`` is ``name:tag``; ``since`` the
     time (RFC 3339, UTC) since which its newest task runs, or None; ``state`` is ``settled``, ``waiting`` or
     ``failed``. A task that runs on another node counts as healthy: swarm ends an unhealthy one at once.
@@ -504,6 +525,7 @@ def _node_overview(node: Mapping[str, Any]) -> dict[str, Any]:
     labels = _core_labels(node)
     prefix = swarm.ROLE_LABEL
     return {
+        "id": node["ID"],
         "name": labels.get(swarm.NODE_LABEL, node["Description"]["Hostname"]),
         "hostname": node["Description"]["Hostname"],
         "roles": sorted(label.removeprefix(prefix) for label in labels if label.startswith(prefix)),

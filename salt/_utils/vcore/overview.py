@@ -1,0 +1,125 @@
+"""What there is to say of the nodes: for ``salt-run vcore.nodes``, ``vcore.reconcile`` and ``vcore.status``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from . import core, reconcile, swarm_client
+from .errors import VcoreError
+from .names import NODE_NAME
+from .nodes import UNKNOWN, Registry
+from .paths import Paths
+
+
+class Keys(Protocol):
+    """What Salt's master knows of keys: :class:`vcore.master.Master`."""
+
+    def key_states(self) -> dict[str, str]: ...
+
+
+def check_takes_part(paths: Paths, keys: Keys, name: str) -> None:
+    """Refuse a node that the reconciler leaves alone, with the reason.
+
+    Raises:
+        VcoreError: with the reason.
+    """
+    if not NODE_NAME.fullmatch(name):
+        raise VcoreError(f"{reconcile.words(name)!r} is no name for a node (a-z, 0-9, -, a letter first)")
+    state = keys.key_states().get(name)
+    node = core.resolved(paths)["nodes"].get(name)
+    if state is None:
+        raise VcoreError(f"no minion {name} has shown up yet; enrol it: salt-run vcore.enrol_token node={name}")
+    if state != "accepted":
+        raise VcoreError(f"the key of {name} is {state}; see salt-key --finger {name}, and salt-key --accept {name}")
+    if node is None:
+        raise VcoreError(f"{name} has no role: name it below vcore.nodes of the site file, or enrol it by a token")
+    if reconcile.COMPUTE not in node["roles"]:
+        raise VcoreError(f"{name} has the roles {', '.join(node['roles'])}; only compute nodes are reconciled")
+    if Registry(paths.nodes).read().get(name, UNKNOWN)["retiring"]:
+        raise VcoreError(f"{name} is being retired; go on with salt-run vcore.retire {name}")
+
+
+def told(results: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What rounds did, one after the other, as one: ``{ok, nodes: {<name>: {result, error}}, rounds, seconds,
+    problems}``.
+    """
+    results = list(results)
+    nodes: dict[str, dict[str, Any]] = {}
+    for result in results:
+        nodes |= {name: {"result": "converged", "error": None} for name in result["converged"]}
+        nodes |= {name: {"result": "failed", "error": why} for name, why in result["failed"].items()}
+        nodes |= {name: {"result": "still at it", "error": None} for name in result["waiting"]}
+    problems = [results[-1]["slurm"]] if results[-1]["slurm"] else []
+    return {
+        "ok": not problems and all(node["result"] == "converged" for node in nodes.values()),
+        "reconciled": dict(sorted(nodes.items())),
+        "labelled": sorted({name for result in results for name in result["labelled"]}),
+        "resumed": sorted({name for result in results for name in result["resumed"]}),
+        "problems": problems,
+        "rounds": len(results),
+        "seconds": round(sum(result["ended"] - result["began"] for result in results), 3),
+    }
+
+
+def progress(paths: Paths, registry: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, Any]:
+    """How the convergence of one node goes: ``{retiring, converging, succeeded, error, attempts, next}``."""
+    return _progress(reconcile.load(paths), registry, name)
+
+
+def _progress(state: reconcile.State, registry: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, Any]:
+    record = state.nodes.get(name, reconcile.Record())
+    return {
+        "retiring": bool(registry.get(name, UNKNOWN)["retiring"]),
+        "converging": name in state.flights,
+        "succeeded": record.succeeded,
+        "error": record.error,
+        "attempts": record.attempts,
+        "next": record.next,
+    }
+
+
+def nodes(paths: Paths, keys: Keys) -> dict[str, Any]:
+    """Every node: of the site, of the registry, and minions with a key that belongs to none.
+
+    ``{nodes: {<name>: {roles, key, address, swarm, slurm, reason, retiring, converging, succeeded, error, attempts,
+    next}}, problems: [...]}``; what cannot be asked is None, and in the problems.
+    """
+    resolved, registry, state = core.resolved(paths), Registry(paths.nodes).read(), reconcile.load(paths)
+    key_states, problems = keys.key_states(), []
+    try:
+        seen = {node["id"]: node for node in swarm_client.overview()["nodes"]}
+        own = {node["name"]: node for node in seen.values()}
+    except VcoreError as error:
+        seen, own = {}, {}
+        problems.append(str(error))
+    slurm, problem = slurm_states(core.head_pillar(paths))
+    problems += [problem] if problem else []
+    found = {}
+    for name in sorted({*resolved["nodes"], *registry, *(n for n in key_states if NODE_NAME.fullmatch(n))}):
+        node = resolved["nodes"].get(name, {"roles": [], "address": None, "swarm_id": None})
+        member = seen.get(node["swarm_id"] or "") or (own.get(name) if "head" in node["roles"] else None)
+        queue = slurm.get(name, {})
+        found[name] = {
+            "roles": list(node["roles"]),
+            "key": key_states.get(name),
+            "address": node["address"],
+            "swarm": member["state"] if member else None,
+            "slurm": queue.get("state"),
+            "reason": queue.get("reason"),
+            **_progress(state, registry, name),
+        }
+    problems += [state.slurm.error] if state.slurm.error else []
+    return {"nodes": found, "problems": problems}
+
+
+def slurm_states(pillar: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """State and reason of every node in SLURM, and why there are none where it could not be asked."""
+    if pillar["slurm"]["mode"] != "managed":
+        return {}, None
+    from . import slurm_client
+
+    try:
+        return dict(slurm_client.show_nodes(pillar)), None
+    except VcoreError as error:
+        return {}, str(error)

@@ -1,0 +1,428 @@
+"""The reconciler, the half that does it: one round from accepted keys to nodes that take jobs.
+
+Whatever a round has begun is noted before it is begun, so a round that was cut off anywhere is made up for by the next
+one. What is decided is in :mod:`vcore.reconcile`, what the master does for it in :mod:`vcore.master`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from . import core, hardware, reconcile, swarm_client
+from .errors import VcoreError
+from .locks import exclusive
+from .nodes import UNKNOWN, Registry
+from .paths import Paths
+from .reconcile import CONVERGE, REFRESH, SYNC, Flight, Record
+
+#: Seconds that nodes have to say whether they are still at a job, and to give their facts.
+ASK_WAIT, FACTS_WAIT, FACTS_GAP = 10.0, 30.0, 5.0
+
+SYNC_FUNCTION, STATES_FUNCTION, FACTS_FUNCTION = "saltutil.sync_all", "state.apply", "vcore_node.facts"
+
+Call = tuple[str, Sequence[Any], Mapping[str, Any]]
+Answer = Mapping[str, Any]
+Say = Callable[[str], None]
+
+
+class Line(Protocol):
+    """A connection to nodes that are given jobs: :class:`vcore.master.Line`."""
+
+    def give(self, jid: str, names: Collection[str], calls: Sequence[Call]) -> None: ...
+    def hear(self) -> tuple[str | None, Answer | None]: ...
+
+
+@dataclass
+class Group:
+    """Nodes that were given a job together in this round, and what is still expected of them."""
+
+    kind: str
+    waiting: set[str]
+    doubtful: set[str]
+    started: float
+    last: float | None = None
+
+    def is_over(self) -> bool:
+        """Whether the round goes on without those that have not answered."""
+        return reconcile.goes_on(
+            time.monotonic(), started=self.started, last=self.last, waiting=self.waiting, doubtful=self.doubtful
+        )
+
+
+class Jobs(Protocol):
+    """What a round needs of Salt's master: :class:`vcore.master.Master`."""
+
+    def accepted(self) -> set[str]: ...
+    def new_job(self) -> str: ...
+    def forget_files(self) -> None: ...
+    def listen(self) -> AbstractContextManager[Line]: ...
+    def gather(
+        self, names: Collection[str], calls: Sequence[Call], *, wait: float, gap: float | None = None
+    ) -> dict[str, Answer]: ...
+    def returned(self, jid: str) -> dict[str, Answer]: ...
+    def busy(self, jid: str, names: Collection[str], *, wait: float) -> dict[str, bool]: ...
+
+
+def quietly(_: str) -> None:
+    """Say nothing."""
+
+
+@contextmanager
+def locked(paths: Paths, *, wait: float = 0.0) -> Iterator[None]:
+    """Hold what keeps two rounds, or a round and a retirement's steps, from each other's way.
+
+    Raises:
+        vcore.locks.Busy: a round has run for ``wait`` seconds.
+    """
+    place = reconcile.folder(paths)
+    place.mkdir(parents=True, exist_ok=True)
+    with exclusive(place / "lock", wait=wait, busy="the reconciler is at work; try again when its round has ended"):
+        yield
+
+
+def run(
+    paths: Paths,
+    jobs: Jobs,
+    *,
+    forced: Collection[str] = (),
+    full: bool = True,
+    wait: float = 0.0,
+    say: Say = quietly,
+) -> dict[str, Any]:
+    """Run one round, and return what it did; the same is kept for ``vcore.status``.
+
+    ``forced`` nodes are converged whether that is due or not. A ``full`` round looks at every node and at SLURM, others
+    only at what is due. ``{began, ended, seconds: {<step>: ...}, converged: [...], failed: {<node>: why}, waiting:
+    [...], slurm: None or why not, labelled: [...], resumed: [...]}``; times in seconds since 1970.
+
+    Raises:
+        vcore.locks.Busy: another round has run for ``wait`` seconds.
+        VcoreError: the configuration cannot be used.
+    """
+    with locked(paths, wait=wait):
+        return _Round(paths, jobs, say).run(forced, full)
+
+
+class _Round:
+    def __init__(self, paths: Paths, jobs: Jobs, say: Say) -> None:
+        self.paths, self.jobs, self.say = paths, jobs, say
+        self.registry = Registry(paths.nodes)
+        self.state = reconcile.load(paths)
+        self.records: dict[str, Record] = dict(self.state.nodes)
+        self.flights: dict[str, Flight] = dict(self.state.flights)
+        self.slurm = self.state.slurm
+        self.swarm: swarm_client.Swarm | None = None
+        #: Facts of nodes that were converged, and of others that were looked at.
+        self.landed: dict[str, Any] = {}
+        self.looked: dict[str, Any] = {}
+        self.begun: dict[str, float] = {}
+        self.synced: list[str] = []
+        self.due: set[str] = set()
+        self.codes: dict[str, str | None] = {}
+        self.result: dict[str, Any] = {
+            "began": round(time.time(), 3),
+            "seconds": {},
+            "converged": [],
+            "failed": {},
+            "waiting": [],
+            "slurm": None,
+            "labelled": [],
+            "resumed": [],
+        }
+
+    def run(self, forced: Collection[str], full: bool) -> dict[str, Any]:
+        try:
+            self._run(forced, full)
+        except Exception as error:
+            self.result["error"] = str(error) if isinstance(error, VcoreError) else f"an error of the core: {error!r}"
+            raise
+        finally:
+            self.result["waiting"] = sorted(self.flights)
+            self.result["ended"] = round(time.time(), 3)
+            self._save(self.result)
+        return self.result
+
+    def _run(self, forced: Collection[str], full: bool) -> None:
+        self.pillar = core.head_pillar(self.paths)
+        self.head = self.pillar["node"]["name"]
+        self.entries = self.registry.read()
+        self._welcome_back()
+        names = reconcile.wanted(self.pillar["nodes"], self.entries, self.jobs.accepted())
+        marked = reconcile.marks(self.paths)
+        reconcile.unmark(self.paths, set(marked) - set(names))
+        self.records = {name: record for name, record in self.records.items() if name in names}
+        self.flights = {name: flight for name, flight in self.flights.items() if name in names}
+        with self._step("collect"):
+            self._collect(marked)
+        state = replace(self.state, nodes=self.records, flights=self.flights)
+        self.due |= set(reconcile.due(names, state, marked=marked, forced=forced, now=time.time()))
+        self._converge(names, full)
+        if full:
+            with self._step("facts"):
+                self._look([name for name in names if name not in self.flights and name not in self.landed])
+        with self._step("register"):
+            changed = self._register()
+        retry = self.slurm.next is not None and self.slurm.next <= time.time()
+        if full or changed or self.landed or retry:
+            self._deliver(configure=full or changed or retry)
+
+    @contextmanager
+    def _step(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.result["seconds"][name] = round(time.monotonic() - began, 3)
+
+    def _save(self, result: Mapping[str, Any] | None = None) -> None:
+        state = reconcile.State(self.records, self.flights, self.slurm, result or self.state.round)
+        reconcile.save(self.paths, state)
+
+    def _failed(self, name: str, why: str) -> None:
+        self.records[name] = self.records.get(name, Record()).failed(why, time.time())
+        self.result["failed"][name] = why
+        self.say(f"{name}: {why}")
+
+    def _welcome_back(self) -> None:
+        """A node that was retired and whose key somebody has accepted again takes part again."""
+        accepted = self.jobs.accepted()
+        back = [n for n, e in self.entries.items() if e["retiring"] and e["enrolled"] is None and n in accepted]
+        if back:
+            self.registry.update({name: {"retiring": False} for name in back})
+            self.entries = self.registry.read()
+
+    # --- converging ----------------------------------------------------------------------------------------------
+
+    def _collect(self, marked: Mapping[str, float]) -> None:
+        """Take what has come of the jobs of earlier rounds, and give up those that nobody is at any more."""
+        for jid in sorted({flight.jid for flight in self.flights.values()}):
+            self._take(jid)
+        state = replace(self.state, flights=self.flights)
+        for jid, names in reconcile.to_ask(state, marked, time.time()).items():
+            busy = self.jobs.busy(jid, names, wait=ASK_WAIT)
+            self._take(jid)  # somebody may have answered meanwhile
+            now = time.time()
+            for name in names:
+                flight = self.flights.get(name)
+                if flight is None:
+                    continue
+                if busy.get(name) and now - flight.since < reconcile.LIMIT:
+                    self.flights[name] = replace(flight, asked=now)
+                    continue
+                del self.flights[name]
+                if name not in busy:
+                    self._failed(name, "it does not answer")
+                elif busy[name]:
+                    self._failed(name, f"it is at the same job for {reconcile.LIMIT / 60:.0f} minutes")
+                else:
+                    self._failed(name, "it was interrupted")
+
+    def _take(self, jid: str) -> None:
+        waiting = {name for name, flight in self.flights.items() if flight.jid == jid}
+        for name, answer in self.jobs.returned(jid).items():
+            if name in waiting:
+                self._land(name, answer)
+
+    def _converge(self, names: Collection[str], full: bool) -> None:
+        """Give the nodes that are due the code that they lack, and then their states."""
+        self.code = wanted = reconcile.code(self.paths.checkout)
+        codes = {name: entry["code"] for name, entry in self.entries.items()}
+        others = [name for name in names if name != self.head and name not in self.flights]
+        behind = [name for name in others if self.codes.get(name, codes.get(name)) != wanted]
+        first = [name for name in behind if name in self.due]
+        rest = [name for name in behind if name not in self.due and full]
+        facts: Call = (FACTS_FUNCTION, [self.pillar["base_directory"]], {})
+        states: Call = (STATES_FUNCTION, [], {"queue": True})
+        ready = [name for name in others if name in self.due and name not in behind]
+        self.synced = []  # those whose code came after an earlier round are ready
+        with self._step("converge"), self.jobs.listen() as line:
+            groups: list[Group] = []
+            if first or rest:
+                self.jobs.forget_files()
+                kinds = dict.fromkeys(rest, REFRESH) | dict.fromkeys(first, SYNC)
+                groups.append(self._give(line, kinds, [(SYNC_FUNCTION, [], {})]))
+            if ready:
+                groups.append(self._give(line, dict.fromkeys(ready, CONVERGE), [states, facts]))
+            while groups:
+                self._hear(line, groups)
+                for group in [group for group in groups if group.is_over()]:
+                    groups.remove(group)
+                    if group.waiting:
+                        self.say(f"going on without {_several(group.waiting)} for now")
+                    if group.kind != CONVERGE and self.synced:
+                        groups.append(self._give(line, dict.fromkeys(self.synced, CONVERGE), [states, facts]))
+                        self.synced = []
+        if self.head in self.due:
+            # The head converges by itself: its states are the administrator's to apply.
+            reconcile.unmark(self.paths, [self.head])
+            answer = self.jobs.gather([self.head], [facts], wait=FACTS_WAIT).get(self.head)
+            if answer is None:
+                self._failed(self.head, "it does not answer")
+            else:
+                self.landed[self.head] = answer.get(FACTS_FUNCTION)
+
+    def _give(self, line: Line, kinds: Mapping[str, str], calls: Sequence[Call]) -> Group:
+        """Give nodes a job, after a note that they have it."""
+        verb = "converging" if CONVERGE in kinds.values() else "giving the code to"
+        self.say(f"{verb} {_several(kinds)}")
+        jid, now = self.jobs.new_job(), time.time()
+        self.flights |= {name: Flight(jid, kind, now, self.code) for name, kind in kinds.items()}
+        self._save()
+        # What is marked from now on is news; what was marked is in the file.
+        reconcile.unmark(self.paths, kinds)
+        doubtful = {name for name in kinds if self.records.get(name, Record()).attempts}
+        group = Group(next(iter(kinds.values())), set(kinds), doubtful, time.monotonic())
+        try:
+            line.give(jid, list(kinds), calls)
+        except VcoreError as error:
+            group.waiting.clear()
+            for name in kinds:
+                del self.flights[name]
+                self._failed(name, str(error))
+        return group
+
+    def _hear(self, line: Line, groups: Sequence[Group]) -> None:
+        """Take the next answer, if there is one."""
+        name, answer = line.hear()
+        for group in groups:
+            if name is None or name not in group.waiting:
+                continue
+            group.waiting.discard(name)
+            if answer is None:
+                # It was not there when the job went out: the next round is for it.
+                del self.flights[name]
+                reconcile.mark(self.paths, [name])
+            else:
+                group.last = time.monotonic()
+                self._land(name, answer)
+
+    def _land(self, name: str, answer: Answer) -> None:
+        """Take the answer of one node to its job."""
+        flight = self.flights.pop(name)
+        if flight.kind == CONVERGE:
+            facts = answer.get(FACTS_FUNCTION)
+            if not isinstance(facts, dict):
+                self.codes[name] = None  # it may have lost its code
+            if why := reconcile.failed_states(answer.get(STATES_FUNCTION, answer.get(""))):
+                self._failed(name, why)
+            else:
+                self.landed[name] = facts
+                self.begun[name] = flight.since
+        elif isinstance(answer.get(SYNC_FUNCTION), dict):
+            self.codes[name] = flight.code
+            if flight.kind == SYNC:
+                self.due.add(name)
+                self.synced.append(name)
+        else:
+            self._failed(name, f"it did not take the code: {reconcile.words(answer.get(SYNC_FUNCTION, answer))}")
+
+    def _look(self, names: Collection[str]) -> None:
+        """Ask nodes that were not converged in this round how they are."""
+        facts: Call = (FACTS_FUNCTION, [self.pillar["base_directory"]], {})
+        registered = [name for name in names if self.entries.get(name, UNKNOWN)["swarm_id"]]
+        answers = self.jobs.gather(registered, [facts], wait=FACTS_WAIT, gap=FACTS_GAP)
+        for name, answer in answers.items():
+            if isinstance(answer.get(FACTS_FUNCTION), dict):
+                self.looked[name] = answer[FACTS_FUNCTION]
+
+    # --- who is who ----------------------------------------------------------------------------------------------
+
+    def _register(self) -> bool:
+        """Write what is now known of the nodes into the registry; whether that changed it."""
+        said = {**self.looked, **self.landed}
+        changes: dict[str, dict[str, Any]] = {}
+        now = time.time()
+        for name, code in self.codes.items():
+            if self.entries.get(name, UNKNOWN)["code"] != code:
+                changes[name] = {"code": code}
+        if said:
+            members, own_id, problem = self._members()
+            taken = {name: dict(entry) for name, entry in self.entries.items()}
+            for name, value in sorted(said.items()):
+                try:
+                    if problem:
+                        raise VcoreError(problem)
+                    facts = reconcile.facts(value)
+                    entry = reconcile.verified(
+                        name, facts, members=members, own_id=own_id, nodes=self.pillar["nodes"], taken=taken
+                    )
+                    entry["hardware"] = hardware.validate(facts.hardware)
+                except VcoreError as error:
+                    self._failed(name, str(error))
+                    continue
+                known = taken.get(name, UNKNOWN)
+                entry |= {} if known["enrolled"] else {"enrolled": int(now)}
+                taken[name] = {**known, **entry}
+                if different := {key: new for key, new in entry.items() if known[key] != new}:
+                    changes[name] = changes.get(name, {}) | different
+                record = self.records.get(name, Record())
+                if name in self.landed:
+                    self.records[name] = record.went_well(now, self.begun.get(name), facts.boot)
+                    self.result["converged"].append(name)
+                elif record.boot is not None and record.boot != facts.boot:
+                    reconcile.mark(self.paths, [name])  # it has started anew, and nobody has heard of it
+        if changes:
+            self.registry.update(changes)
+        self._save()
+        return bool(changes)
+
+    def _members(self) -> tuple[Mapping[str, Any], str, str | None]:
+        try:
+            self.swarm = swarm_client.Swarm()
+            own_id, members = self.swarm.members()
+        except VcoreError as error:
+            return {}, "", str(error)
+        return members, own_id, None
+
+    # --- SLURM and swarm -----------------------------------------------------------------------------------------
+
+    def _deliver(self, *, configure: bool) -> None:
+        """Bring SLURM and the labels of the swarm to what the registry says.
+
+        Nothing that a node does without a change in the registry is in SLURM's configuration.
+        """
+        from . import slurm_client
+
+        try:
+            pillar = core.head_pillar(self.paths)
+            managed = pillar["slurm"]["mode"] == "managed"
+            if managed and configure:
+                with self._step("slurm"):
+                    slurm_client.configure(pillar, self.paths)
+            with self._step("labels"):
+                swarm = self.swarm or swarm_client.Swarm()
+                labels = swarm.label_changes(pillar, None)
+                if labels:
+                    swarm.label(pillar, labels)
+                self.result["labelled"] = sorted(labels)
+            if managed:
+                with self._step("resume"):
+                    well = [name for name, record in self.records.items() if record.succeeded and not record.attempts]
+                    self.result["resumed"] = list(slurm_client.resume(pillar, well))
+            self.slurm = self.slurm.went_well(time.time())
+        except VcoreError as error:
+            self.slurm = self.slurm.failed(str(error), time.time())
+            self.result["slurm"] = str(error)
+            self.say(str(error))
+
+
+def _several(names: Iterable[str]) -> str:
+    names = sorted(names)
+    return ", ".join(names) if len(names) <= 5 else f"{', '.join(names[:4])} and {len(names) - 4} more"
+
+
+def summary(result: Mapping[str, Any]) -> str:
+    """A round in one line."""
+    parts = [f"{len(result['converged'])} converged", f"{len(result['failed'])} failed"]
+    parts += [f"{len(result['waiting'])} still at it"] if result["waiting"] else []
+    parts += [f"{len(result['labelled'])} labelled"] if result["labelled"] else []
+    parts += [f"{len(result['resumed'])} resumed"] if result["resumed"] else []
+    steps = ", ".join(f"{step} {seconds:.1f}" for step, seconds in result["seconds"].items() if seconds >= 0.05)
+    failed = "".join(f"; {name}: {why}" for name, why in list(result["failed"].items())[:5])
+    slurm = f"; {result['slurm']}" if result["slurm"] else ""
+    took = result["ended"] - result["began"]
+    return f"round of {took:.1f} s{f' ({steps} s)' if steps else ''}: {', '.join(parts)}{failed}{slurm}"

@@ -1,0 +1,231 @@
+"""The reconciler against a live master and live minions: nothing depends on an event, and nobody waits for the slow.
+
+Only Docker and SLURM are stood in for (tests/support): with the real ones, nodes are in the system tests.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.cluster import Cluster
+from vcore import reconcile
+
+
+@pytest.fixture
+def cluster(checkout) -> Iterator[Cluster]:
+    """Nothing runs yet."""
+    root = Path(tempfile.mkdtemp(prefix="vcore-"))  # sockets lie below it, whose paths have to be short
+    made = Cluster(root, checkout)
+    yield made
+    made.close()
+    shutil.rmtree(root, ignore_errors=True)
+
+
+def well(cluster: Cluster, *names: str) -> bool:
+    """Whether all of these nodes take jobs, as far as the reconciler knows."""
+    records, labels = cluster.state.nodes, cluster.swarm.labels()
+    return all(
+        name in records and records[name].succeeded and not records[name].attempts and labels[name] for name in names
+    )
+
+
+def test_a_new_node_without_the_code_takes_jobs_and_is_left_alone_then(cluster):
+    cluster.add("compute-1", code=False)
+    cluster.start_master(every=3600)
+    cluster.start("compute-1")
+    cluster.until(lambda: well(cluster, "compute-1"), 90)
+    entry = cluster.registry.read()["compute-1"]
+    assert entry["code"] == reconcile.code(cluster.checkout)
+    assert entry["address"] == cluster.swarm.nodes["compute-1"]["Status"]["Addr"]
+    assert entry["swarm_id"] == cluster.swarm.nodes["compute-1"]["ID"]
+    assert entry["hardware"]["cpus"] > 0
+    assert cluster.swarm.labels()["compute-1"] == {"vcore.node": "compute-1", "vcore.role.compute": "true"}
+    assert [asked["nodes"] for asked in cluster.asked("configure")][-1] == ["compute-1"]
+    converged, log = cluster.converged("compute-1"), list(cluster.swarm.log)
+    done = cluster.run("vcore.reconcile", "--out=json")  # a whole round, which finds nothing to do
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["reconciled"] == {}
+    assert (cluster.converged("compute-1"), cluster.swarm.log) == (converged, log)
+
+    # Other code is given to it, though nobody says so, and is what it runs then.
+    module = cluster.checkout / "salt" / "_modules" / "vcore_new.py"
+    module.write_text('def word():\n    return "new"\n')
+    done = cluster.run("vcore.reconcile", "compute-1", "--out=json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["reconciled"]["compute-1"]["result"] == "converged"
+    assert cluster.registry.read()["compute-1"]["code"] == reconcile.code(cluster.checkout)
+    assert "new" in cluster.run("compute-1", "vcore_new.word", command="salt").stdout
+
+
+def test_thirty_minions_at_once_are_one_round_and_one_configuration(cluster):
+    names = [f"compute-{number}" for number in range(1, 31)]
+    for name in names:
+        cluster.add(name)
+    cluster.start_master(every=3600)
+    cluster.until(lambda: cluster.state.round, 60)  # the first look at all, at which nobody is there yet
+    began, before = time.monotonic(), len(cluster.asked("configure"))
+    cluster.start(*names)
+    cluster.until(lambda: well(cluster, *names), 400)
+    took = time.monotonic() - began
+    asked = cluster.asked("configure")[before:]
+    print(f"\n30 minions: {took:.1f} s from their start; {len(asked)} configurations; rounds: {cluster.rounds()}")
+    assert asked[-1]["nodes"] == sorted(names)
+    # Minions of a machine that is busy start over more than a minute; whoever is late makes one more.
+    assert len(asked) <= 2
+    assert {cluster.converged(name) for name in names} <= {1, 2}
+    addresses = [entry["address"] for entry in cluster.registry.read().values()]
+    assert len(set(addresses)) == 30
+
+
+def test_a_burst_of_marks_is_one_round(cluster):
+    cluster.add("compute-1")
+    cluster.start_master(every=3600)
+    cluster.start("compute-1")
+    cluster.until(lambda: well(cluster, "compute-1"), 90)
+    time.sleep(3)  # what its start may have asked for
+    before = cluster.converged("compute-1")
+    for _ in range(30):
+        reconcile.mark(cluster.paths, ["compute-1", "*", "nobody"])
+        time.sleep(0.05)
+    cluster.until(lambda: cluster.converged("compute-1") > before and not reconcile.marks(cluster.paths), 60)
+    time.sleep(4)
+    assert cluster.converged("compute-1") == before + 1
+
+
+def test_a_lost_event_costs_nothing_but_time(cluster):
+    cluster.add("compute-1")
+    cluster.start_master(off=True)
+    cluster.start("compute-1")
+    cluster.until(lambda: "True" in cluster.run("compute-1", "test.ping", command="salt").stdout, 90)
+    cluster.stop("master")
+    shutil.rmtree(reconcile.folder(cluster.paths), ignore_errors=True)
+    cluster.start_master(every=10)  # nobody tells this one that the minion has started
+    cluster.until(lambda: well(cluster, "compute-1"), 120)
+
+
+def test_a_master_that_is_killed_in_the_middle_goes_on(cluster):
+    cluster.add("compute-1")
+    (cluster.root / "compute-1" / "slow").write_text("20")
+    cluster.start_master(every=3600)
+    cluster.start("compute-1")
+    cluster.until(lambda: "compute-1" in cluster.state.flights, 60)
+    time.sleep(3)
+    cluster.stop("master", signal.SIGKILL)
+    assert "compute-1" in cluster.state.flights
+    (cluster.root / "compute-1" / "slow").unlink()
+    cluster.start_master(every=3600)
+    cluster.until(lambda: well(cluster, "compute-1"), 180)
+
+
+def test_nobody_waits_for_a_node_that_is_slow_dead_or_broken(cluster):
+    for name in ("slow", "dead", "broken", "fine"):
+        cluster.add(name)
+    (cluster.root / "slow" / "slow").write_text("45")
+    (cluster.root / "broken" / "broken").write_text("")
+    cluster.start_master(every=3600)
+    cluster.start("slow", "broken", "fine")
+    cluster.until(lambda: well(cluster, "fine"), 60)
+    assert not well(cluster, "slow")
+    assert "slow" not in cluster.asked("configure")[-1]["nodes"]
+    broken = cluster.until(lambda: cluster.state.nodes.get("broken", reconcile.Record()).attempts >= 2, 90)
+    broken = cluster.state.nodes["broken"]
+    assert broken.error == "Something is wrong here: the disk is on fire"
+    assert broken.next - broken.tried == reconcile.back_off(broken.attempts)
+    dead = cluster.until(lambda: cluster.state.nodes.get("dead"), 90)
+    assert dead.error == "it does not answer"
+    cluster.until(lambda: well(cluster, "slow"), 150)
+    assert cluster.converged("slow") <= 2
+
+    shown = json.loads(cluster.run("vcore.nodes", "--out=json").stdout)["nodes"]
+    assert (shown["broken"]["error"], shown["dead"]["error"]) == (broken.error, dead.error)
+    assert shown["broken"]["next"] > 0
+    assert (shown["fine"]["key"], shown["fine"]["swarm"], shown["fine"]["slurm"]) == ("accepted", "ready", "idle")
+
+    # Asked for by name, it is not waited for until its next try.
+    (cluster.root / "broken" / "broken").unlink()
+    done = cluster.run("vcore.reconcile", "broken", "--out=json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert well(cluster, "broken")
+    done = cluster.run("vcore.reconcile", "dead", "wait=1")
+    assert done.returncode != 0
+
+
+def test_a_node_that_vanishes_half_way_comes_back(cluster):
+    cluster.add("compute-1")
+    (cluster.root / "compute-1" / "slow").write_text("60")
+    cluster.start_master(every=3600)
+    cluster.start("compute-1")
+    cluster.until(lambda: "compute-1" in cluster.state.flights, 60)
+    time.sleep(2)
+    cluster.stop("compute-1", signal.SIGKILL)
+    cluster.until(lambda: cluster.state.nodes.get("compute-1", reconcile.Record()).error == "it does not answer", 120)
+    (cluster.root / "compute-1" / "slow").unlink()
+    cluster.start("compute-1")
+    began = time.monotonic()
+    cluster.until(lambda: well(cluster, "compute-1"), 90)
+    assert time.monotonic() - began < 60  # its start is a reason not to wait for the next try
+
+
+def test_one_round_at_a_time(cluster):
+    cluster.add("compute-1")
+    (cluster.root / "compute-1" / "slow").write_text("8")
+    cluster.start_master(off=True)
+    cluster.start("compute-1")
+    cluster.until(lambda: "True" in cluster.run("compute-1", "test.ping", command="salt").stdout, 90)
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(3) as pool:
+        runs = list(pool.map(lambda _: cluster.run("vcore.reconcile", "--out=json", timeout=300), range(3)))
+    assert [done.returncode for done in runs] == [0, 0, 0], [done.stderr for done in runs]
+    # The first converged it; the others waited for their turn, and found it done.
+    told = [json.loads(done.stdout)["reconciled"] for done in runs]
+    assert sum("compute-1" in entry for entry in told) == 1
+    assert cluster.converged("compute-1") == 1
+
+
+def test_slurm_that_refuses_is_shown_and_tried_again(cluster):
+    cluster.add("compute-1")
+    (cluster.root / "refuses").touch()
+    cluster.start_master(every=3600)
+    cluster.start("compute-1")
+    error = cluster.until(lambda: cluster.state.slurm.error, 90)
+    assert error == "slurmctld refuses the configuration: no such partition"
+    assert not cluster.swarm.labels()["compute-1"]  # it would look for itself in SLURM, and not be there
+    (cluster.root / "refuses").unlink()
+    cluster.until(lambda: well(cluster, "compute-1") and not cluster.state.slurm.error, 90)
+
+
+def test_who_takes_no_part_is_told_why(cluster):
+    cluster.add("pending-1", accept=False)
+    cluster.add("stranger", role=False)
+    cluster.start_master(off=True)
+    for name, why in {
+        "*": "'*' is no name for a node",
+        "nobody": "no minion nobody has shown up yet",
+        "pending-1": "the key of pending-1 is pending",
+        "stranger": "stranger has no role: name it below vcore.nodes of the site file, or enrol it by a token",
+    }.items():
+        done = cluster.run("vcore.reconcile", name)
+        assert done.returncode != 0
+        assert why in done.stdout
+        assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_node_that_lies_takes_no_jobs(cluster):
+    cluster.add("compute-1")
+    cluster.add("liar")
+    (cluster.root / "liar" / "docker").write_text(cluster.swarm.host("compute-1"))
+    cluster.start_master(every=3600)
+    cluster.start("compute-1", "liar")
+    cluster.until(lambda: well(cluster, "compute-1"), 90)
+    record = cluster.until(lambda: (found := cluster.state.nodes.get("liar")) and found.error and found, 90)
+    assert "it says that it is" in record.error
+    assert cluster.registered() == ["compute-1"]
+    assert cluster.swarm.labels()["liar"] == {}
