@@ -131,7 +131,8 @@ def lay_out(core: Core, checkout: Path) -> None:
 
 def configure(core: Core, source: Path, folder: Path, placeholders: dict[str, str], own: dict[str, Any]) -> None:
     """Install a file of etc/ as bootstrap.sh does, and the options of the test behind it, which win."""
-    text = source.read_text()
+    # Nodes converge here when a test says so; the reconciler has a cluster of its own (test_reconciler.py).
+    text = source.read_text().replace("\n  - vcore_reconcile: {}\n", " []\n")
     for name, value in {"CHECKOUT": str(core.checkout), **placeholders}.items():
         text = text.replace(f"@{name}@", value)
     included = folder / "conf" / f"{source.stem}.d"
@@ -159,9 +160,7 @@ def live(checkout: Path, salt_factories_config: dict[str, Any], salt_factories: 
         # Secrets must be in no log even when the logs say everything.
         return {"virtual_core": folders, "log_level_logfile": "trace"}
 
-    # Nodes converge here when a test says so; the reconciler has a cluster of its own (test_reconciler.py).
-    options = {**own(core.paths()), "interface": "127.0.0.1", "engines": []}
-    configure(core, checkout / "etc/master.conf", core.master, {}, options)
+    configure(core, checkout / "etc/master.conf", core.master, {}, {**own(core.paths()), "interface": "127.0.0.1"})
     master = salt_factories.salt_master_daemon("master", defaults={"root_dir": str(core.master)})
     own_options_only(core.master / "conf" / "master")
     daemons = [master]

@@ -48,7 +48,7 @@ STATES = """\
 {%- if salt["file.file_exists"](root ~ "/broken") %}
 Something is wrong here:
   test.fail_without_changes:
-    - comment: the disk is {{ "on\\nfire" | json }}
+    - comment: {{ "the disk is\\non fire" | json }}
 {%- endif %}
 This convergence is counted:
   file.append:
@@ -64,46 +64,70 @@ import json, time
 from pathlib import Path
 from vcore.errors import VcoreError
 
-FILE = Path({folder!r}) / "slurm.jsonl"
+FOLDER = Path({folder!r})
 
 
 def _note(what, **more):
-    with FILE.open("a") as stream:
+    with (FOLDER / "slurm.jsonl").open("a") as stream:
         stream.write(json.dumps({{"what": what, "time": time.time(), **more}}) + "\\n")
 
 
-def _drained():
-    path = Path({folder!r}) / "drained.json"
-    return json.loads(path.read_text()) if path.exists() else {{}}
+def _kept(name, default):
+    path = FOLDER / name
+    return json.loads(path.read_text()) if path.exists() else default
 
 
-def configure(pillar, paths):
-    if (Path({folder!r}) / "refuses").exists():
-        raise VcoreError("slurmctld refuses the configuration: no such partition")
-    _note("configure", nodes=sorted(n for n, e in pillar["nodes"].items() if e["hardware"] and e["swarm_id"]))
+def manages(pillar):
     return True
 
 
+def configure(pillar, paths):
+    if (FOLDER / "refuses").exists():
+        raise VcoreError("slurmctld refuses the configuration: no such partition")
+    from vcore import slurm
+
+    nodes = sorted(slurm.compute_nodes(pillar))
+    _note("configure", nodes=nodes)
+    old = _kept("nodes.json", [])
+    (FOLDER / "nodes.json").write_text(json.dumps(nodes))
+    return {{"nodes.conf": nodes}} if nodes != old else {{}}
+
+
 def show_nodes(pillar):
+    drained = _kept("drained.json", {{}})
     return {{
-        name: {{"state": "idle" if name not in _drained() else "drained", "reason": _drained().get(name)}}
-        for name, node in pillar["nodes"].items() if node["hardware"]
+        name: {{"state": "idle", "flags": ["drain"] if name in drained else [], "reason": drained.get(name)}}
+        for name in _kept("nodes.json", [])
     }}
 
 
+def state_words(node):
+    return "+".join([node["state"], *node["flags"]])
+
+
 def resume(pillar, names):
+    drained = _kept("drained.json", {{}})
+    ours = [n for n in names if drained.get(n, "").startswith("vcore: ") and drained[n] != "vcore: retiring"]
+    (FOLDER / "drained.json").write_text(json.dumps({{n: why for n, why in drained.items() if n not in ours}}))
     _note("resume", nodes=sorted(names))
-    return []
+    return ours
 
 
 def drain(pillar, names, reason):
     _note("drain", nodes=sorted(names), reason=reason)
-    (Path({folder!r}) / "drained.json").write_text(json.dumps(_drained() | dict.fromkeys(names, reason)))
+    (FOLDER / "drained.json").write_text(json.dumps(dict.fromkeys(names, reason) | _kept("drained.json", {{}})))
 
 
-def running_jobs(pillar, name):
-    path = Path({folder!r}) / "jobs.json"
-    return json.loads(path.read_text()).get(name, []) if path.exists() else []
+def down(pillar, name, reason):
+    _note("down", nodes=[name], reason=reason)
+
+
+def release(pillar, name, reason):
+    _note("release", nodes=[name], reason=reason)
+
+
+def jobs_on(pillar, name):
+    return _kept("jobs.json", {{}}).get(name, [])
 '''
 
 
@@ -148,6 +172,9 @@ class Cluster:
         conf = self.root / "master" / "conf"
         (conf / "master.d").mkdir(parents=True)
         text = (self.source / "etc/master.conf").read_text().replace("@CHECKOUT@", str(self.checkout))
+        # Salt joins the lists of its files: what is in one cannot be taken out in another.
+        assert "\n  - vcore_reconcile: {}\n" in text
+        text = text.replace("\n  - vcore_reconcile: {}\n", " []\n")
         (conf / "master.d" / "virtual-core.conf").write_text(text)
         folders = {key: str(getattr(self.paths, key)) for key in ("checkout", "configuration", "state")}
         own = {

@@ -105,7 +105,7 @@ def nodes(paths: Paths, keys: Keys) -> dict[str, Any]:
             "key": key_states.get(name),
             "address": node["address"],
             "swarm": member["state"] if member else None,
-            "slurm": queue.get("state"),
+            "slurm": queue.get("words"),
             "reason": queue.get("reason"),
             **_progress(state, registry, name),
         }
@@ -114,12 +114,13 @@ def nodes(paths: Paths, keys: Keys) -> dict[str, Any]:
 
 
 def slurm_states(pillar: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """State and reason of every node in SLURM, and why there are none where it could not be asked."""
-    if pillar["slurm"]["mode"] != "managed":
-        return {}, None
+    """State in ``words`` and ``reason`` of every node in SLURM, and why there are none where it could not be asked."""
     from . import slurm_client
 
+    if not slurm_client.manages(pillar):
+        return {}, None
     try:
-        return dict(slurm_client.show_nodes(pillar)), None
+        found = slurm_client.show_nodes(pillar)
     except VcoreError as error:
-        return {}, str(error)
+        return {}, f"SLURM: {error}"
+    return {n: {"words": slurm_client.state_words(node), "reason": node["reason"]} for n, node in found.items()}, None

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from . import core, hardware, reconcile, swarm_client
+from . import core, hardware, reconcile, slurm, swarm_client
 from .errors import VcoreError
 from .locks import exclusive
 from .nodes import UNKNOWN, Registry
@@ -389,7 +389,7 @@ class _Round:
 
         try:
             pillar = core.head_pillar(self.paths)
-            managed = pillar["slurm"]["mode"] == "managed"
+            managed = slurm_client.manages(pillar)
             if managed and configure:
                 with self._step("slurm"):
                     slurm_client.configure(pillar, self.paths)
@@ -401,8 +401,10 @@ class _Round:
                 self.result["labelled"] = sorted(labels)
             if managed:
                 with self._step("resume"):
-                    well = [name for name, record in self.records.items() if record.succeeded and not record.attempts]
-                    self.result["resumed"] = list(slurm_client.resume(pillar, well))
+                    # Whom it knows; those that were drained by hand it leaves alone.
+                    known = slurm.compute_nodes(pillar)
+                    well = [n for n, record in self.records.items() if record.succeeded and not record.attempts]
+                    self.result["resumed"] = list(slurm_client.resume(pillar, [n for n in well if n in known]))
             self.slurm = self.slurm.went_well(time.time())
         except VcoreError as error:
             self.slurm = self.slurm.failed(str(error), time.time())

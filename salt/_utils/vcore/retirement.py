@@ -82,7 +82,7 @@ class Retirement:
         """
         # From here on the reconciler leaves it alone.
         self.registry.update({self.name: {"retiring": True}})
-        if self.pillar["slurm"]["mode"] == "managed" and self.entry["hardware"]:
+        if self.entry["hardware"]:
             self._drain(dead, timeout)
         with locked(self.paths, wait=ROOM):
             self._leave_slurm()
@@ -94,7 +94,7 @@ class Retirement:
         return {"node": self.name, "done": self.done, "remains": remains}
 
     def cancel(self) -> dict[str, Any]:
-        """Keep a node that is still in SLURM after all; the reconciler has it take jobs again.
+        """Keep a node that is still in SLURM after all; what a person drained it for stays.
 
         Raises:
             VcoreError: it is not being retired, or is out already.
@@ -103,19 +103,28 @@ class Retirement:
             raise VcoreError(f"{self.name} is not being retired")
         if not self.entry["hardware"] or self.key != "accepted":
             raise VcoreError(f"{self.name} is out already; go on with salt-run vcore.retire {self.name}, then enrol it")
+        from . import slurm_client
+
         self.registry.update({self.name: {"retiring": False}})
         reconcile.mark(self.paths, [self.name])
-        return {"node": self.name, "done": ["it stays, and is about to take jobs again"], "remains": None}
+        if slurm_client.manages(self.pillar):
+            slurm_client.release(self.pillar, self.name, REASON)
+        return {"node": self.name, "done": ["it stays, and takes jobs again"], "remains": None}
 
     def _drain(self, dead: bool, timeout: float) -> None:
         from . import slurm_client
 
+        if not slurm_client.manages(self.pillar) or self.name not in slurm_client.show_nodes(self.pillar):
+            return
+        if dead:
+            # SLURM requeues its jobs, or fails them, as each was submitted; they would hold on to its line else.
+            slurm_client.down(self.pillar, self.name, REASON)
+            self.done.append("down in SLURM")
+            return
         slurm_client.drain(self.pillar, [self.name], REASON)
         self.done.append("drained")
-        if dead:
-            return
-        end, spoken = time.monotonic() + timeout, 0.0
-        while jobs := slurm_client.running_jobs(self.pillar, self.name):
+        end, spoken = time.monotonic() + timeout, -SAY
+        while jobs := slurm_client.jobs_on(self.pillar, self.name):
             listed = ", ".join(map(str, jobs[:10])) + (" and more" if len(jobs) > 10 else "")
             if time.monotonic() >= end:
                 raise VcoreError(
@@ -130,11 +139,10 @@ class Retirement:
     def _leave_slurm(self) -> None:
         if self.entry["hardware"]:
             self.registry.update({self.name: {"hardware": None}})
-        if self.pillar["slurm"]["mode"] == "managed":
-            from . import slurm_client
+        from . import slurm_client
 
-            # Also when an earlier run noted it and came no further: this changes nothing that is right.
-            slurm_client.configure(core.head_pillar(self.paths), self.paths)
+        # Also when an earlier run noted it and came no further: this changes nothing that is right.
+        if slurm_client.manages(self.pillar) and slurm_client.configure(core.head_pillar(self.paths), self.paths):
             self.done.append("out of SLURM")
 
     def _take_off(self) -> None:
