@@ -50,6 +50,24 @@ def sessions():
         return file_router.sessions(adapter.node(__pillar__))
 
 
+def admit_nodes():
+    """
+    Let the nodes that there are now in to homes and data by NFS, and change nothing else: ``state.apply`` does it, too,
+    with all that the site wants. Nobody's session ends.
+
+    Returns whether anything changed. Raises CommandExecutionError when the file router refuses the configuration; the
+    old one is then in place and serves.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_file_router.admit_nodes
+    """
+    with adapter.salt_errors():
+        return file_router.admit(adapter.node(__pillar__), Paths.from_opts(__opts__))
+
+
 def difference():
     """
     Show what ``state.apply`` would change in the configuration, by file; an empty mapping if nothing.

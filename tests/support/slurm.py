@@ -154,7 +154,11 @@ class SlurmCore(Core):
             hostname=name,
             labels={"com.docker.swarm.service.name": service},
             networking_config=self.api.create_networking_config(
-                {self.network.name: self.api.create_endpoint_config(aliases=[name], ipv4_address=self.network.address(number))}
+                {
+                    self.network.name: self.api.create_endpoint_config(
+                        aliases=[name], ipv4_address=self.network.address(number)
+                    )
+                }
             ),
             host_config=self.api.create_host_config(
                 binds={source: {"bind": target, "mode": mode} for source, (target, mode) in binds.items()},
@@ -287,9 +291,7 @@ class SlurmCore(Core):
         store.write(CONTROLLER, "key", generate("bytes", 1024))
         self.network = Network(self.api)
         self.start()
-        self.api.connect_container_to_network(
-            self.container, self.network.id, aliases=["ldap", "ldap.vcore.test"]
-        )
+        self.api.connect_container_to_network(self.container, self.network.id, aliases=["ldap", "ldap.vcore.test"])
         from vcore import directory
 
         with directory.open_administrator(self.pillar, self.paths) as connection:

@@ -102,6 +102,21 @@ def test_a_new_node_changes_nothing_but_the_clients(tmp_path):
     assert all("CLIENT" in old or "Clients" in old or old.startswith(("    ", "  }", "}")) for old, _ in changed)
 
 
+@pytest.mark.parametrize(
+    "shares", ["", "  shares: {zoo: {nfs: [{hosts: 10.0.0.0/8}]}, a: {nfs: [{hosts: 10.9.0.0/16}]}}\n"]
+)
+def test_nodes_are_let_in_and_nothing_else_is_changed(tmp_path, shares):
+    alone = SITE.replace("compute", "# ") + shares
+    before = exports.ganesha_conf(node(tmp_path, "head", alone), {})
+    pillar = node(tmp_path, "head", SITE + shares)
+    after = exports.with_nodes(before, pillar)
+    assert after == exports.ganesha_conf(pillar, exports.numbers_in(before)), "as an apply would have it"
+    assert exports.with_nodes(after, pillar) == after
+    other = {**pillar, "shares": {}, "services": {}}
+    assert exports.with_nodes(after, other) == after, "what else the site wants waits for an apply"
+    assert exports.with_nodes(after, {**pillar, "storage_clients": []}) == after
+
+
 def test_a_thousand_nodes_are_few_lines(tmp_path):
     pillar = dict(node(tmp_path, "head"), storage_clients=[f"10.{n // 250}.1.{n % 250 + 1}" for n in range(1000)])
     text = exports.ganesha_conf(pillar, {})

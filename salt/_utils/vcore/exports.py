@@ -81,12 +81,29 @@ def ganesha_conf(pillar: Mapping[str, Any], previous: Mapping[str, int]) -> str:
     for name, path in wanted.items():
         if name in pillar["shares"]:
             clients = _share_clients(pillar["shares"][name]["nfs"], protocols)
+            blocks.append(_export(name, path, chosen[name], protocols, clients))
         else:
-            clients = _node_clients(pillar["storage_clients"])
-        # Nodes speak version 4, in which they have locks.
-        offered = protocols if name in pillar["shares"] else "4"
-        blocks.append(_export(name, path, chosen[name], offered, clients))
+            blocks.append(_node_export(name, path, chosen[name], pillar["storage_clients"]))
     return "\n".join(blocks)
+
+
+def with_nodes(configuration: str, pillar: Mapping[str, Any]) -> str:
+    """A configuration that :func:`ganesha_conf` wrote, with the nodes' own exports as they are wanted now and nothing
+    else changed: nodes come and go by themselves, and everything else when it is applied.
+    """
+    common, *exports = re.split(r"(?m)^(?=EXPORT \{$)", configuration)
+    blocks = {name: block.rstrip("\n") + "\n" for block in exports for name in numbers_in(block)}
+    core = {name: path for name, path in exported(pillar).items() if name not in pillar["shares"]}
+    if not core or len(blocks) < len(exports):
+        return configuration
+    chosen = numbers({*blocks, *core}, numbers_in(configuration))
+    blocks |= {name: _node_export(name, path, chosen[name], pillar["storage_clients"]) for name, path in core.items()}
+    return "\n".join([common.rstrip("\n") + "\n", *(blocks[name] for name in sorted(blocks))])
+
+
+def _node_export(name: str, path: str, number: int, clients: Iterable[str]) -> str:
+    """An export for the nodes, which speak version 4: it has locks."""
+    return _export(name, path, number, "4", _node_clients(clients))
 
 
 _COMMON = """\

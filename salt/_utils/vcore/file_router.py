@@ -15,7 +15,8 @@ import re
 import socket as sockets
 import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from . import containers, exports, progress, samba
 from .checks import Check, result
 from .configurations import PREVIOUS, Place, fingerprint, text_difference
 from .errors import NotFound, VcoreError
+from .locks import exclusive
 from .names import FILE_ROUTER as SERVICE
 from .paths import Paths
 from .secrets import Store, node_secret
@@ -221,12 +223,55 @@ def apply(pillar: Mapping[str, Any], paths: Paths, planned: Plan) -> str:
     Raises:
         VcoreError: it was refused, and the old configuration is in place and serves.
     """
+    with _alone(pillar):
+        if not _runs(pillar) or _is_replaced(pillar, paths):
+            return _leave(folder(pillar), planned)
+        return _take_on(pillar, paths, planned)
+
+
+@contextmanager
+def _alone(pillar: Mapping[str, Any]) -> Iterator[None]:
+    """Keep an apply and the reconciler, which admits nodes, from changing the configuration at once."""
     place = folder(pillar)
-    if not _runs(pillar) or _is_replaced(pillar, paths):
-        _place(place).keep(planned.old)
-        _place(place).forget()
-        _place(place).put(planned.files.content, planned.old)
-        return "The configuration was written; the file router proves and reads it when it starts."
+    place.mkdir(mode=0o755, parents=True, exist_ok=True)
+    busy = f"{place} is being changed by another process; try again"
+    with exclusive(place / ".lock", wait=START_TIME, busy=busy):
+        yield
+
+
+def admit(pillar: Mapping[str, Any], paths: Paths) -> bool:
+    """Have the nodes that there are now let in to homes and data, whatever else the site wants meanwhile; whether that
+    changed anything. A node that is new is let in by this before it looks for its storage; nobody's session ends.
+
+    Raises:
+        VcoreError: it was refused, and the old configuration is in place and serves.
+    """
+    place = folder(pillar)
+    with _alone(pillar):
+        old = read(place)
+        before = old.get("ganesha.conf", b"").decode(errors="replace")
+        after = exports.with_nodes(before, pillar) if before else before
+        if after == before:
+            return False
+        planned = Plan(Files({**old, "ganesha.conf": after.encode()}), old, {})
+        if _runs(pillar):
+            _take_on(pillar, paths, planned)
+        else:
+            _leave(place, planned)
+        return True
+
+
+def _leave(place: Path, planned: Plan) -> str:
+    """Put the configuration where the next container finds it."""
+    _place(place).keep(planned.old)
+    _place(place).forget()
+    _place(place).put(planned.files.content, planned.old)
+    return "The configuration was written; the file router proves and reads it when it starts."
+
+
+def _take_on(pillar: Mapping[str, Any], paths: Paths, planned: Plan) -> str:
+    """Have the container that runs prove the configuration, and read it."""
+    place = folder(pillar)
     progress.report(paths, "file-router", "proving its configuration")
     _prove(pillar, place, planned.files.content)
     failure = _place(place).replace(planned.files.content, planned.old, lambda: _reload(pillar), (VcoreError, OSError))
