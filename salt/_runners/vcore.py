@@ -206,6 +206,46 @@ def enrol_revoke():
     return "All tokens that were made so far have ended."
 
 
+def roll_compute(node=None, patience=604800):
+    """
+    Bring a new compute image, or another changed setting of it, to the compute nodes, one after another.
+
+    Each is drained, waited for until its jobs have ended, changed over, looked at, and takes jobs again. A node that
+    does not come back gets the image before again, and ends the roll. What a person has drained stays drained.
+
+    node
+        The nodes to update, with commas between them; by default all that are behind.
+
+    patience
+        Seconds to wait for the jobs of a node.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run vcore.roll_compute
+        salt-run vcore.roll_compute node=compute-3
+    """
+    from vcore import rolling  # with docker it takes a while to load
+
+    paths = _paths()
+    try:
+        pillar = core.pillar(paths, core.resolved(paths)["head"]["name"])
+        if "slurm-compute" not in pillar["services"]:
+            raise VcoreError("the core runs no compute nodes of SLURM; see vcore.slurm.mode of the site file")
+        done = rolling.roll(
+            "slurm-compute",
+            pillar=pillar,
+            paths=paths,
+            nodes=node.split(",") if node else None,
+            patience=float(patience),
+            say=lambda message: __jid_event__.fire_event({"message": message}, "progress"),
+        )
+    except (VcoreError, OSError, ValueError) as error:
+        raise Refused(str(error)) from None
+    return f"Updated: {', '.join(done)}." if done else "All compute nodes run the newest one."
+
+
 def rotate_join_token():
     """
     Have Docker make a new token to join the swarm by, and keep it for new nodes. Nodes that have joined stay.

@@ -252,6 +252,45 @@ def service_running(name, timeout=None):
     )
 
 
+def service_offered(name):
+    """
+    Make sure that a service which is updated node by node is offered as the resolved pillar describes it.
+
+    Nodes that have none of it get it. Nodes that run an older one keep that, with all that runs in it, until
+    ``salt-run vcore.roll_compute`` changes them over; the comment names them. It waits for no node.
+
+    name
+        The service, such as ``slurm-compute``.
+    """
+    from vcore import deployment, rolling
+
+    paths = Paths.from_opts(__opts__)
+    plan = None
+
+    def changes_of():
+        nonlocal plan
+        plan = rolling.plan(_swarm(), deployment.wanted(name, pillar=_pillar(), paths=paths, plan=__opts__["test"]))
+        if not plan.changes:
+            if not __opts__["test"]:
+                rolling.tidy(_swarm(), name, plan.generation)
+            return rolling.pending(name, plan.behind)
+        return plan.changes
+
+    def apply(_):
+        image = plan.wanted.spec["TaskTemplate"]["ContainerSpec"]["Image"]
+        authorization = deployment.registry_authorization(image, _pillar(), paths)
+        return rolling.apply(_swarm(), plan, authorization=authorization)
+
+    return _converge(
+        name,
+        changes_of,
+        apply,
+        unchanged=f"The service {name} is offered to its nodes.",
+        done=f"The service {name} is offered to its nodes.",
+        planned=f"The service {name} would be offered to its nodes.",
+    )
+
+
 def services_absent(name, keep=None):
     """
     Remove services of the core that the site does not want any more, with their configs and secrets, and wait until

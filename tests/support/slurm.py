@@ -12,7 +12,7 @@ from typing import Any
 import docker
 import pytest
 import yaml
-from vcore import resolve, site, templates
+from vcore import resolve, site, storage, templates
 from vcore.secrets import Store, generate
 
 from support.directory import Core
@@ -194,6 +194,7 @@ class SlurmCore(Core):
     def home(self) -> Path:
         """The homes that all share."""
         folder = self.folder / "data" / "storage" / "home"
+        self.mark(folder, "home")
         for name, number in PEOPLE.items():
             if not (folder / name).exists():
                 (folder / name).mkdir(parents=True)
@@ -206,8 +207,16 @@ class SlurmCore(Core):
     def data_folder(self) -> Path:
         """The data that all share."""
         folder = self.folder / "data" / "storage" / "data"
-        folder.mkdir(parents=True, exist_ok=True)
+        self.mark(folder, "data")
         return folder
+
+    def mark(self, folder: Path, kind: str) -> None:
+        """Make it the storage that the nodes look for."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / storage.MARKER).exists():
+            (folder / storage.MARKER).write_text(
+                storage.marker(self.pillar["storage"], self.pillar["site"]["domain"], kind)
+            )
 
     def wait_healthy(self, name: str, timeout: float = 60) -> float:
         """Wait until a container is healthy; the seconds that it took."""

@@ -243,7 +243,7 @@ def show_nodes(pillar: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
     Each has ``state`` (its first word in lower case: idle, mixed, allocated, down, unknown ...), ``flags`` (drain,
     not_responding, completing ...), ``reason`` and ``by`` (None where nobody gave one), ``memory_mib``, ``cpus``,
-    ``cpus_used``, ``gres``, ``address``, ``boot`` (seconds since 1970).
+    ``cpus_used``, ``gres``, ``address``, ``boot`` and ``slurmd_start`` (seconds since 1970).
 
     Raises:
         NotFound: the controller does not run here.
@@ -264,6 +264,7 @@ def show_nodes(pillar: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
                 "gres": node.get("gres") or "",
                 "address": node.get("address"),
                 "boot": _number(node.get("boot_time")),
+                "slurmd_start": _number(node.get("slurmd_start_time")),
             }
             for node in found
             for states in [[str(state).lower() for state in node.get("state") or []]]

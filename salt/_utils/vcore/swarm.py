@@ -24,6 +24,9 @@ ITEM_LABEL = "vcore.item"
 SPEC_LABEL = "vcore.spec"
 NODE_LABEL = "vcore.node"
 ROLE_LABEL = "vcore.role."
+#: Of a service: which generation of a service that is rolled it is. Of a node, with the service's name behind a dot:
+#: which one it has. See vcore.rolling.
+GENERATION_LABEL = "vcore.generation"
 
 #: Endings of the items that a certificate becomes. A service's own items have no underscore, so none is taken twice.
 CERTIFICATE_ITEMS = ("_crt", "_key", "_ca")
@@ -286,6 +289,74 @@ def referenced(spec: Mapping[str, Any] | None) -> set[str]:
     return {reference["ConfigName"] for reference in container.get("Configs") or []} | {
         reference["SecretName"] for reference in container.get("Secrets") or []
     }
+
+
+# --- generations of a service ------------------------------------------------------------------------------------
+
+
+def new_generation(spec: Mapping[str, Any], seconds: float) -> str:
+    """A name for a generation that begins now."""
+    text = f"{seconds:.6f} {json.dumps(spec, sort_keys=True)}"
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def generation_spec(spec: Mapping[str, Any], generation: str) -> dict[str, Any]:
+    """The specification of one generation: a service of its own, on nodes that carry its label."""
+    own: dict[str, Any] = copy.deepcopy(dict(spec))
+    name = spec["Name"]
+    own["Name"] = f"{name}-{generation}"
+    own["Labels"][GENERATION_LABEL] = generation
+    own["TaskTemplate"]["Placement"]["Constraints"].append(
+        f"node.labels.{GENERATION_LABEL}.{name}=={generation}"
+    )
+    own["Labels"].pop(SPEC_LABEL, None)
+    own["Labels"][SPEC_LABEL] = json.dumps(own, sort_keys=True, separators=(",", ":"))
+    return own
+
+
+def of_no_generation(spec: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The specification that :func:`generation_spec` made one of; {} if it is damaged."""
+    plain: dict[str, Any] = copy.deepcopy(dict(spec or {}))
+    if GENERATION_LABEL not in plain.get("Labels", {}):
+        return {}
+    plain["Name"] = plain["Labels"][SERVICE_LABEL]
+    del plain["Labels"][GENERATION_LABEL]
+    placement = plain["TaskTemplate"]["Placement"]
+    placement["Constraints"] = [entry for entry in placement["Constraints"] if GENERATION_LABEL not in entry]
+    return plain
+
+
+def generations(services: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """The services that are rolled, by name: their generations, the newest first."""
+    found: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for service in sorted(services, key=lambda entry: str(entry.get("CreatedAt", "")), reverse=True):
+        labels = service["Spec"].get("Labels") or {}
+        if GENERATION_LABEL in labels and SERVICE_LABEL in labels:
+            found.setdefault(labels[SERVICE_LABEL], {})[labels[GENERATION_LABEL]] = service
+    return found
+
+
+def owner(service: Mapping[str, Any]) -> str:
+    """The name of the core's service that a service of the swarm is, or is a generation of."""
+    labels = service["Spec"].get("Labels") or {}
+    return str(labels[SERVICE_LABEL] if GENERATION_LABEL in labels else service["Spec"]["Name"])
+
+
+def generation_labels(
+    services: Iterable[Mapping[str, Any]], nodes: Iterable[Mapping[str, Any]]
+) -> dict[str, tuple[str, frozenset[str], str]]:
+    """What a node that comes to a role is labelled with, by label: the role's label, all generations, and the one that
+    it gets: that which most nodes run, so that one which is not tried yet comes by a roll.
+    """
+    found = {}
+    everybody = [node["Spec"].get("Labels") or {} for node in nodes]
+    for name, of_it in generations(services).items():
+        label = f"{GENERATION_LABEL}.{name}"
+        count = {key: sum(labels.get(label) == key for labels in everybody) for key in of_it}
+        newest = next(iter(of_it.values()))["Spec"]["TaskTemplate"]["Placement"]["Constraints"]
+        role = newest[0].removeprefix("node.labels.").split("==")[0]
+        found[label] = (role, frozenset(of_it), max(count, key=lambda key: count[key]))
+    return found
 
 
 # --- the difference ----------------------------------------------------------------------------------------------

@@ -416,6 +416,8 @@ class Swarm(Services):
         own = pillar["node"]
         known = {**pillar.get("nodes", {}), own["name"]: own}
         members = self._members(pillar)
+        snapshot = self.snapshot()
+        rolled = swarm.generation_labels(snapshot.services.values(), snapshot.nodes)
         changes: dict[str, Any] = {}
         for name in sorted(known if names is None else names):
             if name not in known:
@@ -424,6 +426,9 @@ class Swarm(Services):
                 continue
             have = _core_labels(members.get(name))
             want = {swarm.NODE_LABEL: name} | {f"{swarm.ROLE_LABEL}{role}": "true" for role in known[name]["roles"]}
+            for label, (role, there, usual) in rolled.items():
+                if role in want:
+                    want[label] = have[label] if have.get(label) in there else usual
             labels = {
                 label: {"old": have.get(label), "new": want.get(label)}
                 for label in sorted(have.keys() | want.keys())
@@ -500,9 +505,8 @@ class Swarm(Services):
             "swarm": "active" if snapshot.active else "inactive",
             "nodes": sorted((_node_overview(node) for node in snapshot.nodes), key=lambda node: node["name"]),
             "services": {
-                name: _service_overview(service, snapshot, unhealthy)
-                for name, service in sorted(snapshot.services.items())
-                if swarm.SERVICE_LABEL in (service["Spec"].get("Labels") or {})
+                name: _together([_service_overview(service, snapshot, unhealthy) for service in services])
+                for name, services in _by_owner(snapshot).items()
             },
         }
 
@@ -536,6 +540,26 @@ def _node_overview(node: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _by_owner(snapshot: Snapshot) -> dict[str, list[Mapping[str, Any]]]:
+    """The core's services by name; of one that is rolled, all generations, the newest first."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for service in sorted(snapshot.services.values(), key=lambda entry: str(entry.get("CreatedAt")), reverse=True):
+        if is_core(service):
+            found.setdefault(swarm.owner(service), []).append(service)
+    return dict(sorted(found.items()))
+
+
+def _together(generations: list[dict[str, Any]]) -> dict[str, Any]:
+    """The overview of a service out of those of its generations; the newest one's image is its."""
+    worst = next((one for word in ("failed", "waiting") for one in generations if one["state"] == word), generations[0])
+    return {
+        **worst,
+        "image": generations[0]["image"],
+        **{key: sum(one[key] for one in generations) for key in ("desired", "running", "healthy")},
+        "since": max((one["since"] for one in generations if one["since"]), default=None),
+    }
+
+
 def _service_overview(service: Mapping[str, Any], snapshot: Snapshot, unhealthy: Collection[str]) -> dict[str, Any]:
     tasks = snapshot.tasks_of(service)
     desired = swarm.expected_tasks(swarm.recorded_spec(service) or service["Spec"], snapshot.nodes)
@@ -557,7 +581,7 @@ def _core_labels(node: Mapping[str, Any] | None) -> dict[str, str]:
     return {
         label: value
         for label, value in labels.items()
-        if label == swarm.NODE_LABEL or label.startswith(swarm.ROLE_LABEL)
+        if label == swarm.NODE_LABEL or label.startswith((swarm.ROLE_LABEL, f"{swarm.GENERATION_LABEL}."))
     }
 
 

@@ -172,8 +172,10 @@ class Services(Connection):
     def prune(self, name: str) -> None:
         """Remove configs and secrets of a service that neither it nor its previous specification refers to."""
         snapshot = self.snapshot()
-        service = snapshot.services.get(name) or {}
-        keep = swarm.referenced(service.get("Spec")) | swarm.referenced(service.get("PreviousSpec"))
+        keep: set[str] = set()
+        for service in snapshot.services.values():
+            if swarm.owner(service) == name:
+                keep |= swarm.referenced(service.get("Spec")) | swarm.referenced(service.get("PreviousSpec"))
         self._remove_files(snapshot, lambda labels, file: labels[swarm.SERVICE_LABEL] == name and file not in keep)
 
     def _remove_files(self, snapshot: Snapshot, superfluous: Callable[[Mapping[str, str], str], bool]) -> None:
@@ -196,10 +198,10 @@ class Services(Connection):
             owner = (entry["Spec"].get("Labels") or {}).get(swarm.SERVICE_LABEL)
             if owner and owner not in keep:
                 changes[owner] = {"old": "configs and secrets", "new": None}
-        for name, service in snapshot.services.items():
-            if swarm.SERVICE_LABEL in (service["Spec"].get("Labels") or {}) and name not in keep:
+        for service in snapshot.services.values():
+            if swarm.SERVICE_LABEL in (service["Spec"].get("Labels") or {}) and swarm.owner(service) not in keep:
                 image = service["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"]
-                changes[name] = {"old": swarm.short_image(image), "new": None}
+                changes[swarm.owner(service)] = {"old": swarm.short_image(image), "new": None}
         return changes
 
     def remove(self, names: Collection[str], *, timeout: float = 120) -> None:
@@ -210,7 +212,9 @@ class Services(Connection):
         """
         with docker_errors():
             services = self.snapshot().services
-            identifiers = [service["ID"] for name, service in services.items() if name in names and is_core(service)]
+            identifiers = [
+                service["ID"] for service in services.values() if swarm.owner(service) in names and is_core(service)
+            ]
             for identifier in identifiers:
                 self.api.remove_service(identifier)
                 self.changed()
