@@ -44,7 +44,11 @@ def _shape(value):
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return _doctor
     if isinstance(value, dict):
-        for key, shows in (("services", _status), ("changes", _change), ("lines", _import)):
+        shapes = (
+            ("services", _status), ("changes", _change), ("lines", _import), ("nodes", _nodes),
+            ("reconciled", _reconciled), ("remains", _retired),
+        )  # fmt: skip
+        for key, shows in shapes:
             if key in value:
                 return shows
         if value and all(isinstance(entry, dict) for entry in value.values()):
@@ -98,9 +102,10 @@ def _status(facts):
             service["image"] or "-",
             _since(service["since"]),
         )
-    nodes = _table("NODE", "ROLES", "ADDRESS", "STATE")
+    nodes = _table("NODE", "ROLES", "ADDRESS", "STATE", "CONVERGED")
     for name, node in facts["nodes"].items():
-        nodes.add_row(name, ", ".join(node["roles"]), node["address"] or "-", _good(node["state"], node["ok"]))
+        state = _good(node["state"], node["ok"])
+        nodes.add_row(name, ", ".join(node["roles"]), node["address"] or "-", state, _converged(node))
     certificates = _table("CERTIFICATE", "STATE", "DAYS LEFT", "EXPIRES", right=(2,))
     for name, certificate in facts["certificates"].items():
         certificates.add_row(
@@ -138,6 +143,46 @@ def _file_router(facts):
         nfs = Text("-") if export is None else _good(export["name"] if export["ok"] else "not exported", export["ok"])
         table.add_row(share["name"], share["path"], "offered" if share["smb"] else "-", nfs)
     return [*([table, ""] if facts["shares"] else []), *_routes(facts["routes"])]
+
+
+def _converged(node):
+    """How the last convergence of a node by the reconciler went."""
+    if node.get("error"):
+        return Text("failed", style="bold red")
+    if node.get("converging"):
+        return Text("at it")
+    return Text(f"{_age(time.time() - node['succeeded'])} ago" if node.get("succeeded") else "-")
+
+
+def _nodes(facts):
+    table = _table("NODE", "ROLES", "KEY", "ADDRESS", "SWARM", "SLURM", "CONVERGED", "WHY", whole=(0,))
+    for name, node in facts["nodes"].items():
+        slurm = _plain(node["slurm"] or "-")
+        if node["reason"]:
+            slurm = Text.assemble(slurm, ": ", _plain(node["reason"]))
+        converged = Text("retiring") if node["retiring"] else _converged(node)
+        seconds = max((node["next"] or 0) - time.time(), 0)
+        why = f"{node['error']} (tries: {node['attempts']}, next in {_age(seconds)})" if node["error"] else "-"
+        roles, address = ", ".join(node["roles"]) or "-", node["address"] or "-"
+        table.add_row(name, roles, node["key"] or "-", address, node["swarm"] or "-", slurm, converged, _plain(why))
+    return Group(table, *[Text(f"  - {problem}", style="red") for problem in facts["problems"]])
+
+
+def _reconciled(told):
+    table = _table("NODE", "RESULT", "WHY", whole=(0,))
+    for name, node in told["reconciled"].items():
+        table.add_row(name, _good(node["result"], node["result"] != "failed"), _plain(node["error"] or "-"))
+    lines = [f"{what}: {', '.join(told[what])}" for what in ("labelled", "resumed") if told[what]]
+    problems = [Text(f"  - {problem}", style="red") for problem in told["problems"]]
+    rounds = f"{told['rounds']} rounds, " if told["rounds"] != 1 else ""
+    verdict = f"{rounds}{told['seconds']:.1f} s."
+    listed = [table] if told["reconciled"] else [Text("No node was due.")]
+    return Group(*listed, *map(Text, lines), *problems, _good(verdict, told["ok"]))
+
+
+def _retired(result):
+    lines = [Text(f"{result['node']}: {', '.join(result['done']) or 'nothing was left to do'}.")]
+    return Group(*lines, *([Text(result["remains"], style="yellow")] if result["remains"] else []))
 
 
 def _pending(pending):

@@ -23,5 +23,6 @@ def __virtual__():
 
 def returner(ret):
     """Record a convergence; anything else passes by."""
-    if convergence.is_whole(ret.get("fun"), ret.get("fun_args") or []):
-        convergence.record(Paths.from_opts(__opts__), convergence.summary(ret["return"], now=time.time()))
+    for function, arguments, returned in convergence.functions(ret):
+        if convergence.is_whole(function, arguments):
+            convergence.record(Paths.from_opts(__opts__), convergence.summary(returned, now=time.time()))

@@ -24,6 +24,7 @@ from vcore import images, pki
 from vcore.authority import Authority
 from vcore.catalogue import Service
 from vcore.deployment import wanted
+from vcore.errors import VcoreError
 from vcore.paths import Paths
 from vcore.secrets import Store
 from vcore.swarm_client import Swarm
@@ -390,14 +391,17 @@ def test_a_worker_of_another_swarm_is_left_alone(core, another_daemon, tmp_path,
     worker.set_image("missing")
     assert "is a worker in another swarm" in worker.apply("service_running", succeeds=False).comment
 
-    # The manager stays as long as it has a worker; it labels the worker once the site knows it, and a global
-    # service runs on it.
+    # The manager stays as long as it has a worker; it labels the worker once that is registered as a node, whatever its
+    # host is called, and a global service runs on it.
     monkeypatch.setenv("DOCKER_HOST", core.daemon.url)
     assert "the swarm still has other nodes" in core.apply("left", "a sentence", succeeds=False).comment
-    core.pillar["nodes"][another_daemon.name] = {"roles": ["compute"]}
-    labels = {"vcore.node": another_daemon.name, "vcore.role.compute": "true"}
+    identity = another_daemon.run("docker info --format '{{.Swarm.NodeID}}'").strip()
+    core.pillar["nodes"]["compute-1"] = {"roles": ["compute"], "swarm_id": None, "hardware": None}
+    assert core.apply("node_labelled", "a sentence").changes == {}
+    core.pillar["nodes"]["compute-1"] = {"roles": ["compute"], "swarm_id": identity, "hardware": {"cpus": 2}}
+    labels = {"vcore.node": "compute-1", "vcore.role.compute": "true"}
     assert core.apply("node_labelled", "a sentence").changes == {
-        another_daemon.name: {label: {"old": None, "new": value} for label, value in labels.items()}
+        "compute-1": {label: {"old": None, "new": value} for label, value in labels.items()}
     }
     core.add(mode="global", placement="compute")
     another_daemon.run(BUILD_IMAGE % f"{REGISTRY}/tiny:{core.tag}")
@@ -409,16 +413,20 @@ def test_a_worker_of_another_swarm_is_left_alone(core, another_daemon, tmp_path,
     assert overview["services"]["tiny"]["running"] == overview["services"]["tiny"]["desired"] == 1
     assert {node["name"]: node["roles"] for node in overview["nodes"]} == {
         "head": ["head"],
-        another_daemon.name: ["compute"],
+        "compute-1": ["compute"],
     }
 
     # A role that the site takes away goes from the node, and the service with it.
-    core.pillar["nodes"][another_daemon.name] = {"roles": []}
+    core.pillar["nodes"]["compute-1"]["roles"] = []
     assert core.apply("node_labelled", "a sentence").changes == {
-        another_daemon.name: {"vcore.role.compute": {"old": "true", "new": None}}
+        "compute-1": {"vcore.role.compute": {"old": "true", "new": None}}
     }
     another_daemon.run("docker swarm leave")
-    core.daemon.run(f"docker node rm --force {another_daemon.name}")
+    connection = Swarm()
+    assert connection.remove_member(identity)
+    assert not connection.remove_member(identity)  # as one that has gone by itself
+    with pytest.raises(VcoreError, match="the head cannot be taken out of its own swarm"):
+        connection.remove_member(connection.members()[0])
 
 
 # --- one service -------------------------------------------------------------------------------------------------
@@ -721,6 +729,7 @@ from pathlib import Path
 sys.path.insert(0, {str(CHECKOUT / "salt" / "_utils")!r})
 from vcore.paths import Paths
 from vcore.deployment import wanted
+from vcore.errors import VcoreError
 from vcore.swarm_client import Swarm
 paths = Paths(**{{k: Path(v) for k, v in {core.opts["virtual_core"]!r}.items()}})
 pillar = json.loads(sys.stdin.read())

@@ -254,21 +254,18 @@ class Cluster:
         finger = bootstrap.keys(name, pki)
         if not accept:
             (self.root / "master/pki/minions" / name).rename(self.root / "master/pki/minions_pre" / name)
-        text = (self.source / "etc/minion.conf").read_text()
+        text = (self.source / "etc/node.conf").read_text()
         for key, value in {"ID": name, "MASTER": "127.0.0.1", "MASTER_FINGER": finger}.items():
             text = text.replace(f"@{key}@", value)
         included = folder / "conf" / "minion.d"
         included.mkdir(parents=True)
-        (included / "virtual-core.conf").write_text(text.replace("@CHECKOUT@", str(self.checkout)))
+        (included / "virtual-core.conf").write_text(text)
         own = {
             "root_dir": str(folder),
             "pki_dir": str(pki / "minion"),
             "publish_port": self.ports[0],
             "master_port": self.ports[1],
-            # A node has no checkout; what it runs was synced to it.
-            "module_dirs": [],
-            "states_dirs": [],
-            "return": "",
+            "virtual_core": {"configuration": str(folder / "configuration"), "state": str(folder / "state")},
             "log_level_logfile": "info",
             "log_file": str(folder / "log"),
         }

@@ -24,6 +24,12 @@ def test_only_a_whole_apply_counts(function, arguments, whole):
     assert convergence.is_whole(function, arguments) is whole
 
 
+def test_a_job_of_several_functions_counts_by_each_of_them():
+    job = {"fun": ["test.ping", "state.apply"], "fun_args": [[], [{"queue": True}]], "return": {"state.apply": {}}}
+    assert convergence.functions(job) == [("test.ping", [], None), ("state.apply", [{"queue": True}], {})]
+    assert convergence.functions({"fun": "test.ping", "return": True}) == [("test.ping", [], True)]
+
+
 def test_a_summary_counts_and_names_what_failed():
     states = {
         "a": {"__id__": "One thing", "result": True, "changes": {"x": 1}, "duration": 1500.0},

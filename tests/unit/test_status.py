@@ -59,13 +59,23 @@ def test_a_core_that_is_well_has_no_problems():
         ({"services__ldap__state": "absent"}, "service ldap: is not there"),
         ({"services__ldap__state": "superfluous"}, "service ldap: runs, but the site does not want it"),
         ({"nodes__head__state": "down"}, "node head: down"),
+        (
+            {"nodes__head": {"state": "ready", "error": "it does not answer", "attempts": 3, "next": NOW + 20}},
+            "node head: it does not answer (3 tries, the next in 20 s)",
+        ),
+        (
+            {"nodes__head": {"state": "not joined", "retiring": True}},
+            "node head: is being retired, or was, and the site file still names it",
+        ),
+        ({"reconciler": {"problems": ["the reconciler stands still"]}}, "the reconciler stands still"),
         ({"certificates": {"ldap/tls": {"status": "expired", "days_left": -1}}}, "certificate ldap/tls: expired"),
         ({"certificates": {"ldap/tls": {"status": "not issued"}}}, "certificate ldap/tls: not issued"),
         ({"certificates": {"ldap/tls": {"status": "valid", "days_left": 7}}}, "certificate ldap/tls: 7 days left"),
         ({"disk__used_percent": 90.1}, "disk: /data is 90.1 % full"),
     ],
 )
-def test_what_is_not_well_is_one_sentence(changes, says):
+def test_what_is_not_well_is_one_sentence(changes, says, monkeypatch):
+    monkeypatch.setattr(status.time, "time", lambda: NOW)
     (problem,) = status.problems(status.judged(ill(**changes)))
     assert problem.startswith(says)
 
@@ -172,3 +182,41 @@ def test_what_the_functions_for_accounts_say(output, golden):
 def test_nothing_in_the_directory_speaks_to_the_terminal(output):
     assert "\x1b[2J" not in output(PEOPLE, color=True)
     assert output("\x1b[2J[bold]x[/bold]") == "\N{REPLACEMENT CHARACTER}[2J[bold]x[/bold]"
+
+
+NODES = {
+    "compute-1": {
+        "roles": ["compute"], "key": "accepted", "address": "10.0.0.2", "swarm": "ready", "slurm": "idle+drain",
+        "reason": "new disk", "retiring": False, "converging": False, "succeeded": NOW, "error": None, "attempts": 0,
+        "next": None,
+    },
+    "compute-2": {
+        "roles": ["compute"], "key": "accepted", "address": None, "swarm": None, "slurm": None, "reason": None,
+        "retiring": False, "converging": False, "succeeded": None, "error": "it does not answer", "attempts": 4,
+        "next": NOW + 3 * 3600 + 40,
+    },
+    "stranger": {
+        "roles": [], "key": "pending", "address": None, "swarm": None, "slurm": None, "reason": None,
+        "retiring": False, "converging": False, "succeeded": None, "error": None, "attempts": 0, "next": None,
+    },
+}  # fmt: skip
+
+
+def test_nodes_as_a_table(output, golden):
+    text = output({"nodes": NODES, "problems": ["SLURM: slurmctld does not answer"]})
+    golden(CHECKOUT / "tests" / "unit" / "golden" / "status" / "nodes.txt", text + "\n")
+
+
+def test_what_the_reconciler_and_a_retirement_did(output):
+    told = {
+        "ok": False, "labelled": ["a"], "resumed": [], "problems": ["slurm.conf was refused"],
+        "rounds": 2, "seconds": 3.21,
+        "reconciled": {"a": {"result": "converged", "error": None}, "b": {"result": "failed", "error": "no \x1b[2J"}},
+    }  # fmt: skip
+    lines = [line.rstrip() for line in output(told).splitlines()]
+    assert lines == [
+        "NODE  RESULT     WHY", "a     converged  -", "b     failed     no \N{REPLACEMENT CHARACTER}[2J", "labelled: a",
+        "  - slurm.conf was refused", "2 rounds, 3.2 s.",
+    ]  # fmt: skip
+    gone = {"node": "a", "done": ["drained", "forgotten"], "remains": "site.sls:6: take it out"}
+    assert output(gone).splitlines() == ["a: drained, forgotten.", "site.sls:6: take it out"]

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .files import write_atomic
 from .paths import Paths
 
 FILE = "convergence.json"
+
+
+def functions(job: Mapping[str, Any]) -> list[tuple[str | None, list[Any], Any]]:
+    """What a job ran: function, arguments and return of each, whether it was one or several."""
+    name, arguments, returned = job.get("fun"), job.get("fun_args") or [], job["return"]
+    if not isinstance(name, list):
+        return [(name, arguments, returned)]
+    return [(one, given, returned.get(one)) for one, given in zip(name, arguments, strict=False)]
 
 
 def is_whole(function: str | None, arguments: Iterable[Any]) -> bool:

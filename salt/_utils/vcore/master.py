@@ -20,6 +20,8 @@ from .errors import VcoreError
 Call = tuple[str, Sequence[Any], Mapping[str, Any]]
 #: What each function of a job has returned, by its name.
 Answer = Mapping[str, Any]
+#: Writes the record of a convergence on the node.
+STATES, RETURNER = "state.apply", "vcore_convergence"
 #: Seconds between two looks at the clock while nobody answers.
 TICK = 0.25
 
@@ -43,7 +45,9 @@ class Line:
         ]
         self.jobs[jid] = set(names)
         try:
-            self.client.run_job(sorted(names), functions, arguments, tgt_type="list", jid=jid, listen=True)
+            # For a job of several functions minions do not use the returner of their configuration.
+            returner = RETURNER if STATES in functions else ""
+            self.client.run_job(sorted(names), functions, arguments, "list", returner, jid=jid, listen=True)
         except SaltException as error:
             raise VcoreError(f"the Salt master did not take a job: {error}") from None
 
@@ -134,9 +138,9 @@ class Master:
             except SaltException:
                 return {}
 
-    def busy(self, jid: str, names: Collection[str], *, wait: float) -> dict[str, bool]:
-        """Which of these minions still run a job; one that does not answer is missing."""
-        asked = self.gather(names, [("saltutil.find_job", [jid], {})], wait=wait)
+    def busy(self, jid: str, names: Collection[str], *, wait: float, gap: float) -> dict[str, bool]:
+        """Which of these minions still run a job; one that does not answer is missing. Waits as ``gather`` does."""
+        asked = self.gather(names, [("saltutil.find_job", [jid], {})], wait=wait, gap=gap)
         return {name: bool(answer.get("saltutil.find_job")) for name, answer in asked.items()}
 
 

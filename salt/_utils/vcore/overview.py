@@ -62,21 +62,23 @@ def told(results: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def progress(paths: Paths, registry: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, Any]:
+def progress(state: reconcile.State, name: str, *, retiring: bool) -> dict[str, Any]:
     """How the convergence of one node goes: ``{retiring, converging, succeeded, error, attempts, next}``."""
-    return _progress(reconcile.load(paths), registry, name)
-
-
-def _progress(state: reconcile.State, registry: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, Any]:
     record = state.nodes.get(name, reconcile.Record())
     return {
-        "retiring": bool(registry.get(name, UNKNOWN)["retiring"]),
+        "retiring": retiring,
         "converging": name in state.flights,
         "succeeded": record.succeeded,
         "error": record.error,
         "attempts": record.attempts,
         "next": record.next,
     }
+
+
+def reconciler(state: reconcile.State) -> dict[str, Any]:
+    """How the last round went, for ``vcore.status``: ``{round, problems}``."""
+    found = [f"reconciler: {text}" for text in (state.round.get("error"), state.slurm.error) if text]
+    return {"round": dict(state.round), "problems": found}
 
 
 def nodes(paths: Paths, keys: Keys) -> dict[str, Any]:
@@ -107,7 +109,7 @@ def nodes(paths: Paths, keys: Keys) -> dict[str, Any]:
             "swarm": member["state"] if member else None,
             "slurm": queue.get("words"),
             "reason": queue.get("reason"),
-            **_progress(state, registry, name),
+            **progress(state, name, retiring=bool(registry.get(name, UNKNOWN)["retiring"])),
         }
     problems += [state.slurm.error] if state.slurm.error else []
     return {"nodes": found, "problems": problems}

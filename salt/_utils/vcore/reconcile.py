@@ -259,11 +259,11 @@ def is_news(state: State, name: str, when: float) -> bool:
     return all(since is None or since < when for since in known)
 
 
-def to_ask(state: State, marked: Collection[str], now: float) -> dict[str, list[str]]:
-    """Nodes by job that are asked whether they are at it: for long already, or heard of again since."""
+def to_ask(state: State, now: float) -> dict[str, list[str]]:
+    """Nodes by job that are asked whether they are still at it: nothing was heard of them for long."""
     found: dict[str, list[str]] = {}
     for name, flight in sorted(state.flights.items()):
-        if name in marked or now - (flight.asked or flight.since) >= ASK_AFTER:
+        if now - (flight.asked or flight.since) >= ASK_AFTER:
             found.setdefault(flight.jid, []).append(name)
     return found
 

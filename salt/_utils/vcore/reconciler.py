@@ -20,7 +20,7 @@ from .paths import Paths
 from .reconcile import CONVERGE, REFRESH, SYNC, Flight, Record
 
 #: Seconds that nodes have to say whether they are still at a job, and to give their facts.
-ASK_WAIT, FACTS_WAIT, FACTS_GAP = 10.0, 30.0, 5.0
+ASK_WAIT, ASK_GAP, FACTS_WAIT, FACTS_GAP = 10.0, 3.0, 30.0, 5.0
 
 SYNC_FUNCTION, STATES_FUNCTION, FACTS_FUNCTION = "saltutil.sync_all", "state.apply", "vcore_node.facts"
 
@@ -64,7 +64,7 @@ class Jobs(Protocol):
         self, names: Collection[str], calls: Sequence[Call], *, wait: float, gap: float | None = None
     ) -> dict[str, Answer]: ...
     def returned(self, jid: str) -> dict[str, Answer]: ...
-    def busy(self, jid: str, names: Collection[str], *, wait: float) -> dict[str, bool]: ...
+    def busy(self, jid: str, names: Collection[str], *, wait: float, gap: float) -> dict[str, bool]: ...
 
 
 def quietly(_: str) -> None:
@@ -169,6 +169,8 @@ class _Round:
         retry = self.slurm.next is not None and self.slurm.next <= time.time()
         if full or changed or self.landed or retry:
             self._deliver(configure=full or changed or retry)
+        with self._step("ask"):
+            self._ask()
 
     @contextmanager
     def _step(self, name: str) -> Iterator[None]:
@@ -198,18 +200,26 @@ class _Round:
     # --- converging ----------------------------------------------------------------------------------------------
 
     def _collect(self, marked: Mapping[str, float]) -> None:
-        """Take what has come of the jobs of earlier rounds, and give up those that nobody is at any more."""
+        """Take what has come of the jobs of earlier rounds."""
         for jid in sorted({flight.jid for flight in self.flights.values()}):
             self._take(jid)
+        for name, when in marked.items():
+            # It started after it was given its job, and is not at that any more.
+            if name in self.flights and when > self.flights[name].since:
+                del self.flights[name]
+
+    def _ask(self) -> None:
+        """Ask nodes that have been silent for long whether they are still at their jobs, and give up those that are
+        not. Behind all else: who does not answer is waited for.
+        """
         state = replace(self.state, flights=self.flights)
-        for jid, names in reconcile.to_ask(state, marked, time.time()).items():
-            busy = self.jobs.busy(jid, names, wait=ASK_WAIT)
-            self._take(jid)  # somebody may have answered meanwhile
-            now = time.time()
+        for jid, names in reconcile.to_ask(state, time.time()).items():
+            busy = self.jobs.busy(jid, names, wait=ASK_WAIT, gap=ASK_GAP)
+            answered, now = self.jobs.returned(jid), time.time()
             for name in names:
-                flight = self.flights.get(name)
-                if flight is None:
-                    continue
+                if name in answered:
+                    continue  # just now: the next round is for it
+                flight = self.flights[name]
                 if busy.get(name) and now - flight.since < reconcile.LIMIT:
                     self.flights[name] = replace(flight, asked=now)
                     continue
@@ -236,7 +246,9 @@ class _Round:
         first = [name for name in behind if name in self.due]
         rest = [name for name in behind if name not in self.due and full]
         facts: Call = (FACTS_FUNCTION, [self.pillar["base_directory"]], {})
-        states: Call = (STATES_FUNCTION, [], {"queue": True})
+        # Not queued: a node that is at its states already says so, and is tried again. Salt queues a job of several
+        # functions wrongly, and answers to a queued one at once.
+        states: Call = (STATES_FUNCTION, [], {})
         ready = [name for name in others if name in self.due and name not in behind]
         self.synced = []  # those whose code came after an earlier round are ready
         with self._step("converge"), self.jobs.listen() as line:
@@ -367,6 +379,8 @@ class _Round:
                     reconcile.mark(self.paths, [name])  # it has started anew, and nobody has heard of it
         if changes:
             self.registry.update(changes)
+            # SLURM and the swarm are owed these, also when this round ends here.
+            self.slurm = replace(self.slurm, next=now)
         self._save()
         return bool(changes)
 

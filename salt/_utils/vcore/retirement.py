@@ -25,7 +25,7 @@ LOOK, SAY = 2.0, 60.0
 ROOM, FAREWELL = 180.0, 300.0
 
 #: What is asked of a node before its key goes: what the role brought, then secrets and the minion itself.
-ABSENT: Call = ("state.apply", ["roles.compute.absent"], {"queue": True})
+ABSENT: Call = ("state.apply", ["roles.compute.absent"], {})
 LEAVE: Call = ("vcore_node.leave", [], {})
 
 
@@ -147,8 +147,13 @@ class Retirement:
 
     def _take_off(self) -> None:
         self.say(f"{self.name}: taking the core off it")
-        answer = self.salt.gather([self.name], [ABSENT], wait=FAREWELL).get(self.name)
-        why = "it does not answer" if answer is None else reconcile.failed_states(answer.get(ABSENT[0], answer))
+        end = time.monotonic() + FAREWELL
+        while True:
+            answer = self.salt.gather([self.name], [ABSENT], wait=FAREWELL).get(self.name)
+            why = "it does not answer" if answer is None else reconcile.failed_states(answer.get(ABSENT[0], answer))
+            if why is None or "is running as PID" not in why or time.monotonic() >= end:
+                break
+            time.sleep(LOOK)  # its states are being applied, which the reconciler may have begun before
         if why is None:
             told = self.salt.gather([self.name], [LEAVE], wait=FAREWELL).get(self.name)
             left = None if told is None else told.get(LEAVE[0])

@@ -344,11 +344,17 @@ def resume(pillar: Mapping[str, Any], names: str | Iterable[str] | None = None, 
 
 
 #: Reasons of the core's that somebody else takes back: the node's health check, a roll or a retirement that goes on.
-KEPT = ("vcore: storage ", "vcore: retire", "vcore: update")
+KEPT = ("vcore: storage ", "vcore: retiring", "vcore: update")
 
 
 def _looked_after(node: Mapping[str, Any]) -> bool:
     return str(node["reason"]).startswith(KEPT)
+
+
+def down(pillar: Mapping[str, Any], name: str, reason: str) -> None:
+    """Give up what runs on a node that died for good; SLURM requeues its jobs, or fails them, as they asked for."""
+    text = reason if reason.startswith(OURS) else f"{OURS}{reason}"
+    _update(pillar, _known(show_nodes(pillar), name), "state=down", f"reason={text}")
 
 
 def release(pillar: Mapping[str, Any], name: str, reason: str) -> None:

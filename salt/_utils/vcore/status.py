@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import convergence, file_router, pending, pki, storage, swarm_client
+from . import convergence, file_router, overview, pending, pki, reconcile, storage, swarm_client
 from .authority import Authority
 from .errors import VcoreError
 from .paths import Paths
@@ -20,7 +21,7 @@ DAYS_LIMIT = 7
 
 def collect(pillar: Mapping[str, Any], paths: Paths, keys: Path) -> dict[str, Any]:
     """The state of the core with its problems: ``{ok, problems, services, nodes, certificates, disk, convergence,
-    file_router, storage, pending}``. ``keys`` is where the master keeps its keys.
+    reconciler, file_router, storage, pending}``. ``keys`` is where the master keeps its keys.
 
     Each service, node and certificate says whether it is well (``ok``). Sizes are in bytes, times in RFC 3339 (UTC) or
     seconds since 1970. It costs a fixed number of requests to Docker, however many services and nodes there are.
@@ -37,13 +38,15 @@ def collect(pillar: Mapping[str, Any], paths: Paths, keys: Path) -> dict[str, An
     except (VcoreError, OSError) as error:
         certificates = {}
         unavailable.append(str(error))
+    remembered = reconcile.load(paths)
     facts = judged(
         {
             "services": _services(pillar, seen["services"]),
-            "nodes": _nodes(pillar, seen["nodes"]),
+            "nodes": _nodes(pillar, seen["nodes"], remembered),
             "certificates": certificates,
             "disk": disk(Path(pillar["base_directory"])),
             "convergence": convergence.last(paths),
+            "reconciler": overview.reconciler(remembered),
             "file_router": file_router.facts(pillar, paths),
             "storage": storage.facts(pillar),
             "pending": pending.waiting(paths, keys),
@@ -72,18 +75,21 @@ def _services(pillar: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, A
     return services
 
 
-def _nodes(pillar: Mapping[str, Any], seen: list[Any]) -> dict[str, Any]:
-    members = {node["name"]: node for node in seen}
-    return {
-        name: {
+def _nodes(pillar: Mapping[str, Any], seen: list[Any], remembered: reconcile.State) -> dict[str, Any]:
+    by_id, by_name = {node["id"]: node for node in seen}, {node["name"]: node for node in seen}
+    found = {}
+    for name, node in pillar["nodes"].items():
+        # Another node is in the swarm under the id that its manager has confirmed; this one labels itself.
+        member = by_name.get(name) if "head" in node["roles"] else by_id.get(node["swarm_id"])
+        found[name] = {
             # A list of its own: Salt masks whatever of the pillar itself is returned.
             "roles": [str(role) for role in node["roles"]],
             "address": node["address"],
-            "state": members[name]["state"] if name in members else "not joined",
-            "availability": members[name]["availability"] if name in members else None,
+            "state": member["state"] if member else "not joined",
+            "availability": member["availability"] if member else None,
+            **overview.progress(remembered, name, retiring=bool(node["retiring"])),
         }
-        for name, node in pillar["nodes"].items()
-    }
+    return found
 
 
 def disk(path: Path) -> dict[str, Any]:
@@ -114,7 +120,7 @@ def judged(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The facts, with ``ok`` in each service, node and certificate."""
     judges: dict[str, Callable[[Mapping[str, Any]], bool]] = {
         "services": is_healthy,
-        "nodes": lambda node: node["state"] == "ready",
+        "nodes": lambda node: node["state"] == "ready" and not node.get("error"),
         "certificates": is_good,
     }
     return {
@@ -146,7 +152,7 @@ def problems(facts: Mapping[str, Any]) -> list[str]:
         else:
             detail = f": {service['message']}" if service["message"] else ""
             found.append(f"service {name}: {service['healthy']} of {service['desired']} tasks are healthy{detail}")
-    found += [f"node {name}: {node['state']}" for name, node in ill["nodes"].items()]
+    found += [f"node {name}: {_ill_node(node)}" for name, node in ill["nodes"].items()]
     for name, certificate in ill["certificates"].items():
         if certificate["status"] not in Authority.WELL:
             found.append(f"certificate {name}: {certificate['status']}")
@@ -154,6 +160,17 @@ def problems(facts: Mapping[str, Any]) -> list[str]:
             found.append(f"certificate {name}: {certificate['days_left']} days left; apply the states to renew it")
     if facts["disk"]["used_percent"] > DISK_LIMIT:
         found.append(f"disk: {facts['disk']['path']} is {facts['disk']['used_percent']} % full")
-    for part in ("file_router", "storage"):
+    for part in ("reconciler", "file_router", "storage"):
         found += (facts.get(part) or {}).get("problems", [])
     return found
+
+
+def _ill_node(node: Mapping[str, Any]) -> str:
+    """What is not well with a node, in a line."""
+    if node.get("retiring"):
+        return "is being retired, or was, and the site file still names it: go on with salt-run vcore.retire"
+    if not node.get("error"):
+        return str(node["state"])
+    seconds = max(round((node["next"] or 0) - time.time()), 0)
+    tries = "1 try" if node["attempts"] == 1 else f"{node['attempts']} tries"
+    return f"{node['error']} ({tries}, the next {f'in {seconds} s' if seconds else 'is due'})"
