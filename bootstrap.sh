@@ -476,7 +476,7 @@ minion_do() {
         "$VENV/bin/python" -c 'import sys; from salt.crypt import write_keys; write_keys(sys.argv[1], "minion", 4096)' "$KEYS"
     fi
     # The head may be another one than last time, or have been made anew.
-    [[ $(finger_of minion_master) == "$FINGER" ]] || rm -f "$KEYS/minion_master.pub"
+    [[ $(finger_of minion_master) == "$FINGER" ]] || rm -f "$KEYS/minion_master.pub" "$STATE/convergence.json"
     if [[ -n $TOKEN ]]; then
         proof=$(enrolment prove "$NODE" "$KEYS/minion.pub" <<<"$TOKEN")
         printf 'autosign_grains: [vcore_enrol]\ngrains: {vcore_enrol: "%s"}\n' "$proof" | install_file "$PROOF" 600
@@ -754,7 +754,8 @@ else
     NODE=${NODE:-$(configured id "$MINION")}
     FINGER=${FINGER:-$(configured master_finger "$CHECKOUT/etc/core.yaml")}
     FINGER=${FINGER:-$(configured master_finger "$MINION")}
-    [[ $MASTER =~ ^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$ ]] || die 2 'say which head to join, by its address: --join HEAD'
+    [[ $ACTION == uninstall_role || $MASTER =~ ^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$ ]] ||
+        die 2 'say which head to join, by its address: --join HEAD'
     [[ -z $FINGER || $FINGER =~ ^([0-9a-f]{2}:){31}[0-9a-f]{2}$ ]] ||
         die 2 "a fingerprint is 32 pairs of hexadecimal digits with colons between them, and not $FINGER"
 fi

@@ -429,6 +429,84 @@ def test_a_worker_of_another_swarm_is_left_alone(core, another_daemon, tmp_path,
         connection.remove_member(connection.members()[0])
 
 
+def node(folder: Path, daemon: Dockerd, head: Core, token: bytes | None) -> Core:
+    """A node other than the head, with what its pillar holds."""
+    worker = Core(folder, daemon)
+    worker.pillar["node"] = {"name": "compute-1", "roles": ["compute"], "address": daemon.address}
+    worker.pillar["head"] = {"name": "head", "address": head.pillar["node"]["address"]}
+    worker.pillar["secrets"] = {"swarm": {"join-token": token.decode()}} if token else {}
+    return worker
+
+
+def test_the_join_token_is_kept_as_docker_has_it(core):
+    store = Store(core.paths.secrets)
+    assert core.apply("join_token_kept", "a sentence").changes == {"join token": {"old": None, "new": "stored"}}
+    first = store.read("swarm", "join-token")
+    assert first.decode() == core.api.inspect_swarm()["JoinTokens"]["Worker"]
+    Swarm().rotate_join_token(store)
+    second = store.read("swarm", "join-token")
+    assert second != first
+    assert second.decode() == core.api.inspect_swarm()["JoinTokens"]["Worker"]
+    assert core.apply("join_token_kept", "a sentence").changes == {}
+    store.write("swarm", "join-token", first)
+    assert core.apply("join_token_kept", "a sentence").changes["join token"]["old"] == "another one"
+
+
+def test_a_node_joins_and_leaves_the_swarm_of_the_head(core, another_daemon, tmp_path, monkeypatch):
+    token = core.api.inspect_swarm()["JoinTokens"]["Worker"].encode()
+    head = core.pillar["node"]["address"]
+    # Without a token it cannot, and with another one the manager says no.
+    lacking = node(tmp_path / "lacking", another_daemon, core, None)
+    refused = lacking.apply("joined", "a sentence", succeeds=False).comment
+    assert "the secret swarm/join-token has no value yet, or is not for this node" in refused
+    worker = node(tmp_path / "worker", another_daemon, core, token)
+    assert worker.apply("joined", "a sentence").changes == {
+        "swarm": {"old": None, "new": f"worker of {head}"},
+        "docker_gwbridge": {"old": None, "new": "172.18.1.0/24"},
+    }
+    assert worker.apply("joined", "a sentence").changes == {}
+    # Once it is in, it needs no token.
+    assert lacking.apply("joined", "a sentence").changes == {}
+    assert worker.api.inspect_network("docker_gwbridge")["IPAM"]["Config"][0]["Subnet"] == "172.18.1.0/24"
+    (member,) = [entry for entry in core.api.nodes() if not entry.get("ManagerStatus")]
+    assert member["Status"] == {"State": "ready", "Addr": another_daemon.address}
+    files = [path for path in (tmp_path / "worker").rglob("*") if path.is_file() and path.parent.name != "pillar"]
+    assert [path for path in files if token in path.read_bytes()] == []
+
+    # It leaves, and can join again.
+    assert worker.apply("parted", "a sentence").changes == {
+        "swarm": {"old": "worker", "new": None},
+        "docker_gwbridge": {"old": "bridge", "new": None},
+    }
+    assert worker.apply("parted", "a sentence").changes == {}
+    assert worker.api.info()["Swarm"]["LocalNodeState"] == "inactive"
+    worker.apply("joined", "a sentence")
+    worker.apply("parted", "a sentence")
+    for entry in core.api.nodes():
+        if not entry.get("ManagerStatus"):
+            core.daemon.run(f"docker node rm --force {entry['ID']}")
+
+
+def test_a_node_that_is_in_another_swarm_is_left_alone(core, another_daemon, tmp_path):
+    token = core.api.inspect_swarm()["JoinTokens"]["Worker"].encode()
+    worker = node(tmp_path / "worker", another_daemon, core, token)
+    another_daemon.run(f"docker swarm init --advertise-addr {another_daemon.address}")
+    refused = worker.apply("joined", "a sentence", succeeds=False).comment
+    assert f"this machine manages a swarm of its own (managers: {another_daemon.address}:2377)" in refused
+    assert "should be in that of the head" in refused
+    assert "it was not the core" in worker.apply("parted", "a sentence").comment
+    assert worker.api.info()["Swarm"]["LocalNodeState"] == "active"
+
+
+def test_a_wrong_join_token_is_refused_by_the_manager(core, another_daemon, tmp_path):
+    token = core.api.inspect_swarm()["JoinTokens"]["Worker"]
+    wrong = token[:-8] + ("a" * 8 if not token.endswith("a" * 8) else "b" * 8)
+    worker = node(tmp_path / "worker", another_daemon, core, wrong.encode())
+    refused = worker.apply("joined", "a sentence", succeeds=False).comment
+    assert "Docker refused" in refused
+    assert wrong not in refused
+
+
 # --- one service -------------------------------------------------------------------------------------------------
 
 

@@ -86,6 +86,22 @@ class Core:
             return salt.config.master_config(str(self.master / "conf" / "master"))
         return salt.config.minion_config(str(self.folder(minion) / "conf" / "minion"))
 
+    def configure(
+        self, source: Path, folder: Path, placeholders: dict[str, str], own: dict[str, Any], daemon: str = ""
+    ) -> None:
+        """Install a file of etc/ as bootstrap.sh does, and the options of the test behind it, which win.
+
+        ``daemon`` is master or minion, by default what the file is called.
+        """
+        # Nodes converge here when a test says so; the reconciler has a cluster of its own (test_reconciler.py).
+        text = source.read_text().replace("\n  - vcore_reconcile: {}\n", " []\n")
+        for name, value in {"CHECKOUT": str(self.checkout), **placeholders}.items():
+            text = text.replace(f"@{name}@", value)
+        included = folder / "conf" / f"{daemon or source.stem}.d"
+        included.mkdir(parents=True)
+        (included / "virtual-core.conf").write_text(text)
+        (included / "zz-test.conf").write_text(yaml.safe_dump(own))
+
     def run(self, command: str, *arguments: str, on: str = HEAD, input: str = "") -> subprocess.CompletedProcess[str]:
         """Run salt, salt-run or salt-key on the master, or salt-call on a minion, as from a shell."""
         folder = self.folder(on) if command == "salt-call" else self.master
@@ -121,24 +137,13 @@ def lay_out(core: Core, checkout: Path) -> None:
     shutil.copytree(
         checkout / "pillar", core.checkout / "pillar", ignore=shutil.ignore_patterns("site.sls", "site.sls.previous")
     )
+    shutil.copytree(checkout / "reactor", core.checkout / "reactor")
     roles = core.checkout / "salt" / "states" / "roles"
     shutil.rmtree(roles)
     for role, text in {"node": ROLE, "head": "include: [roles.node]\n", "compute": "include: [roles.node]\n"}.items():
         (roles / role).mkdir(parents=True)
         (roles / role / "init.sls").write_text(text)
     core.site.write_text(SITE)
-
-
-def configure(core: Core, source: Path, folder: Path, placeholders: dict[str, str], own: dict[str, Any]) -> None:
-    """Install a file of etc/ as bootstrap.sh does, and the options of the test behind it, which win."""
-    # Nodes converge here when a test says so; the reconciler has a cluster of its own (test_reconciler.py).
-    text = source.read_text().replace("\n  - vcore_reconcile: {}\n", " []\n")
-    for name, value in {"CHECKOUT": str(core.checkout), **placeholders}.items():
-        text = text.replace(f"@{name}@", value)
-    included = folder / "conf" / f"{source.stem}.d"
-    included.mkdir(parents=True)
-    (included / "virtual-core.conf").write_text(text)
-    (included / "zz-test.conf").write_text(yaml.safe_dump(own))
 
 
 def own_options_only(path: Path) -> None:
@@ -160,7 +165,7 @@ def live(checkout: Path, salt_factories_config: dict[str, Any], salt_factories: 
         # Secrets must be in no log even when the logs say everything.
         return {"virtual_core": folders, "log_level_logfile": "trace"}
 
-    configure(core, checkout / "etc/master.conf", core.master, {}, {**own(core.paths()), "interface": "127.0.0.1"})
+    core.configure(checkout / "etc/master.conf", core.master, {}, {**own(core.paths()), "interface": "127.0.0.1"})
     master = salt_factories.salt_master_daemon("master", defaults={"root_dir": str(core.master)})
     own_options_only(core.master / "conf" / "master")
     daemons = [master]
@@ -170,7 +175,7 @@ def live(checkout: Path, salt_factories_config: dict[str, Any], salt_factories: 
         (pki / "master").symlink_to(core.master / "pki")
         placeholders = {"ID": name, "MASTER": "127.0.0.1", "MASTER_FINGER": bootstrap.keys(name, pki)}
         options = {**own(core.paths(name)), "pki_dir": "pki/minion"}
-        configure(core, checkout / "etc/minion.conf", core.folder(name), placeholders, options)
+        core.configure(checkout / "etc/minion.conf", core.folder(name), placeholders, options)
         daemons.append(master.salt_minion_daemon(name, defaults={"root_dir": str(core.folder(name))}))
         own_options_only(core.folder(name) / "conf" / "minion")
     with contextlib.ExitStack() as running:

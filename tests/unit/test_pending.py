@@ -196,6 +196,13 @@ def test_of_a_thousand_keys_twenty_are_listed_nodes_first(paths, tmp_path):
     assert all(key["id"].isprintable() and len(key["id"]) <= 63 for key in found["keys"])
 
 
+def test_a_machine_that_was_made_anew_is_told_apart(paths, tmp_path):
+    (tmp_path / "minions_denied").mkdir()
+    (tmp_path / "minions_denied" / "compute-1").write_text("")
+    reason = "another key has this id; if that machine was made anew: salt-key -d compute-1"
+    assert pending.waiting(paths, tmp_path) == {"count": 1, "keys": [{"id": "compute-1", "reason": reason}]}
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

@@ -262,11 +262,13 @@ def command(token: str, address: str, port: int, authority: bytes) -> str:
     script = f"""
         set -e; umask 022; mkdir -p {FOLDER}; cd {FOLDER};
         if command -v wget >/dev/null;
-        then get() {{ wget -nv --no-proxy -O $1 $2 $u/$1; }}; any=--no-check-certificate; own=--ca-directory=.;
-        else get() {{ curl -fsS --noproxy "*" -o $1 $2 $u/$1; }}; any=-k; own=--cacert={AUTHORITY};
+        then get() {{ f=$1; shift; wget --no-proxy -O $f "$@" $u/$f; }};
+        any="-q --no-check-certificate"; own="-nv --ca-directory=.";
+        else get() {{ f=$1; shift; curl -f --noproxy "*" -o $f "$@" $u/$f; }};
+        any="-s -k"; own="-sS --cacert {AUTHORITY}";
         fi;
-        u=https://{address}:{port}; get {AUTHORITY} $any;
-        echo "{digest} *{AUTHORITY}" | sha256sum -c --quiet || {{ echo "That is another head."; exit 1; }};
+        u=https://{address}:{port}; get {AUTHORITY} $any || {{ echo "$u does not answer."; exit 1; }};
+        echo "{digest} *{AUTHORITY}" | sha256sum -c --status || {{ echo "$u is another head."; exit 1; }};
         get {BUNDLE} $own; tar -xzf {BUNDLE}; exec ./bootstrap.sh --join {address}"""
     return f"echo {token} | sudo sh -c '{' '.join(script.split())}'"
 

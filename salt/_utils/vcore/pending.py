@@ -168,7 +168,7 @@ def _let_in(paths: Paths, keys: Keys, claim: enrolment.Claim, minion: str, publi
     if state != "pending":
         raise Refused(f"its key is {state}")
     # A machine of that name that was here before is another one now.
-    fresh = {"swarm_id": None, "code": None, "hardware": None, "retiring": False}
+    fresh = {"address": None, "swarm_id": None, "code": None, "hardware": None, "retiring": False}
     registry.update({minion: {"roles": roles, "enrolled": int(now), "by": "token", **fresh}})
     keys.accept(minion)
     # Salt says that it accepted where it did not (https://github.com/saltstack/salt/issues/63477).
@@ -225,21 +225,32 @@ class Refusals:
 
 
 def waiting(paths: Paths, pki: Path) -> dict[str, Any]:
-    """The keys that wait for somebody to accept them: ``{count, keys: [{id, reason}]}``, at most twenty listed."""
-    try:
-        names = sorted(entry.name for entry in (pki / "minions_pre").iterdir() if not entry.name.startswith("."))
-    except FileNotFoundError:
-        names = []
+    """The keys that wait for somebody to accept them, and those that came under an id which another key has:
+    ``{count, keys: [{id, reason}]}``, at most twenty listed.
+    """
     reasons = Refusals(paths.state / "enrolment.json").read()
+    denied = dict.fromkeys(_ids(pki / "minions_denied"), DENIED)
+    found = {**{name: reasons.get(name) or UNPROVEN for name in _ids(pki / "minions_pre")}, **denied}
     # Those that could be nodes first: a flood of others must not hide them.
-    first = sorted(names, key=lambda name: (NODE_NAME.fullmatch(name) is None, name not in reasons, name))[:LISTED]
-    return {"count": len(names), "keys": [{"id": printable(name), "reason": _reason(name, reasons)} for name in first]}
+    first = sorted(found, key=lambda name: (NODE_NAME.fullmatch(name) is None, found[name] == UNPROVEN, name))[:LISTED]
+    keys = [{"id": printable(name), "reason": _reason(name, found[name])} for name in first]
+    return {"count": len(found), "keys": keys}
 
 
-def _reason(name: str, reasons: dict[str, str]) -> str:
-    if not NODE_NAME.fullmatch(name):
-        return "its id is no name for a node"
-    return reasons.get(name) or f"it brought no proof; if it is yours: salt-key -a {name}"
+#: Why a key waits of which nothing else is known, and why one is not even let wait.
+UNPROVEN = "it brought no proof; if it is yours: salt-key -a {}"
+DENIED = "another key has this id; if that machine was made anew: salt-key -d {}"
+
+
+def _ids(folder: Path) -> list[str]:
+    try:
+        return [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except FileNotFoundError:
+        return []
+
+
+def _reason(name: str, reason: str) -> str:
+    return reason.replace("{}", name) if NODE_NAME.fullmatch(name) else "its id is no name for a node"
 
 
 def printable(text: str, length: int = 63) -> str:

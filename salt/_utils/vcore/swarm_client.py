@@ -143,7 +143,7 @@ class Swarm(Services):
         """
         head = pillar["head"]["address"]
         token = node_secret(pillar, Store(paths.secrets), *JOIN_TOKEN)
-        address = own_address(head) or pillar["node"]["address"]
+        address = pillar["node"]["address"] or own_address(head)
         with docker_errors():
             if GATEWAY_BRIDGE in changes:
                 self.create_gateway_bridge(pillar["network"]["bridge_subnet"])
