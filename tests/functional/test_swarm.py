@@ -491,6 +491,9 @@ def test_a_node_that_is_in_another_swarm_is_left_alone(core, another_daemon, tmp
     token = core.api.inspect_swarm()["JoinTokens"]["Worker"].encode()
     worker = node(tmp_path / "worker", another_daemon, core, token)
     another_daemon.run(f"docker swarm init --advertise-addr {another_daemon.address}")
+    while "docker_gwbridge" not in (names := {network["Name"] for network in worker.api.networks()}):
+        assert "bridge" in names
+        time.sleep(0.2)  # swarm makes its networks when it has started
     refused = worker.apply("joined", "a sentence", succeeds=False).comment
     assert f"this machine manages a swarm of its own (managers: {another_daemon.address}:2377)" in refused
     assert "should be in that of the head" in refused

@@ -239,21 +239,30 @@ def test_a_thousand_strangers_hold_nobody_up(door, key_pair, record_property, pr
     options = door.options("stranger")
     options["master_ip"] = "127.0.0.1"
     options["master_uri"] = f"tcp://127.0.0.1:{options['master_port']}"
+
+    def ping() -> float:
+        began = time.monotonic()
+        assert door.ask("head", "test.ping") is True
+        return time.monotonic() - began
+
+    before = max(ping() for _ in range(3))
     start = time.monotonic()
     with salt.channel.client.ReqChannel.factory(options, crypt="clear") as channel:
         for number, name in enumerate(names):
             ask_by(channel, name, key_pair, enrolment.prove(foreign, name, key_pair) if proves else None)
             if number % 250 == 249:
-                began = time.monotonic()
-                assert door.ask("head", "test.ping") is True
-                pings.append(time.monotonic() - began)
+                pings.append(ping())
     asked = time.monotonic() - start
     start = time.monotonic()
     settled(door, key_pair)
     behind = time.monotonic() - start
-    print(f"{FLOOD} asked in {asked:.1f} s, slowest ping {max(pings):.1f} s, the next was let in {behind:.1f} s later")
+    print(
+        f"{FLOOD} asked in {asked:.1f} s; slowest ping {max(pings):.1f} s, {before:.1f} s before; "
+        f"the next was let in {behind:.1f} s later"
+    )
     record_property("slowest_ping", round(max(pings), 2))
-    assert max(pings) < 5
+    # On a machine that is busy with other things a ping takes a while without strangers, too.
+    assert max(pings) < 3 + 3 * before
     assert not [name for name in keys(door)["minions"] if name.startswith("flood")]
     assert len([name for name in keys(door)["minions_pre"] if name.startswith("flood")]) == FLOOD
     assert not [name for name in entries(door) if name.startswith("flood")]
