@@ -32,7 +32,7 @@ def _read(root, nvidia_smi):
         **_processors(root / "sys/devices/system/cpu"),
         "memory_mib": _memory(root / "proc/meminfo"),
         "scratch_mib": _scratch(root),
-        "cgroups": _cgroups(root / "sys/fs/cgroup"),
+        "cgroups": _cgroups(root),
         "gpus": _gpus(root, nvidia_smi),
     }
 
@@ -100,10 +100,15 @@ def _scratch(root):
     return found.f_blocks * found.f_frsize // 1024**2
 
 
-def _cgroups(folder):
-    """v2 where the unified hierarchy has what SLURM limits jobs with."""
-    controllers = _text(folder / "cgroup.controllers").split()
-    return "v2" if {"cpu", "cpuset", "memory"} <= set(controllers) else "none"
+def _cgroups(root):
+    """v2 where the unified hierarchy has what SLURM limits jobs with, and slurmd's container may mount it: the profile
+    that Docker gives containers forbids that where AppArmor is on.
+    """
+    controllers = _text(root / "sys/fs/cgroup/cgroup.controllers").split()
+    guarded = _text(root / "sys/module/apparmor/parameters/enabled") == "Y" and any(
+        (root / folder / "apparmor_parser").exists() for folder in ("sbin", "usr/sbin")
+    )
+    return "v2" if {"cpu", "cpuset", "memory"} <= set(controllers) and not guarded else "none"
 
 
 def _gpus(root, nvidia_smi):

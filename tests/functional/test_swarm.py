@@ -20,7 +20,7 @@ import pytest
 import salt.config
 from saltfactories.utils.functional import Loaders
 from support.dockerd import Dockerd
-from vcore import images, pki
+from vcore import images, pki, rolling
 from vcore.authority import Authority
 from vcore.catalogue import Service
 from vcore.deployment import wanted
@@ -182,7 +182,7 @@ class Core:
         before = self.everything()
         plan = self.plan(state, name, **arguments)
         assert self.everything() == before, "a plan changed something"
-        if make and state == "service_running":
+        if make and state in ("service_running", "service_offered"):
             self.make()
         result = self.loaders.states[f"vcore_swarm.{state}"](name, **arguments)
         assert result.result is succeeds, result.comment
@@ -919,3 +919,106 @@ def test_without_a_daemon_the_state_says_what_to_do(core, monkeypatch):
     assert result.result is False
     assert "systemctl start docker" in result.comment
     monkeypatch.setenv("DOCKER_HOST", core.daemon.url)
+
+
+# --- services that are rolled -------------------------------------------------------------------------------------
+
+
+class Queue:
+    """What a roll asks of SLURM: jobs that end after a few looks, and what was done in which order."""
+
+    def __init__(self, jobs: int = 0) -> None:
+        self.left, self.seen = jobs, []
+
+    def drain(self, node: str) -> bool:
+        self.seen.append("drain")
+        return True
+
+    def jobs(self, node: str) -> list[str]:
+        self.left -= 1
+        return ["7"] if self.left >= 0 else []
+
+    def started(self, node: str) -> int | None:
+        return None
+
+    def is_back(self, node: str, before: int | None) -> bool:
+        return True
+
+    def release(self, node: str) -> None:
+        self.seen.append("release")
+
+
+def rolled(core: Core) -> str:
+    """A service that is rolled runs; the id of its container."""
+    core.add(mode="global", placement="head", rolled=True, ports={})
+    assert core.apply("service_offered").changes
+    return wait_for_container(core)
+
+
+def wait_for_container(core: Core, other: str = "") -> str:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        found = [
+            entry["Id"]
+            for entry in core.api.containers()
+            if entry["Names"][0].startswith("/tiny-") and entry["Id"] != other
+        ]
+        if found:
+            return found[0]
+        time.sleep(0.3)
+    pytest.fail("no container")
+
+
+def roll(core: Core, queue: Queue, **more) -> list[str]:
+    said: list[str] = []
+    done = rolling.roll("tiny", pillar=core.pillar, paths=core.paths, queue=queue, say=said.append, **more)
+    return [*done, *said]
+
+
+def test_an_update_of_a_rolled_service_waits_for_the_roll_which_waits_for_jobs(core, monkeypatch):
+    monkeypatch.setattr(rolling, "STEP", 0.2)
+    before = rolled(core)
+    core.set_image("two")
+    offered = core.apply("service_offered")
+    assert offered.changes["service"] == {"old": "an older one", "new": "offered"}
+    assert "image" in offered.changes
+    assert "salt-run vcore.roll_compute" in offered.comment
+    again = core.apply("service_offered")
+    assert again.changes == {}
+    assert "waits for head" in again.comment
+    # The labels of the nodes are as they should be meanwhile, and nothing runs that the site does not want.
+    assert core.apply("node_labelled", "a sentence").changes == {}
+    assert core.apply("services_absent", "a sentence").changes == {}
+    time.sleep(2)
+    assert wait_for_container(core) == before
+    assert Swarm().overview()["services"]["tiny"]["running"] == 1
+    queue = Queue(jobs=3)
+    done = roll(core, queue)
+    assert done[0] == "head"
+    assert "head waits for its jobs: 7" in done
+    assert queue.seen == ["drain", "release"]
+    assert queue.left < 0
+    assert wait_for_container(core, before) != before
+    assert len([service for service in core.api.services() if service["Spec"]["Name"].startswith("tiny-")]) == 1
+    last = core.apply("service_offered")
+    assert (last.changes, "waits for" in last.comment) == ({}, False)
+    assert roll(core, Queue()) == []
+
+
+def test_a_node_that_does_not_come_back_runs_the_one_before_and_ends_the_roll(core, monkeypatch):
+    monkeypatch.setattr(rolling, "STEP", 0.2)
+    rolled(core)
+    core.pillar["services"]["tiny"]["settings"]["health"] = "dead"
+    core.apply("service_offered")
+    queue = Queue()
+    with pytest.raises(VcoreError, match=r"head does not come back with the new tiny: .*; it runs the one before again"):
+        roll(core, queue, start=90)
+    assert queue.seen == ["drain", "release"]
+    assert "health: good" in core.daemon.run(f"docker exec {wait_for_container(core)} cat /etc/tiny/service.conf")
+    # What did not come back is still what the site wants, and a new node does not get it by itself.
+    assert "waits for head" in core.apply("service_offered").comment
+    with pytest.raises(VcoreError, match="still has jobs after 1 seconds"):
+        roll(core, Queue(jobs=10**6), patience=1)
+    core.pillar["services"]["tiny"]["settings"]["health"] = "good"
+    assert "waits for" not in core.apply("service_offered").comment
+    assert core.apply("services_absent", "a sentence").changes == {}

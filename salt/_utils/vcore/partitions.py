@@ -193,8 +193,11 @@ class SlurmSettings(Model):
         None,
         description="Text of a script, beginning with #!, that root runs on each node before a job; a failure drains "
         "the node.",
+        example="#!/bin/sh",
     )
-    epilog: Script | None = field(None, description="Script that root runs on each node behind a job, likewise.")
+    epilog: Script | None = field(
+        None, description="Text of a script that root runs on each node behind a job.", example="#!/bin/sh"
+    )
     srun_ports: PortRange = field(
         default_factory=PortRange, description="Ports of srun, which nodes connect to on the login host."
     )
