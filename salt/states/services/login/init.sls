@@ -1,0 +1,2 @@
+{%- from "services/macros.jinja" import service with context %}
+{{- service("login") }}
