@@ -247,9 +247,17 @@ class FileCore(Core):
         return f"nfs://{SERVICE}/{path}?version=4&uid={uid}&gid={gid}"
 
     def ssh(
-        self, name: str, *command: str, password: str = "", key: Path | None = None, options: tuple[str, ...] = ()
+        self,
+        name: str,
+        *command: str,
+        password: str = "",
+        key: Path | None = None,
+        options: tuple[str, ...] = (),
+        port: int | None = None,
     ) -> tuple[int, str]:
-        """Log in to the file router from this machine: exit code and both outputs; ``options`` are further ones."""
+        """Log in to the file router, or what has the ``port``, from this machine: exit code and both outputs;
+        ``options`` are further ones.
+        """
         settings = {
             "UserKnownHostsFile": "/dev/null",
             "StrictHostKeyChecking": "no",
@@ -267,7 +275,7 @@ class FileCore(Core):
         askpass.write_text('#!/bin/sh\nprintf "%s\\n" "$PASSWORD"\n')
         askpass.chmod(0o700)
         done = subprocess.run(
-            ["ssh", "-F", "none", "-p", str(self.router_port), *options, *arguments, f"{name}@127.0.0.1", *command],
+            ["ssh", "-F", "none", "-p", str(port or self.router_port), *options, *arguments, f"{name}@127.0.0.1", *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

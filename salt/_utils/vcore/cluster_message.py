@@ -53,7 +53,7 @@ def jobs(text: str) -> dict[str, tuple[int, int]]:
     for line in text.splitlines():
         name, state = line.strip().split("|")
         if NAME.fullmatch(name) and state in RUNNING + WAITING:
-            found.setdefault(name, [0, 0])[state in WAITING] += 1
+            found.setdefault(name, [0, 0])[int(state in WAITING)] += 1
     return {name: (running, waiting) for name, (running, waiting) in sorted(found.items())}
 
 
@@ -65,7 +65,9 @@ def everybody(nodes: str, people: Mapping[str, tuple[int, int]]) -> str:
 
 def own(people: Mapping[str, tuple[int, int]]) -> str:
     """What is shown to a person alone: a line for each who has jobs, the name before it."""
-    return "".join(f"{name} Of them yours: {running} running, {waiting} waiting.\n" for name, (running, waiting) in people.items())
+    return "".join(
+        f"{name} Of them yours: {running} running, {waiting} waiting.\n" for name, (running, waiting) in people.items()
+    )
 
 
 def unknown(since: str) -> str:
