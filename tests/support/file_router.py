@@ -254,9 +254,10 @@ class FileCore(Core):
         key: Path | None = None,
         options: tuple[str, ...] = (),
         port: int | None = None,
+        data: str = "",
     ) -> tuple[int, str]:
         """Log in to the file router, or what has the ``port``, from this machine: exit code and both outputs;
-        ``options`` are further ones.
+        ``options`` are further ones, ``data`` is typed.
         """
         settings = {
             "UserKnownHostsFile": "/dev/null",
@@ -276,7 +277,7 @@ class FileCore(Core):
         askpass.chmod(0o700)
         done = subprocess.run(
             ["ssh", "-F", "none", "-p", str(port or self.router_port), *options, *arguments, f"{name}@127.0.0.1", *command],
-            stdin=subprocess.DEVNULL,
+            input=data,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
