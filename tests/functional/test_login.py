@@ -68,7 +68,7 @@ def test_a_person_has_limits(core: LoginCore, key: Path) -> None:
 def test_who_has_too_much_memory_loses_the_largest_program_and_nothing_else(core: LoginCore, key: Path) -> None:
     hog = "import time; x = bytearray(300 << 20); x[::4096] = b'x' * len(x[::4096]); time.sleep(30)"
     began = time.monotonic()
-    code, output = core.login(
+    _, output = core.login(
         "ada", f'python3 -c "{hog}"; echo "then $?"; sleep 4', key=key, options=("-tt", "-o", "LogLevel=INFO")
     )
     assert "then 137" in output and time.monotonic() - began < 20
@@ -177,7 +177,9 @@ def submit(core: LoginCore, key: Path, name: str, command: str, node: str = "nod
 def test_jobs_from_the_login_host_run_as_their_owner_in_the_same_home(core: LoginCore, key: Path) -> None:
     code, output = core.login("ada", "srun -N2 sh -c 'id -un; hostname; pwd' | sort -u", key=key)
     assert (code, output.split()) == (0, ["/home/ada", "ada", *NODES]), output
-    code, output = core.login("ada", "sbatch --wait --output=out --wrap 'hostname; id -un' > /dev/null; cat out", key=key)
+    code, output = core.login(
+        "ada", "sbatch --wait --output=out --wrap 'hostname; id -un' > /dev/null; cat out", key=key
+    )
     assert (code, output) == (0, "node-1\nada\n")
 
 

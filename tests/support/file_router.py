@@ -275,8 +275,9 @@ class FileCore(Core):
         askpass = self.folder / "askpass"
         askpass.write_text('#!/bin/sh\nprintf "%s\\n" "$PASSWORD"\n')
         askpass.chmod(0o700)
+        where = ["-p", str(port or self.router_port)]
         done = subprocess.run(
-            ["ssh", "-F", "none", "-p", str(port or self.router_port), *options, *arguments, f"{name}@127.0.0.1", *command],
+            ["ssh", "-F", "none", *where, *options, *arguments, f"{name}@127.0.0.1", *command],
             input=data,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

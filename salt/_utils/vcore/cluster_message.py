@@ -35,7 +35,7 @@ def cluster(text: str) -> str:
     nodes: dict[str, tuple[str, int, int]] = {}
     for line in text.splitlines():
         name, state, processors = line.strip().split("|")
-        _, idle, _, total = (int(number) for number in processors.split("/"))
+        _, idle, _, total = map(int, processors.split("/"))
         # A star is of a node that does not answer.
         word = "down" if "*" in state else WORDS.get(state.rstrip("~#!%$@+^-").lower(), "down")
         nodes[name] = (word, idle if word in ("idle", "in part at work") else 0, total)
@@ -43,7 +43,7 @@ def cluster(text: str) -> str:
         return "The cluster has no nodes yet."
     counts = Counter(word for word, _, _ in nodes.values())
     states = ", ".join(f"{counts[word]} {word}" for word in ORDER if counts[word])
-    free, total = (sum(node[index] for node in nodes.values()) for index in (1, 2))
+    free, total = sum(free for _, free, _ in nodes.values()), sum(total for _, _, total in nodes.values())
     return f"The cluster: {_number(len(nodes), 'node')}: {states}. {free} of {_number(total, 'processor')} are free."
 
 

@@ -148,6 +148,9 @@ def _resolve_service(name: str, configuration: Configuration, nodes: Mapping[str
         if definition.derived is not None and settings[setting] is None:
             derive, _ = DERIVED[definition.derived]
             settings[setting] = derive(site.site.domain)
+    if "srun" in resolved["ports"]:
+        # SLURM is told the same ones: those on which srun waits for the nodes.
+        resolved["ports"]["srun"] |= {"number": site.slurm.srun_ports.first, "last": site.slurm.srun_ports.last}
     for volume, data in resolved["volumes"].items():
         shared = data["shared"]
         data["source"] = (

@@ -272,6 +272,8 @@ def slurm_conf(pillar: Mapping[str, Any], nodes: Nodes | None = None) -> str:
             ("HealthCheckProgram", "/usr/lib/virtual-core/node-health"),
             ("HealthCheckInterval", 60),
             ("HealthCheckNodeState", "ANY"),
+            # A step on every node of a job, from its first moment: by it pam_slurm_adopt lets people in by ssh.
+            ("PrologFlags", "Contain"),
             ("Prolog", PROLOG if settings["prolog"] else None),
             ("Epilog", EPILOG if settings["epilog"] else None),
         ],

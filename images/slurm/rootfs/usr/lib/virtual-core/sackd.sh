@@ -1,12 +1,25 @@
 #!/bin/bash
-# sackd authenticates the commands of this host, and keeps the configuration that it gets of the controller. Without a
-# controller it would end, again and again, and with it the container, where people want to log in all the same.
+# sackd authenticates the commands of this host, and keeps the configuration that it gets of the controller. A site's
+# own controller that hands none out has its slurm.conf mounted here. Without a controller sackd would end, again and
+# again, and with it the container, where people want to log in all the same: it is started when one answers.
 set -eu
 
-controller=$(/usr/lib/virtual-core/slurm-controller-address)
 install -d -o slurm -g slurm -m 0755 /run/slurm
+if [ -e /etc/slurm/slurm.conf ]; then
+    exec /usr/sbin/sackd -D
+fi
+controller=$(/usr/lib/virtual-core/slurm-controller-address)
+
+answers() {
+    local place
+    for place in ${controller//,/ }; do
+        ! timeout 5 bash -c ": < /dev/tcp/${place%:*}/${place##*:}" 2> /dev/null || return 0
+    done
+    return 1
+}
+
 said=
-until timeout 5 bash -c ": < /dev/tcp/${controller%:*}/${controller##*:}" 2> /dev/null; do
+until answers; do
     [ -n "$said" ] || echo "sackd waits for SLURM's controller at $controller"
     said=1
     sleep 2
