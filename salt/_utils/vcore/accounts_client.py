@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from . import accounts_csv, directory, locks
+from . import accounting, accounts_csv, directory, locks
 from .accounts import (
     EXPIRED,
     FIRST_PASSWORD_LENGTH,
@@ -40,6 +41,8 @@ from .people import ACCOUNT_NAME, Group, plain
 from .progress import report
 from .secrets import Store, generate
 
+log = logging.getLogger(__name__)
+
 #: How many people are made at a time: an interruption leaves at most so many incomplete, for the next run.
 CHUNK = 50
 #: How long to wait for another change of accounts on this head, in seconds.
@@ -58,6 +61,8 @@ class Accounts:
     def __init__(self, pillar: Mapping[str, Any], paths: Paths, connection: Directory | None) -> None:
         self.pillar, self.paths = pillar, paths
         self._connection = connection
+        #: Whether people or groups were changed: who goes by them is to follow.
+        self.changed = False
         self.base = directory.suffix(pillar)
         self.store = Store(paths.secrets)
         self.homes = Homes.of(pillar)
@@ -150,6 +155,7 @@ class Accounts:
         Returns who could not be served, and why; what was done for them stays, and the next plan holds the rest.
         """
         failures: dict[str, str] = {}
+        self.changed = True
         for change in plan.groups.values():
             if change["old"] is None:
                 self.connection.add(change["dn"], change["new"])
@@ -654,4 +660,19 @@ def opened(pillar: Mapping[str, Any], paths: Paths) -> Iterator[Accounts]:
     if "ldap" not in pillar["services"]:
         raise VcoreError("the service ldap is not switched on in the site file")
     with directory.open_administrator(pillar, paths) as connection:
-        yield Accounts(pillar, paths, connection)
+        ours = Accounts(pillar, paths, connection)
+        yield ours
+        if ours.changed and accounting.SERVICE in pillar["services"]:
+            _follow(pillar, paths, ours)
+
+
+def _follow(pillar: Mapping[str, Any], paths: Paths, ours: Accounts) -> None:
+    """Have SLURM's accounting know of changed people at once. What fails here the next run of the states makes up for,
+    and so do the reconciler's rounds: the change of the directory is done, and no reason to fail.
+    """
+    from . import accounting_client
+
+    try:
+        accounting_client.synchronise(pillar, paths, ours.look())
+    except VcoreError as error:
+        log.warning("SLURM's accounts do not follow yet: %s", error)

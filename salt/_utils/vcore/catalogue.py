@@ -256,7 +256,14 @@ class Service(Model):
     )
     image: Image = field(description="The image that it runs.")
     requires: list[ServiceName] = field(
-        default_factory=list, description="Services that must be on too, and run first.", example=["registry"]
+        default_factory=list,
+        description="Services that must be on too, and run first; one whose `when` is of other modes is not needed.",
+        example=["registry"],
+    )
+    after: list[ServiceName] = field(
+        default_factory=list,
+        description="Services that run first where they are on; it does without them.",
+        example=["slurm-accounting"],
     )
     mode: Literal["replicated", "global"] = field(
         "replicated", description="replicated: one task, on one node; global: one on each node.", example="global"
@@ -374,7 +381,8 @@ def load(services: Path) -> Catalogue:
             other = entry.service
             if other is None:
                 continue
-            if other not in service.requires:
+            # A service that comes first, and whose secrets are made before that.
+            if other not in service.requires and not (other in catalogue and name in catalogue[other].after):
                 raise VcoreError(f"{name}/service.yaml: secrets.{secret}.service: {other} is not among `requires`")
             if other not in catalogue or secret not in catalogue[other].secrets:
                 raise VcoreError(f"{name}/service.yaml: secrets.{secret}.service: {other} has no secret {secret}")

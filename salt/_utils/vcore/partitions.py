@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 import hostlist
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, StringConstraints
 
 from .documents import Document, Problem
 from .models import AbsolutePath, Model, Size, field
 from .names import NODE_NAME
-from .people import GroupName
+from .people import AccountName, GroupName
 
 #: The services of the catalogue that are SLURM's own.
 CONTROLLER, COMPUTE, ACCOUNTING = "slurm-controller", "slurm-compute", "slurm-accounting"
@@ -133,6 +133,46 @@ class Limits(Model):
     )
 
 
+class Account(Model):
+    """An account that jobs are charged to, keyed by its name. It takes accounting, which keeps it."""
+
+    group: GroupName | None = field(
+        None,
+        description="Group whose members may charge it; by default the one of its own name.",
+        example="genomics",
+    )
+    parent: AccountName | None = field(
+        None, description="Account that it is a part of, and shares limits and fair share with.", example="biology"
+    )
+    fair_share: int = field(
+        1,
+        ge=0,
+        le=1_000_000,
+        description="Its part of the cluster, in proportion to those of the accounts beside it.",
+        example=30,
+    )
+    max_cpus: int | None = field(
+        None, ge=0, le=10_000_000, description="Processors that its jobs have at a time.", example=256
+    )
+    max_memory: Size | None = field(None, description="Memory that its jobs have at a time.", example="512G")
+    max_gpus: int | None = field(None, ge=0, le=1_000_000, description="GPUs that its jobs have at a time.", example=4)
+    max_jobs: int | None = field(
+        None, ge=0, le=1_000_000, description="Jobs of it that run at a time.", example=100
+    )
+    max_submitted: int | None = field(
+        None, ge=0, le=1_000_000, description="Jobs of it that wait or run.", example=1000
+    )
+    max_jobs_per_user: int | None = field(
+        None, ge=0, le=1_000_000, description="Jobs of a person in it that run at a time.", example=20
+    )
+    max_submitted_per_user: int | None = field(
+        None, ge=0, le=1_000_000, description="Jobs of a person in it that wait or run.", example=200
+    )
+    max_time: TimeLimit | None = field(
+        None, description="Longest run time of a job of it, in quotes.", example="2-00:00:00"
+    )
+
+
 class PortRange(Model):
     """A range of ports."""
 
@@ -152,10 +192,30 @@ class NodeRule(Model):
     )
 
 
+#: Other schedulers, as their sites may call them: what is said of them is one thing.
+OTHER_SCHEDULERS = frozenset(
+    "pbs pbspro openpbs torque maui moab lsf openlava sge gridengine uge soge oge ocs condor htcondor flux kubernetes "
+    "k8s nomad oar loadleveler cobalt".split()
+)
+
+
+def _mode(value: object) -> object:
+    if isinstance(value, str) and value.lower().replace(" ", "").replace("-", "") in OTHER_SCHEDULERS:
+        raise ValueError(
+            f"{value} is not supported: the core has jobs run by SLURM alone, its own (managed) or one that the site "
+            f"has (existing). With none, people, files and the other services work beside {value}; the login host, "
+            "notebooks and Galaxy then send it no jobs"
+        )
+    return value
+
+
+Mode = Annotated[Literal["none", "managed", "existing"], BeforeValidator(_mode)]
+
+
 class SlurmSettings(Model):
     """The batch queue."""
 
-    mode: Literal["none", "managed", "existing"] = field(
+    mode: Mode = field(
         "none",
         description="none: there is no batch queue; managed: the core runs SLURM; existing: the site has one.",
         example="managed",
@@ -187,6 +247,16 @@ class SlurmSettings(Model):
         default_factory=dict,
         description="Qualities of service by name.",
         example={"short": {"max_time": "4:00:00", "priority": 100}},
+    )
+    accounts: dict[AccountName, Account] = field(
+        default_factory=dict,
+        description="Accounts that groups of people charge their jobs to, by name, beside the one of everybody.",
+        example={"genomics": {"fair_share": 30}},
+    )
+    default_account: AccountName | None = field(
+        None,
+        description="Account of everybody; by default it has the name of the group of everybody, accounts.group.",
+        example="department",
     )
     limits: Limits = field(default_factory=Limits, description="Limits of the whole queue.")
     prolog: Script | None = field(
@@ -225,8 +295,30 @@ def problems(slurm: SlurmSettings, groups: Iterable[str], document: Document) ->
         if short > long:
             message = f"{partition.default_time} is longer than max_time, {partition.max_time}"
             found.append(document.problem(("slurm", "partitions", name, "default_time"), message))
+    found += _account_problems(slurm, document)
     if slurm.srun_ports.first > slurm.srun_ports.last:
         found.append(document.problem(("slurm", "srun_ports"), "first is behind last"))
+    return found
+
+
+def _account_problems(slurm: SlurmSettings, document: Document) -> list[Problem]:
+    found = []
+    for name, account in slurm.accounts.items():
+        location = ("slurm", "accounts", name, "parent")
+        above: list[str] = [name]
+        while (parent := slurm.accounts[above[-1]].parent) is not None:
+            if parent not in slurm.accounts:
+                if len(above) == 1:
+                    found.append(document.problem(location, f"no account {parent} below vcore.slurm.accounts"))
+                break
+            if parent in above:
+                if parent == name:
+                    found.append(document.problem(location, f"{' is a part of '.join([*above, parent])}"))
+                break
+            above.append(parent)
+        if name == slurm.default_account and account.group is not None:
+            message = f"everybody may charge {name}, which is slurm.default_account"
+            found.append(document.problem(("slurm", "accounts", name, "group"), message))
     return found
 
 

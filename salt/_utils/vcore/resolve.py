@@ -121,13 +121,15 @@ def _names(services: Mapping[str, Any], nodes: Mapping[str, Any], domain: str) -
 
 
 def _in_order(configuration: Configuration) -> list[str]:
-    """The services that are switched on, each behind the ones that it requires."""
+    """The services that are switched on, each behind the ones that it requires or comes after."""
     order: list[str] = []
 
     def visit(name: str) -> None:
         if name not in order:
-            for required in sorted(configuration.catalogue[name].requires):
-                visit(required)
+            service = configuration.catalogue[name]
+            for first in sorted({*service.requires, *service.after}):
+                if configuration.enabled.get(first):
+                    visit(first)
             order.append(name)
 
     for name in sorted(name for name, on in configuration.enabled.items() if on):

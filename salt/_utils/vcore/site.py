@@ -391,9 +391,15 @@ def _enabled(site: Site, catalogue: Catalogue, name: str) -> bool:
     chosen = site.services[name].enabled if name in site.services else None
     if chosen is not None:
         return chosen
-    if when := catalogue[name].when:
-        return all(getattr(site, section).mode in modes for section, modes in when.items())
+    if catalogue[name].when:
+        return fits(site, catalogue, name)
     return catalogue[name].enabled
+
+
+def fits(site: Site, catalogue: Catalogue, name: str) -> bool:
+    """Whether the site's modes are those that a service runs in; for a service that names none, they always are."""
+    when = catalogue[name].when if name in catalogue else {}
+    return all(getattr(site, section).mode in modes for section, modes in when.items())
 
 
 def _node_problems(site: Site, document: Document) -> list[Problem]:
@@ -481,8 +487,9 @@ def _service_problems(
             problems.extend(_problems(error, model, document, (*location, "settings")))
     needed: dict[str, list[str]] = {}
     for name, service in catalogue.items():
-        for required in service.requires:
-            if enabled[name] and not enabled.get(required, False):
+        owners = {secret.service for secret in service.secrets.values() if secret.service is not None}
+        for required in sorted({*service.requires, *owners}):
+            if enabled[name] and not enabled.get(required, False) and fits(site, catalogue, required):
                 needed.setdefault(required, []).append(name)
     for required, names in needed.items():
         which, off = f"service {names[0]} requires", names[0]

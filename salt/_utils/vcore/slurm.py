@@ -17,7 +17,7 @@ from typing import Any
 
 import hostlist
 
-from . import hardware, partitions
+from . import accounting, hardware, partitions
 from .errors import VcoreError
 from .names import NODE_NAME
 
@@ -291,7 +291,8 @@ def slurm_conf(pillar: Mapping[str, Any], nodes: Nodes | None = None) -> str:
 
 def _accounting(pillar: Mapping[str, Any]) -> Iterable[tuple[str, object]]:
     """Where it is noted what ran: a line for each job, in a file on the controller's volume."""
-    return [("JobCompType", "jobcomp/filetxt"), ("JobCompLoc", f"{COMPLETIONS}/jobs.log")]
+    completions = [("JobCompType", "jobcomp/filetxt"), ("JobCompLoc", f"{COMPLETIONS}/jobs.log")]
+    return [*completions, *accounting.slurm_conf_lines(pillar)]
 
 
 def _partition(pillar: Mapping[str, Any], name: str, entry: Mapping[str, Any], nodes: Mapping[str, Any]) -> str:

@@ -32,6 +32,7 @@ def context(service: Mapping[str, Any], pillar: Mapping[str, Any], authority: st
         "services": pillar["services"],
         "accounts": pillar.get("accounts", {}),
         "storage": pillar.get("storage", {}),
+        "slurm": pillar.get("slurm", {}),
         "authority": {"certificate": authority},
     }
 

@@ -1,0 +1,35 @@
+"""
+Accounting of the batch queue
+=============================
+
+For administrators on the head.
+"""
+
+try:
+    from vcore import accounting_client, adapter
+    from vcore.paths import Paths
+
+    HAS_VCORE = True
+except ImportError as error:
+    HAS_VCORE, MISSING = False, str(error)
+
+
+def __virtual__():
+    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
+
+
+def synchronise():
+    """
+    Bring the accounts and people of SLURM up to date with the site and the directory, and show what was changed.
+
+    ``state.apply`` does the same, and so do the commands that change people. Raises CommandExecutionError when the
+    directory or slurmdbd does not answer, or refuses something.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call vcore_slurm_accounting.synchronise
+    """
+    with adapter.salt_errors():
+        return accounting_client.synchronise(adapter.head(__pillar__), Paths.from_opts(__opts__))

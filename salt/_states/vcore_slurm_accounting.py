@@ -1,0 +1,67 @@
+"""
+Accounts, people and qualities of service in SLURM's accounting
+===============================================================
+"""
+
+import contextlib
+
+try:
+    from vcore import accounting_client, accounts_client, adapter, directory
+    from vcore.paths import Paths
+
+    HAS_VCORE = True
+except ImportError as error:
+    HAS_VCORE, MISSING = False, str(error)
+
+
+def __virtual__():
+    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
+
+
+def present(name):
+    """
+    Make sure that slurmdbd has the accounts and qualities of service of the site file, and everybody of the directory
+    in the accounts that they may charge.
+
+    name
+        A sentence; there is one slurmdbd.
+
+    Who is locked, removed, or in an account's group no more cannot submit jobs to it from then on; nothing is deleted.
+    What administrators made with sacctmgr themselves stays as it is.
+    """
+    paths, test = Paths.from_opts(__opts__), __opts__["test"]
+    pillar = planned = None
+
+    with contextlib.ExitStack() as stack:
+
+        @directory.remedies()
+        def difference():
+            nonlocal pillar, planned
+            pillar = adapter.head(__pillar__)
+            opened = directory.open_for_state(pillar, paths, test=test)
+            if isinstance(opened, str):
+                return opened
+            if opened is not None:
+                stack.enter_context(opened)
+            if not test:
+                stack.enter_context(accounting_client.exclusive(paths))
+            present = accounts_client.Accounts(pillar, paths, opened).look()
+            found = accounting_client.plan(pillar, paths, present, test=test)
+            if isinstance(found, str):
+                return found
+            planned = found
+            return planned.changes
+
+        def apply(changes):
+            accounting_client.apply(pillar, planned)
+            return f"{len(changes)} things were put in place."
+
+        return adapter.converge(
+            name,
+            test=test,
+            difference=difference,
+            apply=apply,
+            unchanged="SLURM has the accounts of the site and the people of the directory.",
+            planned=lambda changes: f"{len(changes)} things would be put in place.",
+            done="Accounts were put in place.",
+        )
