@@ -48,7 +48,9 @@ class Subnet(Network):
         super().__init__(api)
         self.remove()
         pool = docker.types.IPAMPool(subnet=self.subnet, gateway=f"{self.subnet.rsplit('.', 1)[0]}.1")
-        self.id = api.create_network(self.name, driver="bridge", ipam=docker.types.IPAMConfig(pool_configs=[pool]))["Id"]
+        self.id = api.create_network(self.name, driver="bridge", ipam=docker.types.IPAMConfig(pool_configs=[pool]))[
+            "Id"
+        ]
 
 
 class SlurmCore(FileCore):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vcore import resolve, site
+from vcore import existing, resolve, site
 from vcore.paths import Paths
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -27,7 +27,8 @@ def resolved(
     path.write_text(text, encoding="utf-8")
     ours = Paths(checkout=CHECKOUT)
     configuration, _ = site.load(path, services=services or ours.services, flavors=ours.flavors, routes=[])
-    return resolve.resolve(configuration, head_address=head_address, enrolled=enrolled)
+    own_slurm = existing.read(configuration.site.slurm.model_dump(mode="json"))
+    return resolve.resolve(configuration, head_address=head_address, enrolled=enrolled, own_slurm=own_slurm)
 
 
 def pillar(folder: Path, text: str, minion: str = "head") -> dict[str, Any]:

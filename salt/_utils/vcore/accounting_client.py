@@ -123,8 +123,8 @@ def synchronise(pillar: Mapping[str, Any], paths: Paths, present: Present | None
     """Bring slurmdbd up to date with the directory, whoever changed that; returns what was changed. ``present`` is what
     the directory has, where the caller knows.
 
-    For whoever changes people between two runs of the states, and for the rounds of the reconciler. Nothing happens where
-    the site has no accounting.
+    For whoever changes people between two runs of the states, and for the rounds of the reconciler. Nothing happens
+    where the site has no accounting.
 
     Raises:
         VcoreError: directory or slurmdbd do not answer, or something was refused.

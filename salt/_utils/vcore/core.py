@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from . import site
+from . import existing, site
 from .documents import SiteError
 from .errors import VcoreError
 from .host import own_address, read_routes
@@ -29,8 +29,9 @@ def resolved(paths: Paths) -> dict[str, Any]:
     sources = [paths.site, paths.nodes, *paths.flavors.glob("*.sls"), *paths.services.glob("*/service.yaml")]
     state = (routes, address, [(path, _stamp(path)) for path in sorted(sources)])
     kept = _kept.get(paths.checkout)
-    # Certificates that the site brings can expire while no file changes, so such a site is checked every time.
-    if kept is None or kept[0] != state or _brings_certificates(kept[1]):
+    # Certificates that the site brings can expire while no file changes, and its own SLURM's files are others' to
+    # change: such a site is checked every time.
+    if kept is None or kept[0] != state or _brings_certificates(kept[1]) or kept[1]["slurm"]["existing"]:
         configuration, _ = site.load(paths.site, services=paths.services, flavors=paths.flavors, routes=routes)
         named = configuration.site.nodes[configuration.head].address
         if named is None and address is None:
@@ -39,7 +40,9 @@ def resolved(paths: Paths) -> dict[str, Any]:
                 "since this host has no default route to tell its address from"
             )
         enrolled = Registry(paths.nodes).read()
-        kept = (state, resolve(configuration, head_address=named or address or "", enrolled=enrolled))
+        own_slurm = existing.read(configuration.site.slurm.model_dump(mode="json"))
+        data = resolve(configuration, head_address=named or address or "", enrolled=enrolled, own_slurm=own_slurm)
+        kept = (state, data)
         _kept[paths.checkout] = kept
     return kept[1]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import images, registry, swarm, templates
+from . import existing, images, registry, swarm, templates
 from .errors import NotFound, VcoreError
 from .paths import Paths
 from .secrets import Store
@@ -124,7 +124,10 @@ def _files(
     if service["configs"]:
         names = templates.context(service, pillar, root.read_text() if root.exists() else "")
         for item, config in service["configs"].items():
-            data = templates.render(paths.services / name / "files", config["template"], names)
+            if "file" in config:
+                data = existing.content(Path(config["file"]))
+            else:
+                data = templates.render(paths.services / name / "files", config["template"], names)
             yield file(item, data, secret=False, **mount(config))
     # On the network of its node, root's sshd would want the port of the node's own.
     if pillar["authorized_keys"] and service["network"] != "host":
@@ -140,7 +143,9 @@ def _files(
             yield file(f"{item}_ca", source.read(root), secret=False, path=entry["authority"], mode="0444", **rights)
     for item, entry in service["secrets"].items():
         if entry["path"]:
-            yield file(item, source.read(store.path(entry["service"] or name, item)), secret=True, **mount(entry))
+            # A site's own key is no secret of the store's.
+            place = Path(entry["file"]) if "file" in entry else store.path(entry["service"] or name, item)
+            yield file(item, source.read(place), secret=True, **mount(entry))
 
 
 def registry_authorization(image: str, pillar: Mapping[str, Any], paths: Paths) -> str | None:

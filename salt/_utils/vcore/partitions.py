@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Literal
 
 import hostlist
 from pydantic import AfterValidator, BeforeValidator, StringConstraints
 
 from .documents import Document, Problem
+from .errors import VcoreError
 from .models import AbsolutePath, Model, Size, field
 from .names import NODE_NAME
 from .people import AccountName, GroupName
@@ -156,9 +158,7 @@ class Account(Model):
     )
     max_memory: Size | None = field(None, description="Memory that its jobs have at a time.", example="512G")
     max_gpus: int | None = field(None, ge=0, le=1_000_000, description="GPUs that its jobs have at a time.", example=4)
-    max_jobs: int | None = field(
-        None, ge=0, le=1_000_000, description="Jobs of it that run at a time.", example=100
-    )
+    max_jobs: int | None = field(None, ge=0, le=1_000_000, description="Jobs of it that run at a time.", example=100)
     max_submitted: int | None = field(
         None, ge=0, le=1_000_000, description="Jobs of it that wait or run.", example=1000
     )
@@ -194,9 +194,11 @@ class NodeRule(Model):
 
 #: Other schedulers, as their sites may call them: what is said of them is one thing.
 OTHER_SCHEDULERS = frozenset(
-    "pbs pbspro openpbs torque maui moab lsf openlava sge gridengine uge soge oge ocs condor htcondor flux kubernetes "
-    "k8s nomad oar loadleveler cobalt".split()
-)
+    {
+        "cobalt", "condor", "flux", "gridengine", "htcondor", "k8s", "kubernetes", "loadleveler", "lsf", "maui", "moab",
+        "nomad", "oar", "oge", "openlava", "openpbs", "pbs", "pbspro", "sge", "soge", "torque", "uge",
+    }
+)  # fmt: skip
 
 
 def _mode(value: object) -> object:
@@ -296,8 +298,58 @@ def problems(slurm: SlurmSettings, groups: Iterable[str], document: Document) ->
             message = f"{partition.default_time} is longer than max_time, {partition.max_time}"
             found.append(document.problem(("slurm", "partitions", name, "default_time"), message))
     found += _account_problems(slurm, document)
+    found += _mode_problems(slurm, document)
     if slurm.srun_ports.first > slurm.srun_ports.last:
         found.append(document.problem(("slurm", "srun_ports"), "first is behind last"))
+    return found
+
+
+#: What a site's own SLURM says itself, and the files that it is known by.
+THEIRS = (
+    "partitions", "accounts", "default_account", "qos", "limits", "default_memory_per_cpu", "cgroups", "cluster",
+    "prolog", "epilog",
+)  # fmt: skip
+FILES = ("configuration", "key")
+EXAMPLES = {"configuration": "/etc/slurm/slurm.conf", "key": "/etc/slurm/slurm.key"}
+
+
+def _mode_problems(slurm: SlurmSettings, document: Document) -> list[Problem]:
+    found = []
+    if slurm.mode == "existing":
+        for name in FILES:
+            if getattr(slurm, name) is None:
+                message = f"is required with mode: existing: a file on the head, such as {EXAMPLES[name]}"
+                found.append(document.problem(("slurm", name), message))
+        for name in THEIRS:
+            if name in slurm.model_fields_set:
+                message = (
+                    "is for the core's own SLURM (mode: managed); with mode: existing, the site's slurm.conf says it"
+                )
+                found.append(document.problem(("slurm", name), message))
+    else:
+        for name in FILES:
+            if getattr(slurm, name) is not None:
+                found.append(document.problem(("slurm", name), "is for a SLURM that the site has (mode: existing)"))
+    return found
+
+
+def host_problems(slurm: SlurmSettings, document: Document) -> list[Problem]:
+    """What the files of a SLURM that the site has say against the core as its client."""
+    if slurm.mode != "existing" or slurm.configuration is None or slurm.key is None:
+        return []
+    from . import existing
+
+    found = []
+    for name, check in (
+        ("configuration", lambda: existing.facts(existing.flattened(Path(str(slurm.configuration))))),
+        ("key", lambda: existing.check_key(Path(str(slurm.key)))),
+    ):
+        try:
+            check()
+        except VcoreError as error:
+            said = str(error)
+            path = str(getattr(slurm, name))
+            found.append(document.problem(("slurm", name), said if said.startswith("/") else f"{path}: {said}"))
     return found
 
 

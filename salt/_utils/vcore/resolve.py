@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from . import existing, partitions, shares, storage
 from . import nodes as nodes_module
-from . import shares, storage
 from .catalogue import DERIVED
 from .names import JOIN_TOKEN, NODE_NAME
 from .people import ADMINISTRATORS, plain
@@ -19,16 +19,22 @@ def service_names(name: str, node: str, domain: str, more: Iterable[str] = ()) -
 
 
 def resolve(
-    configuration: Configuration, *, head_address: str, enrolled: Mapping[str, nodes_module.Entry] | None = None
+    configuration: Configuration,
+    *,
+    head_address: str,
+    enrolled: Mapping[str, nodes_module.Entry] | None = None,
+    own_slurm: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything that follows from a configuration, as plain data: what the head's pillar holds.
 
     ``head_address`` is used where the site names no address for the head. ``enrolled`` are the nodes of the registry:
-    those that the site file does not name have the roles that a token granted.
+    those that the site file does not name have the roles that a token granted. ``own_slurm`` is what the files of a
+    SLURM say that the site has (:func:`vcore.existing.read`).
     """
     site, head = configuration.site, configuration.head
     nodes = _nodes(site, head, head_address, enrolled or {})
-    services = {name: _resolve_service(name, configuration, nodes) for name in _in_order(configuration)}
+    slurm = _slurm(configuration, nodes, own_slurm)
+    services = {name: _resolve_service(name, configuration, nodes, slurm) for name in _in_order(configuration)}
     router = services.get(shares.SERVICE)
     stored = storage.resolved(
         site.storage.model_dump(mode="json"),
@@ -59,7 +65,7 @@ def resolve(
         "routes": {
             name: {**route.model_dump(mode="json"), "path": route.path or name} for name, route in site.routes.items()
         },
-        "slurm": site.slurm.model_dump(mode="json"),
+        "slurm": slurm,
         "storage": stored,
         "storage_clients": _storage_clients(stored, nodes),
         "instruments": {name: instrument.model_dump(mode="json") for name, instrument in site.instruments.items()},
@@ -79,6 +85,23 @@ def _storage_clients(stored: Mapping[str, Any], nodes: Mapping[str, Mapping[str,
 
 #: What a node's part of the registry shows of it.
 ENROLLED_KEYS = ("enrolled", "swarm_id", "hardware", "retiring")
+
+
+def _slurm(
+    configuration: Configuration, nodes: Mapping[str, Any], own_slurm: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The batch queue, with what its clients are told of its controllers (``controller``, HOST:PORT with commas between
+    several) and what a site's own says (``existing``); None each where there is none.
+    """
+    site, name = configuration.site, partitions.CONTROLLER
+    controller = None
+    if own_slurm is not None:
+        controller = ",".join(own_slurm["controllers"])
+    elif configuration.enabled.get(name):
+        place = site.services[name].node if name in site.services else None
+        port = configuration.catalogue[name].ports["slurmctld"].number
+        controller = f"{nodes[place or configuration.head]['address']}:{port}"
+    return {**site.slurm.model_dump(mode="json"), "controller": controller, "existing": own_slurm}
 
 
 def _nodes(
@@ -137,7 +160,9 @@ def _in_order(configuration: Configuration) -> list[str]:
     return order
 
 
-def _resolve_service(name: str, configuration: Configuration, nodes: Mapping[str, Any]) -> dict[str, Any]:
+def _resolve_service(
+    name: str, configuration: Configuration, nodes: Mapping[str, Any], slurm: Mapping[str, Any]
+) -> dict[str, Any]:
     site, service = configuration.site, configuration.catalogue[name]
     chosen = site.services.get(name, ServiceSettings())
     node = None if service.mode == "global" else chosen.node or configuration.head
@@ -145,6 +170,11 @@ def _resolve_service(name: str, configuration: Configuration, nodes: Mapping[str
     if name == shares.SERVICE:
         more = shares.secrets(site.routes, site.instruments)
         resolved["secrets"] |= {secret: entry.model_dump(mode="json") for secret, entry in more.items()}
+    if slurm["existing"] is not None:
+        keys, files = existing.given(slurm, resolved["secrets"])
+        for secret, path in keys.items():
+            resolved["secrets"][secret]["file"] = path
+        resolved["configs"] |= files
     settings = service.settings_model().model_validate(chosen.settings).model_dump(mode="json")
     for setting, definition in service.settings.items():
         if definition.derived is not None and settings[setting] is None:

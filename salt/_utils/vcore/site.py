@@ -507,6 +507,8 @@ def _place_problems(name: str, node: str, site: Site, catalogue: Catalogue, docu
         return [document.problem(location, f"no node {node} below vcore.nodes")]
     if "head" in site.nodes[node].roles:
         return []
+    if name in (partitions_module.CONTROLLER, partitions_module.ACCOUNTING):
+        return [document.problem(location, f"{name} runs on the head only, which asks and tells it")]
     if not catalogue[name].image.push:
         return [document.problem(location, f"{name} runs on the head only: its image is in no registry")]
     if site.nodes[node].address is None:
@@ -543,6 +545,7 @@ def host_problems(configuration: Configuration, document: Document, routes: Iter
     if site.build.ca_bundle and not Path(site.build.ca_bundle).is_file():
         problems.append(document.problem(("build", "ca_bundle"), f"{site.build.ca_bundle} does not exist"))
     problems.extend(_certificate_problems(configuration, document))
+    problems.extend(partitions_module.host_problems(site.slurm, document))
     return problems
 
 

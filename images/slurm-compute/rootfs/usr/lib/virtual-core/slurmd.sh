@@ -1,5 +1,6 @@
 #!/bin/sh
-# slurmd, with the configuration that it gets of the controller.
+# slurmd, with the configuration that it gets of the controller. A site's own controller that hands none out has its
+# files mounted here.
 set -eu
 
 # The node's name in SLURM is its minion id, which a state writes; the host's own name may be another one.
@@ -8,7 +9,12 @@ if [ ! -s "$name" ]; then
     echo "slurmd waits for the name of its node, which state.apply brings"
     while [ ! -s "$name" ]; do sleep 1; done
 fi
-controller=$(/usr/lib/virtual-core/slurm-controller-address)
+if [ -e /etc/slurm/slurm.conf ]; then
+    source="-f /etc/slurm/slurm.conf"
+else
+    source="--conf-server $(/usr/lib/virtual-core/slurm-controller-address)"
+fi
 install -d -m 0755 /var/spool/slurmd
 install -d -o slurm -g slurm -m 0755 /run/slurm
-exec /usr/sbin/slurmd -D -N "$(cat "$name")" --conf-server "$controller"
+# shellcheck disable=SC2086  # two words
+exec /usr/sbin/slurmd -D -N "$(cat "$name")" $source
