@@ -13,7 +13,7 @@ from typing import Any
 
 import ldap
 import pytest
-from vcore import directory, site, templates
+from vcore import directory, existing, site, templates
 from vcore.paths import Paths
 from vcore.resolve import node_pillar, resolve
 from vcore.secrets import Store, generate
@@ -68,7 +68,8 @@ class Core:
         configuration, _ = site.load(
             self.folder / "site.sls", services=self.paths.services, flavors=self.paths.flavors, routes=()
         )
-        pillar = node_pillar(resolve(configuration, head_address="127.0.0.1"), "head")
+        own_slurm = existing.read(configuration.site.slurm.model_dump(mode="json"))
+        pillar = node_pillar(resolve(configuration, head_address="127.0.0.1", own_slurm=own_slurm), "head")
         pillar["services"]["ldap"]["ports"]["ldaps"]["number"] = self.port
         return pillar
 

@@ -42,7 +42,8 @@ def files(tmp_path):
 
 
 def site(files, more=""):
-    return f"{NODES}  slurm:\n    mode: existing\n    configuration: {files}/slurm.conf\n    key: {files}/slurm.key\n{more}"
+    named = f"    configuration: {files}/slurm.conf\n    key: {files}/slurm.key\n"
+    return f"{NODES}  slurm:\n    mode: existing\n{named}{more}"
 
 
 def refused(tmp_path, text):
