@@ -27,6 +27,12 @@ vcore:
   instruments: {sequencer: {share: runs}}
   routes: {nas: {kind: mount, server: nas.example.org, source: projects, user: reader}}
 """
+QUEUE = """
+vcore:
+  nodes: {{head: {{roles: [head], address: 10.0.0.1}}, compute-1: {{roles: [compute], address: 10.0.0.2}}}}
+  slurm: {slurm}
+"""
+THEIR_SLURM = "ClusterName=dept\nSlurmctldHost=ctl\nAuthType=auth/slurm\nAuthInfo=use_client_ids\n"
 NEEDED = {required for service in CATALOGUE.values() for required in service.requires}
 
 
@@ -41,6 +47,12 @@ SITES = {
     "    compute-1: {roles: [compute], address: 10.0.0.2}\n  services: {ldap: {node: compute-1}}\n",
     "people and files": PEOPLE,
     "files elsewhere": PEOPLE.replace("services: {", "services: {file-router: {node: compute-1}, "),
+    "a batch queue": QUEUE.format(slurm="{mode: managed, accounts: {sequencing: {}}}"),
+    "a batch queue without accounting": QUEUE.format(slurm="{mode: managed}")
+    + "  services: {slurm-accounting: {enabled: false}}\n",
+    "a batch queue of the site's own": QUEUE.format(
+        slurm="{mode: existing, configuration: FOLDER/slurm.conf, key: FOLDER/slurm.key}"
+    ),
     "everything on": switched(lambda name: True),
     "everything off": switched(lambda name: False),
     "only what others need": switched(lambda name: name in NEEDED),
@@ -77,11 +89,21 @@ def roles():
     )
 
 
+def text(case, folder):
+    """The site file of a case, whose own files lie in ``folder``."""
+    (folder / "slurm.conf").write_text(THEIR_SLURM)
+    (folder / "slurm.key").write_bytes(b"k" * 1024)
+    (folder / "slurm.key").chmod(0o600)
+    return SITES[case].replace("FOLDER", str(folder))
+
+
 @pytest.mark.parametrize("case", SITES)
 @pytest.mark.parametrize("sls", roles())
 def test_an_sls_renders_and_names_real_states(caller, tmp_path, case, sls):
     minion = "compute-1" if sls.startswith(("roles.compute", "roles.node")) and "compute-1" in SITES[case] else "head"
-    rendered = caller.cmd("state.show_low_sls", sls, pillar={"vcore": sites.pillar(tmp_path, SITES[case], minion)})
+    rendered = caller.cmd(
+        "state.show_low_sls", sls, pillar={"vcore": sites.pillar(tmp_path, text(case, tmp_path), minion)}
+    )
     assert rendered, f"{sls} has no state"
     assert all(isinstance(low, dict) for low in rendered), rendered
     known = caller.sminion.states
@@ -98,3 +120,33 @@ def test_the_whole_head_is_in_order(caller, tmp_path):
         < order["The service ldap runs"]
         < order["The directory has its base entries"]
     )
+
+
+def test_accounting_runs_before_the_controller_and_has_its_key(caller, tmp_path):
+    """The first start of a controller waits for slurmdbd, which is to be there; what it knows comes from both."""
+    site = sites.pillar(tmp_path, SITES["a batch queue"])
+    rendered = caller.cmd("state.show_low_sls", "roles.head", pillar={"vcore": site})
+    order = {low["__id__"]: low["order"] for low in rendered}
+    required = {low["__id__"]: low.get("require", []) for low in rendered}
+    assert {"vcore_secret": "The secrets of slurm-controller exist"} in required["The service slurm-accounting runs"]
+    assert {"vcore_swarm": "The service slurm-accounting runs"} in required["The service slurm-controller runs"]
+    assert (
+        order["The service slurm-accounting runs"]
+        < order["The service slurm-controller runs"]
+        < order["SLURM has the accounts of the site and the people of the directory"]
+    )
+
+
+def test_where_accounting_is_off_nothing_waits_for_it(caller, tmp_path):
+    site = sites.pillar(tmp_path, SITES["a batch queue without accounting"])
+    rendered = caller.cmd("state.show_low_sls", "roles.head", pillar={"vcore": site})
+    assert "accounting" not in json.dumps(rendered)
+
+
+def test_a_slurm_of_the_sites_own_has_no_controller_here(caller, tmp_path):
+    site = sites.pillar(tmp_path, text("a batch queue of the site's own", tmp_path))
+    rendered = caller.cmd("state.show_low_sls", "roles.head", pillar={"vcore": site})
+    ids = {low["__id__"] for low in rendered}
+    assert "The site's SLURM is offered the compute nodes" in ids
+    assert "The service slurm-compute runs" in ids
+    assert not any("slurm-controller" in name or "slurm-accounting" in name for name in ids)
