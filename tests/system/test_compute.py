@@ -1,0 +1,256 @@
+"""Compute nodes and the batch queue: machines that join by themselves, people's jobs on them, and what they outlive."""
+
+import json
+import statistics
+import time
+
+import pytest
+import sitefile
+import yaml
+from cluster import Cluster
+
+#: Hosts of the shared lab that are no client of other tests.
+FIRST, SECOND = "compute-2", "compute-3"
+PARTITIONS = {"main": {"default": True, "max_time": "1-00:00:00"}}
+SLURM = {"mode": "managed", "partitions": PARTITIONS, "nodes": {"compute-[1-9]": {"features": ["lab"]}}}
+STORAGE = {"kind": "path", "path": "/shared"}
+
+
+def lay_over(head, **keys):
+    """Lay ``keys`` over the ``vcore`` mapping of the site file, for good; returns the old text."""
+    before = sitefile.read(head)
+    data = yaml.safe_load(before)
+    data["vcore"].update(keys)
+    sitefile.write(head, yaml.safe_dump(data))
+    return before
+
+
+@pytest.fixture(scope="module")
+def cluster(lab, head, timings):
+    """The shared core with SLURM on, two bare machines beside it, and two people."""
+    with timings.step("compute: bare hosts"):
+        lab.up("--bare", "--compute=3")
+    head.run("apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq openssh-client", timeout=300)
+    head.run("mkdir -p /shared/home /shared/data")
+    lay_over(head, slurm=SLURM, storage=STORAGE)
+    with timings.step("compute: SLURM is switched on"):
+        assert sitefile.failed(sitefile.apply(head)) == {}
+    made = Cluster(lab, head)
+    for name in ("grace", "alan"):
+        made.add_person(name)
+    return made
+
+
+# --- joining -------------------------------------------------------------------------------------------------------
+
+
+def test_a_bare_machine_joins_with_one_line_and_runs_a_job(cluster, timings):
+    started = time.monotonic()
+    cluster.join(FIRST)
+    cluster.wait_idle(FIRST)
+    timings.record("compute: bare machine to idle", time.monotonic() - started)
+    for step, seconds in json.loads(cluster.lab.host(FIRST).run("cat /var/lib/virtual-core/bootstrap.json").stdout).items():
+        timings.record(f"compute: join: {step}", seconds)
+    number = cluster.submit("grace", "id -un; hostname", "--output out.txt")
+    cluster.wait_job(number)
+    timings.record("compute: bare machine to a finished job", time.monotonic() - started)
+    assert cluster.person("grace", "cat out.txt").split() == ["grace", FIRST]
+
+
+def test_a_second_machine_joins_while_a_job_runs(cluster):
+    before = cluster.controller()
+    number = cluster.submit("grace", "sleep 600")
+    cluster.wait_job(number, "RUNNING")
+    cluster.join(SECOND)
+    cluster.wait_idle(SECOND)
+    assert cluster.job(number) == "RUNNING"
+    assert cluster.controller() == before, "slurmctld was started anew"
+    cluster.person("grace", f"scancel {number}")
+    assert cluster.nodes()[SECOND]["slurm"]["state"].startswith("idle")
+
+
+def test_all_is_well_and_a_second_apply_changes_nothing(cluster):
+    states = sitefile.apply(cluster.head)
+    assert sitefile.changes(states) == {}
+    status = cluster.head.salt_call("vcore.status", check=False)
+    assert status["ok"] is True, status["problems"]
+    doctor = cluster.head.salt_call("vcore.doctor", check=False, timeout=120)
+    assert [check for check in doctor if not check["ok"]] == []
+    done = cluster.head.run("salt --out=json --static '*' state.apply", timeout=600)
+    for node, returned in json.loads(done.stdout).items():
+        assert [state["__id__"] for state in returned.values() if state["changes"] or not state["result"]] == [], node
+
+
+# --- jobs ----------------------------------------------------------------------------------------------------------
+
+
+def test_jobs_of_every_kind(cluster):
+    assert sorted(cluster.person("grace", "srun -N2 hostname").split()) == [FIRST, SECOND]
+    array = cluster.submit("grace", "echo $SLURM_ARRAY_TASK_ID > task-$SLURM_ARRAY_TASK_ID", "--array=1-4")
+    after = cluster.submit("grace", "cat task-*", f"--dependency=afterok:{array} --output after.txt")
+    cluster.wait_job(after)
+    assert cluster.person("grace", "cat after.txt").split() == ["1", "2", "3", "4"]
+    running = cluster.submit("grace", "sleep 600", "--constraint=lab")
+    cluster.wait_job(running, "RUNNING")
+    refused = cluster.ask("alan", f"scancel {running}", check=False)
+    assert cluster.job(running) == "RUNNING", refused
+    cluster.person("grace", f"scancel {running}")
+    cluster.wait(lambda: cluster.job(running) == "CANCELLED", "cancelled")
+
+
+def test_a_job_without_memory_leaves_the_rest_of_the_node_to_others(cluster):
+    numbers = [cluster.submit(name, "sleep 300", f"--nodelist={FIRST}") for name in ("grace", "alan")]
+    for number in numbers:
+        cluster.wait_job(number, "RUNNING")
+        cluster.slurm(f"scancel {number}")
+
+
+def test_no_job_of_a_person_ends_slurmd(cluster):
+    for option in ("NONE", "ALL,X"):
+        cluster.wait_job(cluster.submit("alan", "true", f"--export={option}"))
+    cluster.wait_idle(FIRST, SECOND)
+
+
+def test_jobs_are_accounted_for(cluster):
+    rows = cluster.person("grace", "sacct --noheader --parsable2 --allocations --format=user,state").splitlines()
+    assert "grace|COMPLETED" in rows
+    assert "alan" in cluster.slurm("sshare --all --noheader --parsable2 --format=user")
+
+
+def test_ssh_to_a_node_is_for_who_has_a_job_there(cluster):
+    number = cluster.submit("grace", "sleep 600", f"--nodelist={FIRST}")
+    cluster.wait_job(number, "RUNNING")
+    assert cluster.person("grace", f"ssh {FIRST} hostname") == FIRST
+    assert cluster.ask("alan", f"ssh {FIRST} hostname", check=False).returncode != 0
+    cluster.slurm(f"scancel {number}")
+
+
+# --- what a running job outlives --------------------------------------------------------------------------------
+
+
+def test_a_running_job_outlives_what_happens_to_the_core(cluster):
+    number = cluster.submit("grace", "srun sleep 1200", "-N2")
+    cluster.wait_job(number, "RUNNING")
+
+    def runs():
+        cluster.wait(lambda: cluster.job(number) == "RUNNING", "the job runs", 60)
+        steps = [cluster.lab.host(node).run("pgrep -fc 'sleep 1200'", check=False).stdout.strip() for node in (FIRST, SECOND)]
+        assert all(int(count) >= 1 for count in steps), steps
+
+    runs()
+    cluster.head.run("salt --out=json --static '*' state.apply", timeout=600)
+    runs()
+    cluster.slurm("sh -c 'kill -9 $(pidof slurmctld)'", check=False)
+    cluster.wait(lambda: len(cluster.states()) == 2, "slurmctld answers again")
+    runs()
+    cluster.head.run("systemctl restart salt-master")
+    runs()
+    cluster.head.run("systemctl restart docker", timeout=300)
+    cluster.wait(lambda: len(cluster.states()) == 2, "slurmctld answers again", 180)
+    runs()
+    cluster.slurm(f"scancel {number}")
+    cluster.wait_idle(FIRST, SECOND)
+
+
+def test_what_was_drained_by_hand_stays_drained(cluster):
+    cluster.slurm(f"scontrol update nodename={FIRST} state=drain reason='fan is loud'")
+    for _ in range(5):
+        cluster.head.run("salt-run vcore.reconcile", check=False, timeout=300)
+    assert cluster.reason(FIRST) == "fan is loud"
+    cluster.lab.host(FIRST).run("systemctl reboot", check=False)
+    time.sleep(5)
+    cluster.wait(lambda: cluster.states().get(FIRST) in ("drained", "drained*"), "drained after its reboot", 180)
+    cluster.head.run("salt-run vcore.reconcile", check=False, timeout=300)
+    assert cluster.reason(FIRST) == "fan is loud"
+    cluster.slurm(f"scontrol update nodename={FIRST} state=resume")
+    cluster.wait_idle(FIRST)
+
+
+def test_a_wrong_partition_is_refused_and_the_old_configuration_goes_on(cluster):
+    before = cluster.slurm("scontrol show partition --oneliner")
+    wrong = {**SLURM, "partitions": {"main": {"default": True, "nodes": ["compute-99"]}}}
+    with sitefile.changed(cluster.head, slurm=wrong):
+        failed = sitefile.failed(sitefile.apply(cluster.head, check=False))
+        assert failed or "compute-99" not in cluster.slurm("scontrol show partition --oneliner")
+    assert cluster.slurm("scontrol show partition --oneliner") == before
+    sitefile.apply(cluster.head, check=False)
+
+
+def test_a_node_without_its_storage_takes_no_jobs_and_comes_back_with_it(cluster):
+    node = cluster.lab.host(SECOND)
+    marker = "/srv/virtual-core/data/storage/home/.virtual-core-storage"
+    content = node.run(["cat", marker]).stdout
+    node.run(f"umount /srv/virtual-core/data/storage/home || umount -l /srv/virtual-core/data/storage/home")
+    cluster.wait(lambda: cluster.reason(SECOND).startswith("vcore: storage"), "drained for its storage", 150)
+    assert content
+    cluster.head.run(f"salt-run vcore.reconcile {SECOND}", check=False, timeout=300)
+    cluster.wait_idle(SECOND)
+
+
+# --- power ---------------------------------------------------------------------------------------------------------
+
+
+def test_from_the_start_of_a_minion_to_idle(cluster, timings):
+    node = cluster.lab.host(FIRST)
+    took = []
+    for _ in range(5):
+        node.run("systemctl stop salt-minion docker.socket docker", timeout=120)
+        cluster.slurm(f"scontrol update nodename={FIRST} state=down reason='vcore: stopped by a test'", check=False)
+        started = time.monotonic()
+        node.run("systemctl start docker salt-minion", timeout=120)
+        cluster.wait_idle(FIRST)
+        took.append(time.monotonic() - started)
+    timings.record("compute: minion start to idle, median of 5", statistics.median(took), limit=20)
+
+
+def test_the_queue_outlives_the_power_of_the_head(cluster):
+    cluster.slurm(f"scontrol update nodename={FIRST},{SECOND} state=drain reason='kept free by a test'")
+    number = cluster.submit("grace", "true")
+    container = cluster.lab.host("head")
+    container.run("sync; systemctl poweroff --force --force", check=False)
+    time.sleep(3)
+    cluster.wait(lambda: len(cluster.states()) == 2, "slurmctld answers again", 300)
+    assert cluster.job(number) == "PENDING"
+    cluster.slurm(f"scontrol update nodename={FIRST},{SECOND} state=resume")
+    cluster.wait_job(number)
+
+
+def test_everything_comes_back_by_itself_after_a_power_cut(cluster, timings):
+    started = time.monotonic()
+    for name in ("head", FIRST, SECOND):
+        cluster.lab.host(name).run("systemctl poweroff --force --force", check=False)
+    time.sleep(3)
+    cluster.wait_idle(FIRST, SECOND, timeout=300)
+    timings.record("compute: power cut of all hosts to idle", time.monotonic() - started)
+    assert cluster.person("grace", "srun hostname") in (FIRST, SECOND)
+
+
+# --- leaving -------------------------------------------------------------------------------------------------------
+
+
+def test_a_node_is_retired_and_one_that_died_is_forgotten(cluster):
+    head = cluster.head
+    number = cluster.submit("grace", "sleep 20", f"--nodelist={FIRST}")
+    cluster.wait_job(number, "RUNNING")
+    head.run(f"salt-run vcore.retire {FIRST} timeout=120", timeout=300)
+    assert cluster.job(number) == "COMPLETED", "its job was not waited for"
+    assert FIRST not in cluster.states()
+    assert FIRST not in head.run("salt-key --list accepted").stdout
+    assert FIRST not in head.run("docker node ls --format '{{.Hostname}}'").stdout.split()
+    gone = cluster.lab.host(FIRST)
+    assert gone.run("docker info --format '{{.Swarm.LocalNodeState}}'").stdout.strip() == "inactive"
+    cluster.lab.host(SECOND).run("systemctl stop salt-minion docker.socket docker")
+    head.run(f"salt-run vcore.retire {SECOND} dead=True", timeout=300)
+    assert cluster.states() == {}
+    assert cluster.nodes().keys() == {"head"}
+    assert head.salt_call("vcore.status")["ok"] is True
+
+
+def test_slurm_is_switched_off_again(cluster):
+    data = yaml.safe_load(sitefile.read(cluster.head))
+    del data["vcore"]["slurm"], data["vcore"]["storage"]
+    sitefile.write(cluster.head, yaml.safe_dump(data))
+    assert sitefile.failed(sitefile.apply(cluster.head)) == {}
+    services = cluster.head.run("docker service ls --format '{{.Name}}'").stdout.split()
+    assert sorted(services) == ["directory-web", "file-router", "ldap", "registry"]
+    assert cluster.head.salt_call("vcore.status")["ok"] is True
