@@ -286,7 +286,9 @@ def is_drained(node: Mapping[str, Any]) -> bool:
 
 def is_well(node: Mapping[str, Any]) -> bool:
     """Whether it answers and runs jobs, or would if it were not drained."""
-    return node["state"] in ("idle", "mixed", "allocated") and not {"not_responding", "fail", "invalid_reg"} & set(node["flags"])
+    return node["state"] in ("idle", "mixed", "allocated") and not {"not_responding", "fail", "invalid_reg"} & set(
+        node["flags"]
+    )
 
 
 def by_the_system(node: Mapping[str, Any]) -> bool:
