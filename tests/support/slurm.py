@@ -80,6 +80,8 @@ class SlurmCore(Core):
         """The site file."""
         found = yaml.safe_load(super().site(settings))
         found["vcore"]["slurm"] = self.slurm
+        # Accounting has tests of its own; with it slurmctld waits for slurmdbd.
+        found["vcore"].setdefault("services", {})["slurm-accounting"] = {"enabled": False}
         found["vcore"]["site"] = {"domain": "vcore.test"}
         return yaml.safe_dump(found, sort_keys=False)
 
