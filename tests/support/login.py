@@ -110,7 +110,7 @@ class LoginCore(FileCore):
         names = {
             **templates.context(self.pillar["services"][SERVICE], self.pillar, ""),
             "authority": {"certificate": authority},
-            "nodes": {"head": {"address": CONTROLLER}},
+            "slurm": {**self.pillar["slurm"], "controller": f"{CONTROLLER}:6817"},
         }
         # Nodes are on their own network otherwise, and have another name for the directory.
         for config, entry in self.pillar["services"][SERVICE]["configs"].items():
