@@ -18,6 +18,8 @@ try:
 except ImportError:
     HAS_RICH = False
 
+#: A key of what each runner's function returns.
+RUNNERS = ("problems", "done")
 #: Width where the output goes to no terminal.
 WIDTH = 140
 
@@ -34,7 +36,9 @@ def output(data, **_):
     console = Console(
         file=stream, width=max(width, 80), force_terminal=color, no_color=not color, highlight=False, markup=False
     )
-    for value in data.values():
+    # A runner's return comes as it is, those of minions by minion.
+    alone = any(isinstance(data.get(key), list) for key in RUNNERS)
+    for value in [data] if alone else data.values():
         console.print(_shape(value)(value))
     return stream.getvalue().rstrip("\n")
 

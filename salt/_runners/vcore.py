@@ -265,6 +265,11 @@ def rotate_join_token():
     return "The swarm has a new join token; the old one is worth nothing any more."
 
 
+def _shown(data):
+    """Have salt-run print this with salt/_output/vcore.py, unless --out says otherwise."""
+    return {"outputter": "vcore", "data": data}
+
+
 def _say(message):
     """Progress, beside what is returned."""
     print(message, file=sys.stderr, flush=True)
@@ -311,9 +316,8 @@ def reconcile(node=None, wait=600):
     except (VcoreError, OSError) as error:
         raise Refused(str(error)) from None
     told = overview.told(results)
-    if not told["ok"]:
-        __context__["retcode"] = 1
-    return told
+    # salt-run takes its exit code from here, and from nowhere else.
+    return _shown(told if told["ok"] else {**told, "retcode": 1})
 
 
 def nodes():
@@ -329,7 +333,7 @@ def nodes():
         salt-run vcore.nodes --out json
     """
     try:
-        return overview.nodes(_paths(), Master(__opts__))
+        return _shown(overview.nodes(_paths(), Master(__opts__)))
     except (VcoreError, OSError) as error:
         raise Refused(str(error)) from None
 
@@ -363,12 +367,7 @@ def retire(node, dead=False, cancel=False, timeout=86400):
     try:
         leaving = retirement.Retirement(_paths(), Master(__opts__), str(node), _say)
         if cancel is True:
-            return leaving.cancel()
-        return leaving.run(dead=dead is True, timeout=float(timeout))
+            return _shown(leaving.cancel())
+        return _shown(leaving.run(dead=dead is True, timeout=float(timeout)))
     except (VcoreError, OSError) as error:
         raise Refused(str(error)) from None
-
-
-# Salt prints the return of these functions with salt/_output/vcore.py, unless --out says otherwise.
-for _function in (reconcile, nodes):
-    _function.__outputter__ = "vcore"

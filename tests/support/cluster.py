@@ -57,6 +57,12 @@ This convergence is counted:
     - ignore_whitespace: False
 """
 
+ABSENT = """\
+The role was taken off:
+  file.touch:
+    - name: {{ opts["root_dir"] }}/absent
+"""
+
 #: Records what the reconciler asks SLURM's client for, where SLURM itself is not what is tested.
 SLURM = '''\
 """What the reconciler asks of SLURM, written down."""
@@ -164,9 +170,9 @@ class Cluster:
             shutil.copytree(self.source / folder, self.checkout / folder, ignore=ignored)
         roles = self.checkout / "salt" / "states" / "roles"
         shutil.rmtree(roles)
-        for role, text in {"node": "{}\n", "compute": STATES}.items():
-            (roles / role).mkdir(parents=True)
-            (roles / role / "init.sls").write_text(text)
+        for path, text in {"node/init": "{}\n", "compute/init": STATES, "compute/absent": ABSENT}.items():
+            (roles / path).parent.mkdir(parents=True, exist_ok=True)
+            (roles / f"{path}.sls").write_text(text)
         off = {path.parent.name: {"enabled": False} for path in self.paths.services.glob("*/service.yaml")}
         self.paths.site.write_text(SITE.replace("{off}", json.dumps(off)))
         conf = self.root / "master" / "conf"
@@ -303,7 +309,7 @@ class Cluster:
 
     # --- looking -----------------------------------------------------------------------------------------------
 
-    def run(self, *arguments: str, command: str = "salt-run", timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, command: str = "salt-run", timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Run a command of the master's, as from a shell."""
         return subprocess.run(
             [str(BIN / command), f"--config-dir={self.root / 'master/conf'}", *arguments],
@@ -337,8 +343,8 @@ class Cluster:
         return sorted(name for name, entry in self.registry.read().items() if entry["swarm_id"])
 
     def until(self, holds: Callable[[], Any], seconds: float, what: str = "") -> Any:
-        """Wait until something holds; returns what it was."""
-        end = time.monotonic() + seconds
+        """Wait until something holds; returns what it was. On a machine that is busy it may take four times as long."""
+        end = time.monotonic() + 4 * seconds
         while True:
             if found := holds():
                 return found

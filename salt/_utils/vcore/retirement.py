@@ -84,13 +84,13 @@ class Retirement:
         self.registry.update({self.name: {"retiring": True}})
         if self.entry["hardware"]:
             self._drain(dead, timeout)
-        with locked(self.paths, wait=ROOM):
+        with locked(self.paths, wait=ROOM):  # a round writes SLURM's configuration, too
             self._leave_slurm()
-            if not dead and self.key == "accepted":
-                self._take_off()
-            self._leave_swarm()
-            self._revoke()
-            remains = self._forget()
+        if not dead and self.key == "accepted":
+            self._take_off()
+        self._leave_swarm()
+        self._revoke()
+        remains = self._forget()
         return {"node": self.name, "done": self.done, "remains": remains}
 
     def cancel(self) -> dict[str, Any]:
