@@ -66,10 +66,10 @@ def test_a_new_node_without_the_code_takes_jobs_and_is_left_alone_then(cluster):
 
 def test_thirty_minions_at_once_are_one_round_and_one_configuration(cluster):
     names = [f"compute-{number}" for number in range(1, 31)]
+    cluster.start_master(every=3600)
+    cluster.until(lambda: cluster.state.round, 60)
     for name in names:
         cluster.add(name)
-    cluster.start_master(every=3600)
-    cluster.until(lambda: cluster.state.round, 60)  # the first look at all, at which nobody is there yet
     began, before = time.monotonic(), len(cluster.asked("configure"))
     cluster.start(*names)
     cluster.until(lambda: well(cluster, *names), 400)
@@ -257,7 +257,8 @@ def test_a_node_is_taken_out_when_its_jobs_have_ended(cluster):
     done = cluster.run("vcore.retire", "compute-1", "timeout=1")
     assert done.returncode != 0
     assert "compute-1 still runs 2 jobs: 17, 18; it takes no new ones." in done.stdout
-    assert [(asked["nodes"], asked["reason"]) for asked in cluster.asked("drain")] == [(["compute-1"], "vcore: retiring")]
+    (drained,) = cluster.asked("drain")
+    assert (drained["nodes"], drained["reason"]) == (["compute-1"], "vcore: retiring")
     assert "compute-1 is being retired" in cluster.run("vcore.reconcile", "compute-1").stdout
     reconcile.mark(cluster.paths, ["compute-1"])
     cluster.until(lambda: not reconcile.marks(cluster.paths), 30)

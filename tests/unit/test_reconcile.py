@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
 from itertools import pairwise
 
 import pytest
@@ -72,8 +74,8 @@ def test_news_without_an_end_waits_fifteen_seconds_at_most():
 @given(st.lists(st.floats(min_value=0.1, max_value=100), max_size=60))
 def test_no_news_is_lost_or_waits_longer_than_it_may(times):
     rung = rounds(times, 130, Bell(every=10_000))
-    for time in times:
-        assert any(time < ring <= time + reconcile.MOST + 0.3 for ring in rung), (time, rung)
+    for heard in times:
+        assert any(heard < ring <= heard + reconcile.MOST + 0.3 for ring in rung), (heard, rung)
     assert all(later - earlier >= reconcile.QUIET - 0.2 for earlier, later in pairwise(rung))
     assert len(rung) <= len(times)
 
@@ -245,9 +247,7 @@ MEMBERS = {A: member("c1", "10.0.0.2"), B: member("c2.site", "10.0.0.3"), MANAGE
 
 def verified(name, said, members=MEMBERS, **taken):
     entries = {other: {"swarm_id": None, "address": None, **entry} for other, entry in taken.items()}
-    return reconcile.verified(
-        name, Facts(said, None), members=members, own_id=MANAGER, nodes=NODES, taken=entries
-    )  # fmt: skip
+    return reconcile.Swarm(members, MANAGER, NODES, entries).verify(name, Facts(said, None))
 
 
 def test_a_node_is_where_the_swarm_sees_it():
@@ -273,6 +273,19 @@ def test_a_node_is_where_the_swarm_sees_it():
 def test_a_node_cannot_be_another_one(name, said, more, why):
     with pytest.raises(VcoreError, match=why):
         verified(name, said, **more)
+
+
+def test_two_new_nodes_cannot_be_the_same_one():
+    swarm = reconcile.Swarm({A: member("odd", "10.0.0.9")}, MANAGER, NODES, {})
+    assert swarm.verify("c1", Facts(A, None))["swarm_id"] == A
+    with pytest.raises(VcoreError, match="which is c1"):
+        swarm.verify("c3", Facts(A, None))
+
+
+def test_the_head_is_the_manager_under_its_own_address():
+    assert verified("head", MANAGER) == {"swarm_id": MANAGER, "address": "10.0.0.1"}
+    with pytest.raises(VcoreError, match="it is not the swarm's manager"):
+        verified("head", A)
 
 
 def test_two_nodes_whose_addresses_the_network_has_exchanged_are_no_conflict():
@@ -306,3 +319,27 @@ def test_two_nodes_whose_addresses_the_network_has_exchanged_are_no_conflict():
 )
 def test_why_a_convergence_failed_in_a_line(states, why):
     assert reconcile.failed_states(states) == why
+
+
+# --- how it grows ---------------------------------------------------------------------------------------------------
+
+
+def test_deciding_costs_no_more_for_each_node_however_many_there_are():
+    def seconds(number):
+        names = [f"c{n}" for n in range(number)]
+        nodes = {name: {"roles": ["compute"], "address": None} for name in names}
+        ids = {name: hashlib.sha256(name.encode()).hexdigest()[:25] for name in names}
+        members = {ids[name]: member(name, f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}") for n, name in enumerate(names, 1)}
+        best = 1e9
+        for _ in range(3):
+            began = time.process_time()
+            wanted = reconcile.wanted(nodes, {}, set(names))
+            due = reconcile.due(wanted, State(), marked=(), forced=(), now=1)
+            swarm = reconcile.Swarm(members, MANAGER, nodes, {})
+            assert len({swarm.verify(name, Facts(ids[name], None))["address"] for name in due}) == number
+            best = min(best, time.process_time() - began)
+        return best
+
+    small, large = seconds(1_000), seconds(10_000)
+    assert large < 5
+    assert large < 30 * small  # ten times the nodes; what grows with their square would be a hundred

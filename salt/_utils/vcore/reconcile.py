@@ -352,68 +352,76 @@ def facts(value: Any) -> Facts:
     return Facts(swarm_id, value.get("hardware"), boot, {words(name): there for name, there in storage.items()})
 
 
-def verified(
-    name: str,
-    said: Facts,
-    *,
-    members: Mapping[str, Mapping[str, Any]],
-    own_id: str,
-    nodes: Mapping[str, Mapping[str, Any]],
-    taken: Mapping[str, Mapping[str, Any]],
-) -> dict[str, Any]:
-    """The ``swarm_id`` and ``address`` of a node, after the swarm's manager has confirmed what it says.
+class Swarm:
+    """Who is who in the swarm, as its manager sees it: what a node says of itself is held against this.
 
-    ``members`` are the nodes of the swarm by id, ``own_id`` is the manager's, ``nodes`` those of the resolved
-    configuration, ``taken`` the entries of the registry.
-
-    Raises:
-        VcoreError: it cannot be what it says.
+    Built once a round; looking somebody up costs the same however many nodes there are.
     """
-    member = members.get(said.swarm_id)
-    if member is None:
-        raise VcoreError(f"it says that it is {said.swarm_id} of the swarm, which has no such node")
-    is_head = "head" in nodes[name]["roles"]
-    if (said.swarm_id == own_id) != is_head:
-        raise VcoreError("it says that it is the head of the swarm" if not is_head else "it is not the swarm's manager")
-    others = {other: entry for other, entry in taken.items() if other != name}
-    hostname = str(member["Description"]["Hostname"])
-    for other, entry in others.items():
-        if entry["swarm_id"] == said.swarm_id:
-            raise VcoreError(f"it says that it is {said.swarm_id} of the swarm, which is {other}")
-    short = hostname.split(".")[0]
-    if short != name and short in nodes:
-        raise VcoreError(f"it says that it is {said.swarm_id} of the swarm, which calls itself {short}")
-    if is_head:
-        return {"swarm_id": said.swarm_id, "address": nodes[name]["address"]}
-    address = str(member["Status"].get("Addr"))
-    try:
-        number = IPv4Address(address)
-    except AddressValueError:
-        raise VcoreError(f"the swarm sees it at {words(address)}, which is no IPv4 address") from None
-    if number.is_unspecified or number.is_loopback or number.is_multicast:
-        raise VcoreError(f"the swarm sees it at {address}, which is no address of a host")
-    for other in sorted(nodes.keys() | others.keys()):
-        if other != name and address in _addresses(other, members, nodes, taken):
-            raise VcoreError(f"the swarm sees it at {address}, which is the address of {other}")
-    return {"swarm_id": said.swarm_id, "address": address}
 
+    def __init__(
+        self,
+        members: Mapping[str, Mapping[str, Any]],
+        own_id: str,
+        nodes: Mapping[str, Mapping[str, Any]],
+        registry: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        """``members`` are the nodes of the swarm by id, ``own_id`` is the manager's, ``nodes`` those of the resolved
+        configuration.
+        """
+        self.members, self.own_id, self.nodes = members, own_id, nodes
+        self.ids: dict[str, str] = {}
+        self.addresses: dict[str, dict[str, set[str]]] = {"seen": {}, "said": {}}
+        for name in {*nodes, *registry}:
+            entry, said = registry.get(name, {}), nodes.get(name, {}).get("address")
+            registered, identity = entry.get("address"), entry.get("swarm_id")
+            if identity:
+                self.ids[identity] = name
+            # What the registry has is only for one that the swarm does not see: a network may give an address to
+            # another host.
+            member = members.get(identity or "")
+            self._has("seen", str(member["Status"].get("Addr")) if member else registered, name)
+            self._has("said", said if said != registered else None, name)
 
-def _addresses(
-    name: str,
-    members: Mapping[str, Mapping[str, Any]],
-    nodes: Mapping[str, Mapping[str, Any]],
-    taken: Mapping[str, Mapping[str, Any]],
-) -> set[str]:
-    """The addresses of a node: what the site says, and where the swarm sees it now.
+    def _has(self, how: str, address: str | None, name: str) -> None:
+        if address:
+            self.addresses[how].setdefault(address, set()).add(name)
 
-    What the registry has is only for one that the swarm does not see: a network may give an address to another host.
-    """
-    entry = taken.get(name, {})
-    registered = entry.get("address")
-    said = nodes.get(name, {}).get("address")
-    member = members.get(entry.get("swarm_id") or "")
-    seen = str(member["Status"].get("Addr")) if member else registered
-    return {address for address in (seen, said if said != registered else None) if address}
+    def verify(self, name: str, said: Facts) -> dict[str, Any]:
+        """The ``swarm_id`` and ``address`` of a node, where the manager confirms what it says.
+
+        Raises:
+            VcoreError: it cannot be what it says.
+        """
+        member = self.members.get(said.swarm_id)
+        if member is None:
+            raise VcoreError(f"it says that it is {said.swarm_id} of the swarm, which has no such node")
+        is_head = "head" in self.nodes[name]["roles"]
+        if is_head and said.swarm_id != self.own_id:
+            raise VcoreError("it is not the swarm's manager")
+        if not is_head and said.swarm_id == self.own_id:
+            raise VcoreError("it says that it is the head of the swarm")
+        owner = self.ids.get(said.swarm_id, name)
+        if owner != name:
+            raise VcoreError(f"it says that it is {said.swarm_id} of the swarm, which is {owner}")
+        short = str(member["Description"]["Hostname"]).split(".")[0]
+        if short != name and short in self.nodes:
+            raise VcoreError(f"it says that it is {said.swarm_id} of the swarm, which calls itself {short}")
+        address = self.nodes[name]["address"] if is_head else self._address(name, str(member["Status"].get("Addr")))
+        self.ids[said.swarm_id] = name
+        self._has("seen", address, name)
+        return {"swarm_id": said.swarm_id, "address": address}
+
+    def _address(self, name: str, address: str) -> str:
+        try:
+            number = IPv4Address(address)
+        except AddressValueError:
+            raise VcoreError(f"the swarm sees it at {words(address)}, which is no IPv4 address") from None
+        if number.is_unspecified or number.is_loopback or number.is_multicast:
+            raise VcoreError(f"the swarm sees it at {address}, which is no address of a host")
+        for owners in self.addresses.values():
+            if others := owners.get(address, set()) - {name}:
+                raise VcoreError(f"the swarm sees it at {address}, which is the address of {min(others)}")
+        return address
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -152,14 +152,17 @@ class _Round:
         self.entries = self.registry.read()
         self._welcome_back()
         names = reconcile.wanted(self.pillar["nodes"], self.entries, self.jobs.accepted())
-        marked = reconcile.marks(self.paths)
+        self.marked = marked = reconcile.marks(self.paths)
         reconcile.unmark(self.paths, set(marked) - set(names))
         self.records = {name: record for name, record in self.records.items() if name in names}
         self.flights = {name: flight for name, flight in self.flights.items() if name in names}
         with self._step("collect"):
             self._collect(marked)
         state = replace(self.state, nodes=self.records, flights=self.flights)
-        self.due |= set(reconcile.due(names, state, marked=marked, forced=forced, now=time.time()))
+        # What a node that has just answered was marked for, its start above all, was before that.
+        reconcile.unmark(self.paths, self.landed)
+        news = [name for name in marked if name not in self.landed]
+        self.due |= set(reconcile.due(names, state, marked=news, forced=forced, now=time.time())) - self.landed.keys()
         self._converge(names, full)
         if full:
             with self._step("facts"):
@@ -286,7 +289,8 @@ class _Round:
         self._save()
         # What is marked from now on is news; what was marked is in the file.
         reconcile.unmark(self.paths, kinds)
-        doubtful = {name for name in kinds if self.records.get(name, Record()).attempts}
+        # Those that failed before, and of which nobody has heard since.
+        doubtful = {name for name in kinds if self.records.get(name, Record()).attempts and name not in self.marked}
         group = Group(next(iter(kinds.values())), set(kinds), doubtful, time.monotonic())
         try:
             line.give(jid, list(kinds), calls)
@@ -353,22 +357,19 @@ class _Round:
                 changes[name] = {"code": code}
         if said:
             members, own_id, problem = self._members()
-            taken = {name: dict(entry) for name, entry in self.entries.items()}
+            swarm = reconcile.Swarm(members, own_id, self.pillar["nodes"], self.entries)
             for name, value in sorted(said.items()):
                 try:
                     if problem:
                         raise VcoreError(problem)
                     facts = reconcile.facts(value)
-                    entry = reconcile.verified(
-                        name, facts, members=members, own_id=own_id, nodes=self.pillar["nodes"], taken=taken
-                    )
+                    entry = swarm.verify(name, facts)
                     entry["hardware"] = hardware.validate(facts.hardware)
                 except VcoreError as error:
                     self._failed(name, str(error))
                     continue
-                known = taken.get(name, UNKNOWN)
+                known = self.entries.get(name, UNKNOWN)
                 entry |= {} if known["enrolled"] else {"enrolled": int(now)}
-                taken[name] = {**known, **entry}
                 if different := {key: new for key, new in entry.items() if known[key] != new}:
                     changes[name] = changes.get(name, {}) | different
                 record = self.records.get(name, Record())
