@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from . import core, enrolment
+from . import core, enrolment, reconcile
 from .checks import Check, result
 from .enrolment import Refused
 from .errors import VcoreError
@@ -144,15 +144,8 @@ def review(
             notes.note(minion, str(error))
         raise
     notes.forget(minion)
-    _mark(paths, minion)
+    reconcile.mark(paths, [minion])
     return roles
-
-
-def _mark(paths: Paths, minion: str) -> None:
-    """Have the reconciler look at a node soon."""
-    folder = paths.state / "reconcile" / "dirty"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / minion).touch()
 
 
 def _let_in(paths: Paths, keys: Keys, claim: enrolment.Claim, minion: str, public_key: str, now: float) -> list[str]:
