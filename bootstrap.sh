@@ -462,9 +462,10 @@ finger_of() { enrolment finger "$KEYS/$1.pub" 2>/dev/null || true; }
 
 minion_title() { say "Salt minion $NODE, which knows the head by its fingerprint"; }
 minion_stamp() { { environment_stamp; rendered node.conf; } | sha256sum; }
+# A minion that was connected when the head forgot its key does not notice: with a token it always asks anew.
 minion_done() {
-    [[ -f $KEYS/minion.pub && $(cat "$STATE/salt.stamp" 2>/dev/null) == "$(minion_stamp)" ]] &&
-        cmp -s <(rendered node.conf) "$MINION" && daemon_runs minion && [[ -z $TOKEN || -n $(accepted) ]]
+    [[ -z $TOKEN && -f $KEYS/minion.pub && $(cat "$STATE/salt.stamp" 2>/dev/null) == "$(minion_stamp)" ]] &&
+        cmp -s <(rendered node.conf) "$MINION" && daemon_runs minion
 }
 minion_do() {
     local proof
@@ -478,6 +479,7 @@ minion_do() {
     # The head may be another one than last time, or have been made anew.
     [[ $(finger_of minion_master) == "$FINGER" ]] || rm -f "$KEYS/minion_master.pub" "$STATE/convergence.json"
     if [[ -n $TOKEN ]]; then
+        rm -f "$STATE/convergence.json"
         proof=$(enrolment prove "$NODE" "$KEYS/minion.pub" <<<"$TOKEN")
         printf 'autosign_grains: [vcore_enrol]\ngrains: {vcore_enrol: "%s"}\n' "$proof" | install_file "$PROOF" 600
     fi
@@ -667,8 +669,15 @@ uninstall_role() {
     take_lock
     if can_take_off; then
         say 'Services, swarm and trust'
-        "$VENV/bin/salt-call" --retcode-passthrough "${ABSENT[@]}" ||
+        # A head that still commands a node would put back what is taken off.
+        if [[ $ROLE == node ]]; then
+            daemon_stop minion
+            pkill -9 -f "$(daemon_pattern minion)" || true
+        fi
+        if ! "$VENV/bin/salt-call" --retcode-passthrough "${ABSENT[@]}"; then
+            if [[ $ROLE == node ]]; then daemon_start minion; fi
             die 1 'Not all of it could be taken off; nothing else was changed. Mend what is said above, and run this again.'
+        fi
     elif has docker && [[ -n $(docker ps --quiet --filter label=com.docker.swarm.service.name 2>/dev/null) ]]; then
         die 1 'Services run here, but Salt is not there to take them off. Run bootstrap.sh to repair it, then this again.'
     fi
