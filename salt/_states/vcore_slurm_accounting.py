@@ -18,13 +18,17 @@ def __virtual__():
     return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
-def present(name):
+def present(name, part="all"):
     """
     Make sure that slurmdbd has the accounts and qualities of service of the site file, and everybody of the directory
     in the accounts that they may charge.
 
     name
         A sentence; there is one slurmdbd.
+
+    part
+        ``first`` is all but limits of GPUs, which slurmctld has to have told slurmdbd of before there can be any;
+        ``gpus`` are these. Partitions may have qualities of service that slurmctld does not start without.
 
     Who is locked, removed, or in an account's group no more cannot submit jobs to it from then on; nothing is deleted.
     What administrators made with sacctmgr themselves stays as it is.
@@ -46,7 +50,7 @@ def present(name):
             if not test:
                 stack.enter_context(accounting_client.exclusive(paths))
             present = accounts_client.Accounts(pillar, paths, opened).look()
-            found = accounting_client.plan(pillar, paths, present, test=test)
+            found = accounting_client.plan(pillar, paths, present, test=test, part=part)
             if isinstance(found, str):
                 return found
             planned = found

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ SLURM: dict[str, Any] = {
     "mode": "managed",
     "cgroups": "off",
     "cluster": "genomics",
+    "partitions": {"main": {"default": True, "qos": "long"}},
     "accounts": {
         "sequencing": {"fair_share": 30, "max_cpus": 1, "max_gpus": 1},
         "statistics": {"fair_share": 10, "max_submitted_per_user": 2, "max_time": "1-00:00:00"},
@@ -31,12 +32,41 @@ STATE = "vcore_slurm_accounting.present"
 SENTENCE = "SLURM has the accounts of the site and the people of the directory"
 
 
+def apply(salt: Any, part: str = "all") -> dict[str, Any]:
+    """Apply the state, which announces first what it does, and does nothing the second time; its changes."""
+    state = salt.states[STATE]
+    plan = state(name=SENTENCE, part=part, test=True)
+    assert plan.result is None, plan.comment
+    done = state(name=SENTENCE, part=part)
+    assert done.result is True, done.comment
+    assert done.changes == plan.changes
+    again = state(name=SENTENCE, part=part)
+    assert (again.result, again.changes) == (True, {}), again
+    return dict(done.changes)
+
+
+class Accounted(SlurmCore):
+    """A core with accounting, and what each part of the state changed when it was new."""
+
+    def bring_up(self) -> None:
+        self.changes: dict[str, dict[str, Any]] = {}
+        self.planned: dict[str, dict[str, Any]] = {}
+        self.bring_up_people()
+        self.make_key()
+        self.salt = loaders(self)
+        # As nothing runs yet.
+        for part in ("first", "gpus"):
+            self.planned[part] = dict(self.salt.states[STATE](name=SENTENCE, part=part, test=True).changes)
+        self.bring_up_slurm(lambda: self.changes.update(first=apply(self.salt, "first")))
+        self.changes["gpus"] = apply(self.salt, "gpus")
+
+
 @pytest.fixture(scope="module")
-def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCore]:
+def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Accounted]:
     build_image()
-    core = SlurmCore(tmp_path_factory.mktemp("slurm"), SLURM)
+    core = Accounted(tmp_path_factory.mktemp("slurm"), SLURM)
     try:
-        core.bring_up_slurm()
+        core.bring_up()
         yield core
     except BaseException:
         for service in core.containers:
@@ -48,31 +78,13 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCore]:
 
 
 @pytest.fixture(scope="module")
-def salt(core: SlurmCore) -> Any:
-    return loaders(core)
-
-
-@pytest.fixture
-def apply(core: SlurmCore, salt: Any) -> Callable[[], dict[str, Any]]:
-    """Apply the state, which announces first what it does, and does nothing the second time; its changes."""
-
-    def apply() -> dict[str, Any]:
-        state = salt.states[STATE]
-        plan = state(name=SENTENCE, test=True)
-        assert plan.result is None, plan.comment
-        done = state(name=SENTENCE)
-        assert done.result is True, done.comment
-        assert done.changes == plan.changes
-        again = state(name=SENTENCE)
-        assert (again.result, again.changes) == (True, {}), again
-        return dict(done.changes)
-
-    return apply
+def salt(core: Accounted) -> Any:
+    return core.salt
 
 
 @pytest.fixture(scope="module")
-def ready(core: SlurmCore, salt: Any) -> SlurmCore:
-    """The core, with the accounts that its site wants."""
+def ready(core: Accounted, salt: Any) -> Accounted:
+    """The core, with the accounts that its site wants, whatever a test before has left."""
     done = salt.states[STATE](name=SENTENCE)
     assert done.result is True, done.comment
     return core
@@ -90,9 +102,12 @@ def test_nobody_reaches_the_database_but_slurmdbd(core):
     assert "StoragePass" not in config
 
 
-def test_the_first_apply_brings_all_of_it_and_the_second_nothing(core, salt, apply):
-    changes = apply()
+def test_the_first_apply_brings_all_of_it_and_a_plan_before_it_said_so(core):
+    """The controller was started behind it, with a partition whose quality of service it has to find."""
+    changes = core.changes["first"]
+    assert changes == core.planned["first"]
     assert set(changes) == {
+        "cluster genomics",
         "account people",
         "account sequencing",
         "account statistics",
@@ -108,24 +123,13 @@ def test_the_first_apply_brings_all_of_it_and_the_second_nothing(core, salt, app
     }
     assert changes["people of account people"] == {"old": [], "new": ["ada", "charles", "grace"]}
     assert changes["people of account statistics"] == {"old": [], "new": ["ada", "grace"]}
-    assert changes["account sequencing"]["new"] == {
-        "Parent": "root", "Fairshare": 30, "GrpTRES.cpu": 1, "GrpTRES.gres/gpu": 1
-    }  # fmt: skip
+    assert changes["account sequencing"]["new"] == {"Parent": "root", "Fairshare": 30, "GrpTRES.cpu": 1}
 
 
-def test_a_plan_of_a_new_core_is_what_the_first_apply_does(core, ready, monkeypatch):
-    """Where no slurmdbd was ever there, the plan is made against an empty one."""
-    from vcore import accounts
-
-    with accounts_client.opened(core.pillar, core.paths) as ours:
-        present = ours.look()
-    pillar = json.loads(json.dumps(core.pillar))
-    pillar["services"]["slurm-accounting"]["volumes"]["data"]["source"] = str(core.folder / "nowhere")
-    planned = accounting_client.plan(pillar, core.paths, present, test=True)
-    fresh = accounting.plan(accounting.wanted(core.pillar, accounting_client.people(core.pillar, present)),
-                            accounting.Shown(clusters=frozenset({"genomics"}), resources=accounting.GPU))  # fmt: skip
-    assert planned.changes == fresh.changes
-    assert isinstance(present, accounts.Present)
+def test_limits_of_gpus_come_when_the_controller_has_told_of_gpus(core):
+    limit = "GrpTRES.gres/gpu"
+    assert core.changes["gpus"] == {"account sequencing": {"old": {limit: None}, "new": {limit: 1}}}
+    assert core.changes["gpus"] == core.planned["gpus"]
 
 
 def test_a_job_is_accounted_to_its_person_and_account(ready):
@@ -186,7 +190,7 @@ def test_shares_differ(ready):
     assert "priority/multifactor" in output
 
 
-def test_a_locked_person_submits_nothing_until_unlocked(ready, apply, core):
+def test_a_locked_person_submits_nothing_until_unlocked(ready, core):
     job = ready.job("grace")
     assert ready.ended(job)[2] == "COMPLETED"
     with accounts_client.opened(core.pillar, core.paths) as ours:
@@ -231,7 +235,7 @@ def test_what_an_administrator_made_stays(ready, salt):
 
 def test_an_account_that_the_site_drops_is_closed_and_keeps_its_rows(core, ready):
     # Without Salt, whose loaders lay a new pillar over the old one: an account that is gone would still be there.
-    def apply() -> dict[str, Any]:
+    def synchronise() -> dict[str, Any]:
         changes = accounting_client.synchronise(core.pillar, core.paths)
         assert accounting_client.synchronise(core.pillar, core.paths) == {}
         return changes
@@ -241,7 +245,7 @@ def test_an_account_that_the_site_drops_is_closed_and_keeps_its_rows(core, ready
     try:
         core.slurm = {**SLURM, "accounts": {"statistics": {"fair_share": 20}}}
         core.settle_pillar()
-        changes = apply()
+        changes = synchronise()
         assert changes["account sequencing"] == {"old": "open", "new": "closed"}
         assert changes["account statistics"]["new"]["Fairshare"] == 20
         code, output = ready.submit("ada", "--account sequencing")
@@ -250,7 +254,7 @@ def test_an_account_that_the_site_drops_is_closed_and_keeps_its_rows(core, ready
     finally:
         core.slurm = SLURM
         core.settle_pillar()
-        apply()
+        synchronise()
     assert ready.ended(ready.job("ada", "--account sequencing"))[1] == "sequencing"
 
 
@@ -294,7 +298,7 @@ def test_rows_outlive_the_daemons_and_jobs_run_without_them(core, ready):
     assert ready.ended(meanwhile) == ["ada", "people", "COMPLETED"]
 
 
-def test_switched_off_and_on_again(core, ready, salt, apply):
+def test_switched_off_and_on_again(core, ready, salt):
     job = ready.job("ada")
     assert ready.ended(job)[2] == "COMPLETED"
     off = yaml.safe_load(core.site({}))

@@ -126,15 +126,14 @@ def test_accounting_runs_before_the_controller_and_has_its_key(caller, tmp_path)
     """The first start of a controller waits for slurmdbd, which is to be there; what it knows comes from both."""
     site = sites.pillar(tmp_path, SITES["a batch queue"])
     rendered = caller.cmd("state.show_low_sls", "roles.head", pillar={"vcore": site})
-    order = {low["__id__"]: low["order"] for low in rendered}
     required = {low["__id__"]: low.get("require", []) for low in rendered}
+    accounts = "SLURM has the accounts of the site and the people of the directory"
+    (before,) = (low["require_in"] for low in rendered if low["__id__"] == accounts)
     assert {"vcore_secret": "The secrets of slurm-controller exist"} in required["The service slurm-accounting runs"]
     assert {"vcore_swarm": "The service slurm-accounting runs"} in required["The service slurm-controller runs"]
-    assert (
-        order["The service slurm-accounting runs"]
-        < order["The service slurm-controller runs"]
-        < order["SLURM has the accounts of the site and the people of the directory"]
-    )
+    assert {"vcore_swarm": "The service slurm-accounting runs"} in required[accounts]
+    assert {"vcore_slurm": "SLURM has its configuration"} in before
+    assert {"vcore_slurm": "SLURM goes by its configuration"} in required["SLURM has the limits of GPUs of the site"]
 
 
 def test_where_accounting_is_off_nothing_waits_for_it(caller, tmp_path):

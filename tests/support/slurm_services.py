@@ -87,6 +87,8 @@ class SlurmCore(FileCore):
         """The pillar, with the head at an address that the network knows, too."""
         pillar = json.loads(json.dumps(self.pillar))
         pillar["nodes"]["head"]["address"] = self.gateway
+        controller = pillar["slurm"]["controller"].replace("127.0.0.1", self.gateway)
+        pillar["slurm"]["controller"] = controller
         return pillar
 
     def source(self, service: str, volume: str) -> Path:
@@ -111,7 +113,7 @@ class SlurmCore(FileCore):
         # On this network the directory has the port that it listens on, not the one that it is published at.
         names["services"] = json.loads(json.dumps(names["services"]))
         names["services"]["ldap"]["ports"]["ldaps"]["number"] = 636
-        names["nodes"] = self.seen_by_containers()["nodes"]
+        names |= {name: self.seen_by_containers()[name] for name in ("nodes", "slurm")}
         for name, config in definition["configs"].items():
             files = CHECKOUT / "salt" / "states" / "services" / service / "files"
             (rendered / name).unlink(missing_ok=True)
@@ -221,14 +223,17 @@ class SlurmCore(FileCore):
             ours.group_modify("sequencing", {}, add=["ada"])
             ours.group_modify("statistics", {}, add=["ada", "grace"])
 
-    def bring_up_slurm(self) -> None:
-        """All of it, in the order of the states."""
-        self.bring_up_people()
-        store = Store(self.paths.secrets)
+    def make_key(self) -> None:
+        """The cluster's key, as the states generate it."""
         for name, definition in self.pillar["services"]["slurm-controller"]["secrets"].items():
             if definition["service"] is None:
-                store.write("slurm-controller", name, generate(definition["kind"], definition["length"]))
+                secret = generate(definition["kind"], definition["length"])
+                Store(self.paths.secrets).write("slurm-controller", name, secret)
+
+    def bring_up_slurm(self, before_the_controller: Callable[[], None]) -> None:
+        """The services, in the order of the states."""
         self.run("slurm-accounting")
+        before_the_controller()
         self.configure_slurm()
         self.run("slurm-controller")
         self.run_node()

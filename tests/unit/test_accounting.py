@@ -183,7 +183,8 @@ def test_what_was_carried_out_is_no_difference_any_more(pillar, before, after):
     there = EMPTY
     for people in (before, after):
         wanted = accounting.wanted(pillar, people)
-        there = perform(there, accounting.plan(wanted, there).commands)
+        for part in (accounting.FIRST, accounting.GPUS):
+            there = perform(there, accounting.plan(wanted, there, part).commands)
         assert accounting.plan(wanted, there).changes == {}
     # Who may charge an account is who is in it, and nobody was deleted.
     members = {key for key, member in there.members.items() if not member.closed}
@@ -221,6 +222,13 @@ def test_durations(text, minutes):
 def test_limits_of_gpus_wait_for_a_slurmctld_that_knows_of_them(pillar):
     with pytest.raises(VcoreError, match="knows of none yet"):
         accounting.plan(accounting.wanted(pillar, PEOPLE), Shown())
+
+
+def test_all_but_limits_of_gpus_waits_for_nothing(pillar):
+    plan = accounting.plan(accounting.wanted(pillar, PEOPLE), Shown(), accounting.FIRST)
+    assert "gres" not in json.dumps([plan.changes, plan.commands])
+    limits = accounting.plan(accounting.wanted(pillar, PEOPLE), EMPTY, accounting.GPUS)
+    assert set(limits.changes) == {"account sequencing", "qos gpu"}
 
 
 def test_slurm_conf_says_nothing_where_accounting_is_off(tmp_path, pillar):

@@ -362,24 +362,39 @@ class Plan:
     commands: list[list[str]] = field(default_factory=list)
 
 
-def plan(wanted: Wanted, shown: Shown) -> Plan:
+#: The parts of what is wanted, since slurmdbd and slurmctld each wait for the other: qualities of service that
+#: partitions have must be there before slurmctld starts, and limits of GPUs can be set only when it has told of GPUs.
+FIRST, GPUS, ALL = "first", "gpus", "all"
+
+
+def _is_part(part: str, name: str) -> bool:
+    """Whether a setting belongs to a part."""
+    return part == ALL or name.endswith(".gres/gpu") == (part == GPUS)
+
+
+def plan(wanted: Wanted, shown: Shown, part: str = ALL) -> Plan:
     """Compare; an empty plan is a slurmdbd that has what is wanted. There are as many commands as kinds of changes,
     however many people each is for.
+
+    ``part`` is all of it, or ``FIRST`` or ``GPUS``, which together are all of it.
 
     Raises:
         VcoreError: there are to be limits of GPUs, and SLURM knows of none.
     """
     limits = {name for settings in (*wanted.accounts.values(), *wanted.qos.values()) for name in settings}
-    if any(name.endswith(".gres/gpu") for name in limits) and not shown.resources >= GPU:
+    if part != FIRST and any(_is_part(GPUS, name) for name in limits) and not shown.resources >= GPU:
         raise VcoreError(
             "the site limits GPUs, and slurmdbd knows of none yet: slurmctld tells it when it starts; apply again"
         )
     found = Plan()
+    if part == GPUS:
+        _plan_gpus(wanted, shown, found)
+        return found
     if wanted.cluster not in shown.clusters:
         found.changes[f"cluster {wanted.cluster}"] = {"old": None, "new": "registered"}
         found.commands.append(_command("add", "cluster", wanted.cluster))
-    _plan_qos(wanted, shown, found)
-    _plan_accounts(wanted, shown, found)
+    _plan_qos(wanted, shown, found, part)
+    _plan_accounts(wanted, shown, found, part)
     _plan_members(wanted, shown, found)
     return found
 
@@ -388,10 +403,26 @@ def _command(verb: str, what: str, *arguments: str) -> list[str]:
     return ["sacctmgr", "--immediate", "--quiet", verb, what, *arguments]
 
 
-def _plan_qos(wanted: Wanted, shown: Shown, found: Plan) -> None:
+def _plan_gpus(wanted: Wanted, shown: Shown, found: Plan) -> None:
+    """Limits of GPUs alone, of what the first part has made."""
+    where = f"cluster={wanted.cluster}"
+    for name, settings in wanted.qos.items():
+        there = shown.qos.get(name, {})
+        if new := _differences(there, settings, QOS_LIMITS, GPUS):
+            found.commands.append(_command("modify", "qos", "where", f"name={name}", "set", *_set(settings, new)))
+            found.changes[f"qos {name}"] = {"old": _part(there, new), "new": _part(settings, new)}
+    for name, settings in wanted.accounts.items():
+        there = shown.accounts.get(name, {})
+        if new := _differences(there, settings, ACCOUNT_LIMITS, GPUS):
+            arguments = _set(settings, new)
+            found.commands.append(_command("modify", "account", "where", f"name={name}", where, "set", *arguments))
+            found.changes[f"account {name}"] = {"old": _part(there, new), "new": _part(settings, new)}
+
+
+def _plan_qos(wanted: Wanted, shown: Shown, found: Plan, part: str) -> None:
     for name, settings in wanted.qos.items():
         there = shown.qos.get(name)
-        new = _differences(there or {"Priority": 0}, settings, QOS_LIMITS)
+        new = _differences(there or {"Priority": 0}, settings, QOS_LIMITS, part)
         if there is None:
             found.commands.append(_command("add", "qos", name, f"Description={OURS}", *_set(settings, new)))
         elif new:
@@ -408,17 +439,18 @@ def _plan_qos(wanted: Wanted, shown: Shown, found: Plan) -> None:
         found.changes["qos of everybody"] = {"old": sorted(shown.everybody), "new": sorted(wanted.everybody)}
 
 
-def _plan_accounts(wanted: Wanted, shown: Shown, found: Plan) -> None:
+def _plan_accounts(wanted: Wanted, shown: Shown, found: Plan, part: str) -> None:
     where = f"cluster={wanted.cluster}"
     for name in _parents_first(wanted.accounts):
         settings, there = wanted.accounts[name], shown.accounts.get(name)
-        new = _differences(there or {"Fairshare": 1, "Parent": ROOT}, settings, ACCOUNT_LIMITS)
+        new = _differences(there or {"Fairshare": 1, "Parent": ROOT}, settings, ACCOUNT_LIMITS, part)
         foreign = name in shown.organizations and shown.organizations[name] != OURS
         if there is None:
             about = (f"Organization={OURS}", f"Description={OURS}", f"Parent={settings['Parent']}")
             arguments = _set(settings, new - {"Parent"})
             found.commands.append(_command("add", "account", name, where, *about, *arguments))
-            found.changes[f"account {name}"] = {"old": None, "new": dict(settings)}
+            about_it = {name: value for name, value in settings.items() if _is_part(part, name)}
+            found.changes[f"account {name}"] = {"old": None, "new": about_it}
         elif new:
             arguments = _set(settings, new)
             found.commands.append(_command("modify", "account", "where", f"name={name}", where, "set", *arguments))
@@ -451,9 +483,9 @@ def _parents_first(accounts: Mapping[str, Settings]) -> list[str]:
     return order
 
 
-def _differences(there: Settings, settings: Settings, limits: Mapping[str, str]) -> set[str]:
+def _differences(there: Settings, settings: Settings, limits: Mapping[str, str], part: str) -> set[str]:
     names = {*settings, *limits.values()}
-    return {name for name in names if there.get(name) != settings.get(name)}
+    return {name for name in names if _is_part(part, name) and there.get(name) != settings.get(name)}
 
 
 def _part(settings: Settings | None, names: Iterable[str]) -> Settings | None:

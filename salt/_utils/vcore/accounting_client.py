@@ -83,8 +83,10 @@ def people(pillar: Mapping[str, Any], present: Present) -> accounting.People:
     )
 
 
-def plan(pillar: Mapping[str, Any], paths: Paths, present: Present, *, test: bool) -> accounting.Plan | str:
-    """What differs; or why nothing can be said of it, where this is a plan.
+def plan(
+    pillar: Mapping[str, Any], paths: Paths, present: Present, *, test: bool, part: str = accounting.ALL
+) -> accounting.Plan | str:
+    """What differs; or why nothing can be said of it, where this is a plan. ``part`` as of :func:`accounting.plan`.
 
     Raises:
         NotFound, CommandFailed: as :func:`look` does, when this is no plan.
@@ -97,14 +99,13 @@ def plan(pillar: Mapping[str, Any], paths: Paths, present: Present, *, test: boo
             raise
         if (volume(pillar) / "data").is_dir():
             return f"Its data exist, but {error}: its accounts are compared when it runs."
-        # As a new slurmdbd is when the controller has registered itself.
+        # As a new slurmdbd is, and as a controller leaves it that has told it of GPUs.
         there = accounting.Shown(
-            clusters=frozenset({wanted.cluster}),
             resources=accounting.GPU,
             qos={accounting.NORMAL: {"Priority": 0}},
             organizations={accounting.ROOT: accounting.ROOT},
         )
-    return accounting.plan(wanted, there)
+    return accounting.plan(wanted, there, part)
 
 
 def apply(pillar: Mapping[str, Any], planned: accounting.Plan) -> None:
@@ -137,8 +138,11 @@ def synchronise(pillar: Mapping[str, Any], paths: Paths, present: Present | None
         if present is None:
             with directory.open_administrator(pillar, paths) as connection:
                 present = accounts.look(connection, directory.suffix(pillar))
-        planned = plan(pillar, paths, present, test=False)
-        assert isinstance(planned, accounting.Plan)
+        wanted, there = accounting.wanted(pillar, people(pillar, present)), look(pillar)
+        # A controller that has never run has told of no GPUs: what can be done is not kept waiting.
+        planned = accounting.plan(
+            wanted, there, accounting.ALL if there.resources >= accounting.GPU else accounting.FIRST
+        )
         apply(pillar, planned)
     return planned.changes
 

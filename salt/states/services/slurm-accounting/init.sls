@@ -1,12 +1,24 @@
 {%- from "services/macros.jinja" import service with context %}
+{%- set controller = "slurm-controller" in pillar["vcore"]["services"] %}
 {{- service("slurm-accounting") }}
 
+# Before the controller: it does not start with a partition whose quality of service it does not find.
 SLURM has the accounts of the site and the people of the directory:
   vcore_slurm_accounting.present:
+    - part: first
     - require:
       - vcore_swarm: The service slurm-accounting runs
       - vcore_account: The directory has the people and groups of the site
-      {%- if "slurm-controller" in pillar["vcore"]["services"] %}
-      # slurmctld registers the cluster, and what its nodes have beside processors and memory.
+    {%- if controller %}
+    - require_in:
+      - vcore_slurm: SLURM has its configuration
       - vcore_swarm: The service slurm-controller runs
-      {%- endif %}
+
+# Behind it: it tells slurmdbd that there are GPUs.
+SLURM has the limits of GPUs of the site:
+  vcore_slurm_accounting.present:
+    - part: gpus
+    - require:
+      - vcore_slurm_accounting: SLURM has the accounts of the site and the people of the directory
+      - vcore_slurm: SLURM goes by its configuration
+    {%- endif %}
