@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import existing, images, registry, swarm, templates
+from . import images, registry, swarm, templates
 from .errors import NotFound, VcoreError
 from .paths import Paths
 from .secrets import Store
@@ -125,6 +125,8 @@ def _files(
         names = templates.context(service, pillar, root.read_text() if root.exists() else "")
         for item, config in service["configs"].items():
             if "file" in config:
+                from . import existing  # a site's own SLURM is the head's to read
+
                 data = existing.content(Path(config["file"]))
             else:
                 data = templates.render(paths.services / name / "files", config["template"], names)

@@ -214,7 +214,9 @@ def differences(pillar: Mapping[str, Any], paths: Paths) -> dict[str, str]:
 def write_offer(pillar: Mapping[str, Any], paths: Paths) -> dict[str, str]:
     """Bring the files on offer up to date; returns what changed. Nobody's slurmctld is told: it is not ours."""
     changes = differences(pillar, paths)
-    for path, text in offer(pillar, paths).items() if changes else ():
+    if not changes:
+        return changes
+    for path, text in offer(pillar, paths).items():
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         write_atomic(path, text.encode(), mode=0o644)
     return changes

@@ -171,7 +171,7 @@ class _Round:
             changed = self._register()
         retry = self.slurm.next is not None and self.slurm.next <= time.time()
         if full or changed or self.landed or retry:
-            self._deliver(configure=full or changed or retry)
+            self._deliver(configure=full or changed or retry, full=full)
         with self._step("ask"):
             self._ask()
 
@@ -395,15 +395,17 @@ class _Round:
 
     # --- SLURM and swarm -----------------------------------------------------------------------------------------
 
-    def _deliver(self, *, configure: bool) -> None:
+    def _deliver(self, *, configure: bool, full: bool) -> None:
         """Bring SLURM and the labels of the swarm to what the registry says.
 
         Nothing that a node does without a change in the registry is in SLURM's configuration.
         """
-        from . import slurm_client
+        from . import existing, slurm_client
 
         try:
             pillar = core.head_pillar(self.paths)
+            if configure:
+                existing.write_offer(pillar, self.paths)  # where the site has a SLURM of its own
             managed = slurm_client.manages(pillar)
             if managed and configure:
                 with self._step("slurm"):
@@ -420,11 +422,25 @@ class _Round:
                     known = slurm.compute_nodes(pillar)
                     well = [n for n, record in self.records.items() if record.succeeded and not record.attempts]
                     self.result["resumed"] = list(slurm_client.resume(pillar, [n for n in well if n in known]))
+            if managed and full:
+                self._account(pillar)
             self.slurm = self.slurm.went_well(time.time())
         except VcoreError as error:
             self.slurm = self.slurm.failed(str(error), time.time())
             self.result["slurm"] = str(error)
             self.say(str(error))
+
+    def _account(self, pillar: Mapping[str, Any]) -> None:
+        """Have SLURM's accounting know of people who were made or changed by nobody who tells it, such as on the
+        directory's web page. Nodes do not wait for that, and the next full round tries again.
+        """
+        from . import accounting_client
+
+        try:
+            with self._step("accounts"):
+                accounting_client.synchronise(pillar, self.paths)
+        except VcoreError as error:
+            self.say(f"SLURM's accounts do not follow the directory: {error}")
 
 
 def _several(names: Iterable[str]) -> str:
