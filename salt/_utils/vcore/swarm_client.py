@@ -27,6 +27,8 @@ from .swarm_services import Services, is_core
 #: further tasks for the slot at once: with two, the failed one, its container and its log would be gone within a second
 #: of its failure, before anything could read them.
 TASK_HISTORY = 5
+#: How often labels are offered to a node that swarm writes into at the same moment.
+LABEL_TRIES = 5
 GATEWAY_BRIDGE = "docker_gwbridge"
 MANAGER_PORT = 2377
 #: Where a node notes the id that swarm gave it, when it was the core that had it join.
@@ -446,11 +448,21 @@ class Swarm(Services):
                 self._set_labels(members[name], {label: words["new"] for label, words in labels.items()})
 
     def _set_labels(self, node: Mapping[str, Any], labels: Mapping[str, str | None]) -> None:
-        """Give a node labels, and take off those that are None."""
-        spec = dict(node["Spec"])
-        merged = {**(spec.get("Labels") or {}), **labels}
-        spec["Labels"] = {label: value for label, value in merged.items() if value is not None}
-        self.api.update_node(node["ID"], node["Version"]["Index"], spec)
+        """Give a node labels, and take off those that are None.
+
+        Swarm itself writes into a node whenever its state changes, and refuses what was read before that.
+        """
+        for left in reversed(range(LABEL_TRIES)):
+            spec = dict(node["Spec"])
+            merged = {**(spec.get("Labels") or {}), **labels}
+            spec["Labels"] = {label: value for label, value in merged.items() if value is not None}
+            try:
+                self.api.update_node(node["ID"], node["Version"]["Index"], spec)
+                break
+            except docker.errors.APIError as error:
+                if not left or "out of sequence" not in str(error.explanation):
+                    raise
+                node = self.api.inspect_node(node["ID"])
         self.changed()
 
     def _members(self, pillar: Mapping[str, Any]) -> dict[str, Any]:
