@@ -25,6 +25,7 @@ import docker
 import pytest
 import salt.config
 from saltfactories.utils.functional import Loaders
+from support.images import CACHE, REGISTRY, build
 from vcore import docker_client, images, registry
 from vcore.catalogue import load
 from vcore.errors import CommandFailed, VcoreError
@@ -32,7 +33,6 @@ from vcore.paths import Paths
 from vcore.secrets import Store
 
 CHECKOUT = Path(__file__).parents[2]
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "virtual-core"
 #: An image without any package: what is tested with it is the building, not apt.
 PROBE = "ARG BASE\nFROM ${BASE}\nCOPY rootfs/ /\nRUN cat /content > /copy\n"
 PROGRAM = """[program:main]
@@ -155,11 +155,10 @@ class Head:
 
 @pytest.fixture(scope="module")
 def base(api: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    """A head with the base image, built if no earlier run has left one of the same input."""
-    head = Head(tmp_path_factory.mktemp("base"), api, "registry.vcore-functional.test:5000")
-    started = time.monotonic()
+    """A head with the base image that all tests share."""
+    build("base")
+    head = Head(tmp_path_factory.mktemp("base"), api, REGISTRY)
     head.builder.ensure("base")
-    print(f"base image: {time.monotonic() - started:.1f} s")
     head.builder.prune()  # Those of earlier checkouts.
     return head
 
@@ -197,6 +196,16 @@ def wait_healthy(api: Any, container_id: str, seconds: float = 30) -> None:
         if time.monotonic() > deadline:
             pytest.fail(f"never healthy: {answer[1]}\n{api.logs(container_id).decode(errors='replace')[-3000:]}")
         time.sleep(0.3)
+
+
+def quickest(holds: Any) -> float:
+    """The fewest seconds of five times that something takes and holds: others are at work on this machine, too."""
+    seconds = []
+    for _ in range(5):
+        started = time.monotonic()
+        assert holds()
+        seconds.append(time.monotonic() - started)
+    return min(seconds)
 
 
 def openssl(*arguments: str) -> None:
@@ -363,10 +372,7 @@ def test_an_image_is_built_once(head):
     assert result.changes == {"tag": {"old": None, "new": tag}, "image": "built"}
     before = head.local()
     assert f"probe:{tag}" in before
-    head.builder.plan("probe")
-    started = time.monotonic()
-    assert head.builder.plan("probe").changes == {}
-    assert time.monotonic() - started < 0.1
+    assert quickest(lambda: head.builder.plan("probe").changes == {}) < 0.1
     assert head.apply("built", "probe").changes == {}
     assert head.local() == before
     head.add("probe", "two", push=False)
@@ -541,10 +547,9 @@ def test_an_image_is_pushed_once_and_deployed_by_digest(live):
     digest = images.read_records(live.paths)["first"]["digest"]
     assert live.builder.registry.digest(*reference.rpartition("/")[2].split(":")) == digest
     assert images.reference("first", live.pillar, live.paths) == f"{reference}@{digest}"
-    started = time.monotonic()
-    assert live.builder.plan("first").changes == {}
-    print(f"nothing to do: {(time.monotonic() - started) * 1000:.0f} ms")
-    assert time.monotonic() - started < 0.2
+    seconds = quickest(lambda: live.builder.plan("first").changes == {})
+    print(f"nothing to do: {seconds * 1000:.0f} ms")
+    assert seconds < 0.2
     assert live.apply("built", "first").changes == {}
 
 

@@ -1,13 +1,18 @@
-"""Images of this checkout for tests, built as vcore.images builds them but under names of their own."""
+"""Images of this checkout for tests, built as vcore.images builds them but under names of their own.
+
+The base image is the brain's own work, so that tests of the brain and those of services share one.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import functools
-import json
-import shutil
-import subprocess
+import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -17,7 +22,18 @@ from vcore.paths import Paths
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEBIAN = "virtual-core/test-debian:trixie"
 #: Nothing set: mirror, proxy and authorities are this machine's.
-SETTINGS = {"mirror": None, "proxy": None, "ca_bundle": None, "python_index": None}
+SETTINGS = {
+    "source": "mmdebstrap",
+    "mirror": None,
+    "proxy": None,
+    "ca_bundle": None,
+    "python_index": None,
+    "refresh": "",
+}
+#: The registry name under which the brain keeps what it built here; nothing answers to it.
+REGISTRY = "registry.vcore-functional.test:5000"
+#: Where bare Debian's tarball lies from one run to the next.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "virtual-core"
 
 
 def machine() -> docker.APIClient:
@@ -33,38 +49,66 @@ def reference(name: str) -> str:
     return DEBIAN if name == images.DEBIAN else f"virtual-core/test-{name}:1"
 
 
+@contextlib.contextmanager
+def one_at_a_time(name: str) -> Iterator[None]:
+    """Only one process of this machine makes something of this name; the next one finds it made."""
+    with Path(tempfile.gettempdir(), f"virtual-core-test-{name}.lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
 @functools.cache
 def build(name: str) -> str:
     """Build the image ``name``, and those below it, from this checkout; its reference.
 
     Docker's own layer cache makes the second time quick.
     """
+    if name in (images.BASE, images.DEBIAN):
+        return _base(name)
     return _build(name, images.read_folder(CHECKOUT / "images" / name))
+
+
+def _base(name: str) -> str:
+    api = machine()
+    paths = Paths(CHECKOUT, CACHE / "state", CACHE / "state")
+    pillar: dict[str, Any] = {"registry": REGISTRY, "build": SETTINGS, "services": {}}
+    with one_at_a_time(images.BASE):
+        paths.state.mkdir(parents=True, exist_ok=True)
+        if not (paths.state / "cache").is_symlink():
+            (paths.state / "cache").symlink_to(CACHE)
+        builder = images.Builder(pillar, paths, api)
+        try:
+            if name == images.BASE:
+                builder.ensure(name)
+                made = builder.full(name, images.recipe(name, pillar, paths).tag)
+            else:
+                made = builder._debian(_way())
+        except images.VcoreError as error:
+            pytest.fail(str(error))
+        api.tag(made, *reference(name).split(":"), force=True)
+    return reference(name)
 
 
 def _build(name: str, files: dict[str, images.Entry]) -> str:
     api = machine()
     dockerfile = files["Dockerfile"].content.decode()
-    if name == images.BASE:
-        below = _debian(api)
-        files |= {f"build/{path}": images.Entry("file", content) for path, content in _way().files.items()}
-    else:
-        below = build(images.parent_name(dockerfile))
+    below = build(images.parent_name(dockerfile))
     versions = images.read_versions(Paths(CHECKOUT, CHECKOUT, CHECKOUT))
     lines: list[str] = []
-    for message in api.build(
-        fileobj=images.context(files),
-        custom_context=True,
-        tag=reference(name),
-        buildargs={"BASE": below, **images.version_arguments(dockerfile, versions), **_way().environment},
-        network_mode="host" if _way().on_this_host else None,
-        rm=True,
-        forcerm=True,
-        decode=True,
-    ):
-        lines.append(message.get("stream") or message.get("error") or "")
-        if "error" in message:
-            pytest.fail(f"the image {name} cannot be built:\n{''.join(lines)[-4000:]}")
+    with one_at_a_time(name):
+        for message in api.build(
+            fileobj=images.context(files),
+            custom_context=True,
+            tag=reference(name),
+            buildargs={"BASE": below, **images.version_arguments(dockerfile, versions), **_way().environment},
+            network_mode="host" if _way().on_this_host else None,
+            rm=True,
+            forcerm=True,
+            decode=True,
+        ):
+            lines.append(message.get("stream") or message.get("error") or "")
+            if "error" in message:
+                pytest.fail(f"the image {name} cannot be built:\n{''.join(lines)[-4000:]}")
     return reference(name)
 
 
@@ -72,19 +116,6 @@ def _build(name: str, files: dict[str, images.Entry]) -> str:
 def _way() -> downloads.Way:
     suite = images.read_versions(Paths(CHECKOUT, CHECKOUT, CHECKOUT))["base"]["suite"]
     return downloads.Way.find(SETTINGS, suite)
-
-
-def _debian(api: docker.APIClient) -> str:
-    if not api.images(DEBIAN, quiet=True):
-        if not shutil.which("mmdebstrap"):
-            pytest.fail("mmdebstrap is missing: apt-get install mmdebstrap")
-        repository, suite = DEBIAN.split(":")
-        with tempfile.TemporaryDirectory(prefix="virtual-core-") as folder:
-            tarball = Path(folder, "root.tar")
-            subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", suite, str(tarball)], check=True)
-            answer = json.loads(api.import_image_from_file(str(tarball), repository=repository, tag=suite))
-            assert "error" not in answer, answer
-    return DEBIAN
 
 
 #: Clients of everything that the file router serves, for tests; on the image people, so that names resolve the same.
@@ -99,6 +130,7 @@ HEALTHCHECK NONE
 """
 
 
+@functools.cache
 def build_client() -> str:
     """An image with smbclient, ssh and libnfs's nfs-ls, nfs-cp and nfs-cat; its reference."""
     return _build("client", {"Dockerfile": images.Entry("file", CLIENT.encode())})

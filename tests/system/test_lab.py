@@ -1,6 +1,7 @@
 """The lab's hosts are what the other system tests take them for: bare machines with systemd, on which Docker runs."""
 
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pexpect
 import pytest
@@ -48,13 +49,17 @@ def second(hosts):
 @pytest.fixture(scope="module")
 def docker_hosts(first, second):
     """Both hosts, with Debian's Docker."""
-    for host in (first, second):
+
+    def install(host):
         host.run(
             "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends "
             "docker.io docker-cli iptables busybox-static",
             timeout=600,
         )
         host.run(TINY)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(install, (first, second)))
     return first, second
 
 
