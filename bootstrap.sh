@@ -120,10 +120,21 @@ routes() {
     done </proc/net/route
 }
 
-# Whether a listener is the core itself, from an earlier run: Salt, the swarm, or a service's published port.
+# Whether a process runs in a container of the core: what listens on the network of its node has no proxy.
+in_own_container() {
+    local pid
+    while read -r pid; do
+        if [[ $(readlink "/proc/$pid/ns/pid") == "$(readlink "/proc/$1/ns/pid")" ]]; then return 0; fi
+    done < <(docker ps --quiet --filter label=com.docker.swarm.service.name 2>/dev/null |
+        xargs -r docker inspect --format '{{.State.Pid}} {{json .Config.Env}}' | awk '/"VCORE_SERVICE=/ {print $1}')
+    return 1
+}
+
+# Whether a listener (port, process, its command line) is the core itself, from an earlier run: Salt, the swarm, or a
+# service's.
 is_own() {
     local service
-    case $2 in
+    case $3 in
         *"$PREFIX"/*) return 0 ;;
         *dockerd*) [[ $1 == 2377 || $1 == 7946 ]] ;;
         *docker-proxy*)
@@ -131,7 +142,7 @@ is_own() {
             [[ -n $service ]] &&
                 [[ $(docker service inspect "$service" --format '{{index .Spec.Labels "vcore.service"}}') == "$service" ]]
             ;;
-        *) return 1 ;;
+        *) has docker && in_own_container "$2" ;;
     esac
 }
 
@@ -143,7 +154,7 @@ taken_ports() {
         listener=$(ss -Hltnp "sport = :$port")
         [[ -n $listener ]] || continue
         pid=$(sed -nE 's/.*pid=([0-9]+).*/\1/p' <<<"$listener" | head -n 1)
-        is_own "$port" "$(tr '\0' ' ' <"/proc/${pid:-0}/cmdline" 2>/dev/null)" && continue
+        is_own "$port" "${pid:-0}" "$(tr '\0' ' ' <"/proc/${pid:-0}/cmdline" 2>/dev/null)" && continue
         printf '%s %s\n' "$port" "$(cat "/proc/${pid:-0}/comm" 2>/dev/null || echo 'a program that cannot be seen')"
     done < <(
         printf '%s\n' "${PORTS[@]}"

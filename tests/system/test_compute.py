@@ -49,7 +49,8 @@ def test_a_bare_machine_joins_with_one_line_and_runs_a_job(cluster, timings):
     cluster.join(FIRST)
     cluster.wait_idle(FIRST)
     timings.record("compute: bare machine to idle", time.monotonic() - started)
-    for step, seconds in json.loads(cluster.lab.host(FIRST).run("cat /var/lib/virtual-core/bootstrap.json").stdout).items():
+    steps = json.loads(cluster.lab.host(FIRST).run("cat /var/lib/virtual-core/bootstrap.json").stdout)
+    for step, seconds in steps.items():
         timings.record(f"compute: join: {step}", seconds)
     number = cluster.submit("grace", "id -un; hostname", "--output out.txt")
     cluster.wait_job(number)
@@ -134,8 +135,8 @@ def test_a_running_job_outlives_what_happens_to_the_core(cluster):
 
     def runs():
         cluster.wait(lambda: cluster.job(number) == "RUNNING", "the job runs", 60)
-        steps = [cluster.lab.host(node).run("pgrep -fc 'sleep 1200'", check=False).stdout.strip() for node in (FIRST, SECOND)]
-        assert all(int(count) >= 1 for count in steps), steps
+        for node in (FIRST, SECOND):
+            cluster.lab.host(node).run("pgrep -f 'sleep 1200'")
 
     runs()
     cluster.head.run("salt --out=json --static '*' state.apply", timeout=600)
@@ -178,11 +179,8 @@ def test_a_wrong_partition_is_refused_and_the_old_configuration_goes_on(cluster)
 
 def test_a_node_without_its_storage_takes_no_jobs_and_comes_back_with_it(cluster):
     node = cluster.lab.host(SECOND)
-    marker = "/srv/virtual-core/data/storage/home/.virtual-core-storage"
-    content = node.run(["cat", marker]).stdout
-    node.run(f"umount /srv/virtual-core/data/storage/home || umount -l /srv/virtual-core/data/storage/home")
+    node.run("umount -l /srv/virtual-core/data/storage/home")
     cluster.wait(lambda: cluster.reason(SECOND).startswith("vcore: storage"), "drained for its storage", 150)
-    assert content
     cluster.head.run(f"salt-run vcore.reconcile {SECOND}", check=False, timeout=300)
     cluster.wait_idle(SECOND)
 
