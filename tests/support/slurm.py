@@ -266,12 +266,18 @@ class SlurmCore(Core):
             if self.on("login", "getent", "passwd", "ada")[0] == 0:
                 break
             time.sleep(0.1)
-        execution = self.api.exec_create(self.containers["login"], ["/usr/lib/virtual-core/sackd.sh"])
-        self.api.exec_start(execution, detach=True)
-        for _ in range(100):
+        program = "/usr/lib/virtual-core/programs/sackd.conf"
+        self.on(
+            "login",
+            "sh",
+            "-c",
+            f"cp {program} /etc/supervisor/conf.d/ && until supervisorctl update; do sleep 0.2; done",
+        )
+        end = time.monotonic() + 40
+        while time.monotonic() < end:
             if self.on("login", "scontrol", "ping")[0] == 0:
                 return
-            time.sleep(0.1)
+            time.sleep(0.2)
         pytest.fail(f"sackd does not start\n{self.logs_of('login')}")
 
     # -- all of it
