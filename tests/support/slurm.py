@@ -80,6 +80,8 @@ class SlurmCore(Core):
         """The site file."""
         found = yaml.safe_load(super().site(settings))
         found["vcore"]["slurm"] = self.slurm
+        if self.network:
+            found["vcore"]["nodes"]["head"]["address"] = self.network.address(100)
         # Accounting has tests of its own; with it slurmctld waits for slurmdbd.
         found["vcore"].setdefault("services", {})["slurm-accounting"] = {"enabled": False}
         found["vcore"]["site"] = {"domain": "vcore.test"}
@@ -93,7 +95,6 @@ class SlurmCore(Core):
         )
         address = self.network.address(100) if self.network else "127.0.0.1"
         everything = resolve.resolve(configuration, head_address=address, enrolled=self.enrolled)
-        everything["nodes"]["head"]["address"] = address
         pillar = resolve.node_pillar(everything, "head")
         pillar["services"]["ldap"]["ports"]["ldaps"]["number"] = self.port
         return pillar
