@@ -94,7 +94,8 @@ class Core:
         ``daemon`` is master or minion, by default what the file is called.
         """
         # Nodes converge here when a test says so; the reconciler has a cluster of its own (test_reconciler.py).
-        text = source.read_text().replace("\n  - vcore_reconcile: {}\n", " []\n")
+        # The key goes wholly: an empty list would take the engine away that pytest-salt-factories hears of starts by.
+        text = source.read_text().replace("engines:\n  - vcore_reconcile: {}\n", "")
         for name, value in {"CHECKOUT": str(self.checkout), **placeholders}.items():
             text = text.replace(f"@{name}@", value)
         included = folder / "conf" / f"{daemon or source.stem}.d"
