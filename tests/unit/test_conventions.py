@@ -9,6 +9,7 @@ import pytest
 
 CHECKOUT = Path(__file__).parents[2]
 SALT = CHECKOUT / "salt"
+TOGETHER = ("functional", "integration")
 
 
 def functions(*folders):
@@ -52,6 +53,12 @@ def test_the_tree_holds_no_private_key_and_no_unfinished_word():
         if path.is_file() and unwanted.search(path.read_text(errors="replace")):
             found.append(name)
     assert found == []
+
+
+def test_what_pytest_runs_together_has_names_of_its_own():
+    """tests/run gives functional and integration tests to one pytest, which knows a file by its name alone."""
+    names = [{path.name for path in (CHECKOUT / "tests" / folder).glob("test_*.py")} for folder in TOGETHER]
+    assert set.intersection(*names) == set()
 
 
 def test_salt_is_not_shadowed():
