@@ -275,9 +275,10 @@ def test_a_server_that_hangs_drains_the_node_until_it_answers(mounted: Node, tim
 
 
 def test_what_is_unmounted_comes_back_by_itself(mounted: Node, timings: Timings) -> None:
-    mounted.run(f"umount {HOME}")
+    mounted.run(f"systemctl stop {storage.RETRY}.timer && umount {HOME}")
     assert mounted.health() == ("IDLE+DRAIN", f"vcore: storage {HOME} is missing")
     assert "Operation not permitted" in mounted.run(f"touch {HOME}/lost", check=False)
+    mounted.run(f"systemctl start {storage.RETRY}.timer")
     with timings.step("guest: the storage is mounted again", limit=40):
         while not mounted.call("facts")["ok"]:
             time.sleep(0.5)
