@@ -131,8 +131,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes the shared core off its head comes last."""
-    items.sort(key=lambda item: "test_interruptions" in item.nodeid)
+    """What changes the shared core for good comes behind the rest, and last what takes it off its head."""
+    late = ("test_compute", "test_interruptions")
+    items.sort(key=lambda item: next((n for n, name in enumerate(late, 1) if name in item.nodeid), 0))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

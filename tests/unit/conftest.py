@@ -3,11 +3,6 @@
 import os
 
 import pytest
-from hypothesis import settings
-
-# How long an example takes says more about what else the machine does.
-settings.register_profile("virtual-core", deadline=None)
-settings.load_profile("virtual-core")
 
 
 @pytest.fixture(autouse=True)
