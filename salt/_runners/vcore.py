@@ -315,7 +315,7 @@ def reconcile(node=None, wait=600):
             time.sleep(decisions.QUIET)
     except (VcoreError, OSError) as error:
         raise Refused(str(error)) from None
-    told = overview.told(results)
+    told = overview.told(results, decisions.load(paths).nodes, None if node is None else str(node))
     # salt-run takes its exit code from here, and from nowhere else.
     return _shown(told if told["ok"] else {**told, "retcode": 1})
 

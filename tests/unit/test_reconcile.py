@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vcore import reconcile
+from vcore import overview, reconcile
 from vcore.errors import VcoreError
 from vcore.paths import Paths
 from vcore.reconcile import Bell, Facts, Flight, Record, State
@@ -343,3 +343,21 @@ def test_deciding_costs_no_more_for_each_node_however_many_there_are():
     small, large = seconds(1_000), seconds(10_000)
     assert large < 5
     assert large < 30 * small  # ten times the nodes; what grows with their square would be a hundred
+
+
+# --- what is told ---------------------------------------------------------------------------------------------------
+
+
+def test_rounds_are_told_as_one_with_what_others_found():
+    first = {"converged": ["a"], "failed": {"b": "no"}, "waiting": ["c", "d"], "slurm": None, "labelled": ["a"],
+             "resumed": [], "began": 1.0, "ended": 2.0}  # fmt: skip
+    last = {**first, "converged": ["b"], "failed": {}, "waiting": ["d"], "labelled": []}
+    # Another process took the answer of c.
+    records = {"c": Record(tried=1.5, succeeded=1.5)}
+    told = overview.told([first, last], records)
+    results = {name: node["result"] for name, node in told["reconciled"].items()}
+    assert results == {"a": "converged", "b": "converged", "c": "converged", "d": "still at it"}
+    assert (told["ok"], told["rounds"], told["seconds"], told["labelled"]) == (False, 2, 2.0, ["a"])
+    assert overview.told([first, last], records, "a")["ok"]  # nobody asked for d
+    failed = overview.told([first, last], {"c": Record().failed("broken", 1.0)}, "c")
+    assert failed["reconciled"] == {"c": {"result": "failed", "error": "broken"}}

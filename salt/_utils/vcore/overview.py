@@ -40,9 +40,13 @@ def check_takes_part(paths: Paths, keys: Keys, name: str) -> None:
         raise VcoreError(f"{name} is being retired; go on with salt-run vcore.retire {name}")
 
 
-def told(results: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """What rounds did, one after the other, as one: ``{ok, nodes: {<name>: {result, error}}, rounds, seconds,
-    problems}``.
+def told(
+    results: Iterable[Mapping[str, Any]], records: Mapping[str, reconcile.Record], only: str | None = None
+) -> dict[str, Any]:
+    """What rounds did, one after the other, as one: ``{ok, reconciled: {<name>: {result, error}}, labelled, resumed,
+    problems, rounds, seconds}``.
+
+    ``only`` is the node that was asked for; ``records`` tell of those whose answers a round of somebody else took.
     """
     results = list(results)
     nodes: dict[str, dict[str, Any]] = {}
@@ -50,10 +54,15 @@ def told(results: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         nodes |= {name: {"result": "converged", "error": None} for name in result["converged"]}
         nodes |= {name: {"result": "failed", "error": why} for name, why in result["failed"].items()}
         nodes |= {name: {"result": "still at it", "error": None} for name in result["waiting"]}
+    for name, node in nodes.items():
+        record = records.get(name, reconcile.Record())
+        if node["result"] == "still at it" and name not in results[-1]["waiting"] and record.tried is not None:
+            node |= {"result": "failed" if record.attempts else "converged", "error": record.error}
+    nodes = {name: node for name, node in sorted(nodes.items()) if only in (None, name)}
     problems = [results[-1]["slurm"]] if results[-1]["slurm"] else []
     return {
         "ok": not problems and all(node["result"] == "converged" for node in nodes.values()),
-        "reconciled": dict(sorted(nodes.items())),
+        "reconciled": nodes,
         "labelled": sorted({name for result in results for name in result["labelled"]}),
         "resumed": sorted({name for result in results for name in result["resumed"]}),
         "problems": problems,
