@@ -38,6 +38,13 @@ def test_a_good_proof_holds_until_its_end():
         verify(proof(), now=NOW + 60)
 
 
+def test_a_proof_that_has_ended_is_still_a_genuine_one():
+    """So it is looked at, and the administrator told why it does not count any more."""
+    assert enrolment.genuine(KEY, proof(), "compute-1", PUB)
+    assert not enrolment.genuine(KEY, proof(), "compute-1", "no key")
+    assert not enrolment.genuine(KEY, None, "compute-1", PUB)
+
+
 def test_line_endings_of_the_key_do_not_matter():
     assert verify(proof(), pub=PUB.strip().replace("\n", "\r\n"))
 
@@ -59,6 +66,8 @@ def test_line_endings_of_the_key_do_not_matter():
 def test_what_is_not_of_this_core_id_and_key_is_refused(text, how):
     with pytest.raises(Refused, match="not of a token of this core, or of another id or key"):
         verify(text, **how)
+    claimed = {"minion": "compute-1", "pub": PUB, "key": KEY, **how}
+    assert not enrolment.genuine(claimed["key"], text, claimed["minion"], claimed["pub"])
 
 
 def test_a_token_for_one_name_is_for_that_name():

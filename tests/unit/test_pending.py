@@ -190,7 +190,7 @@ def test_of_a_thousand_keys_twenty_are_listed_nodes_first(paths, tmp_path):
     assert found["count"] == 1008
     assert len(found["keys"]) == pending.LISTED
     assert found["keys"][0] == {"id": "compute-2", "reason": "its token ended"}
-    assert found["keys"][1]["reason"] == "it brought no proof; if it is yours: salt-key -a compute-1"
+    assert found["keys"][1]["reason"] == "it brought no proof that holds; if it is yours: salt-key -a compute-1"
     text = json.dumps(found, ensure_ascii=False)
     assert "\n" not in text
     assert all(key["id"].isprintable() and len(key["id"]) <= 63 for key in found["keys"])

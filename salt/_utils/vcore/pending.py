@@ -231,7 +231,7 @@ def waiting(paths: Paths, pki: Path) -> dict[str, Any]:
 
 
 #: Why a key waits of which nothing else is known, and why one is not even let wait.
-UNPROVEN = "it brought no proof; if it is yours: salt-key -a {}"
+UNPROVEN = "it brought no proof that holds; if it is yours: salt-key -a {}"
 DENIED = "another key has this id; if that machine was made anew: salt-key -d {}"
 
 
