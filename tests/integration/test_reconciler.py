@@ -303,7 +303,7 @@ def test_a_node_that_died_is_taken_out_from_wherever_that_was_cut_off(cluster):
 
     done = cluster.run("vcore.retire", "dead-2", "dead=True", "--out=json")
     assert done.returncode == 0, done.stdout + done.stderr
-    line = "site.sls:8: vcore.nodes.dead-2: still names the node: take this out, and apply the states"
+    line = "site.sls:7: vcore.nodes.dead-2: still names the node: take this out, and apply the states"
     assert json.loads(done.stdout)["remains"] == line
     assert "dead-2" not in keys(cluster)
     entry = cluster.registry.read()["dead-2"]

@@ -259,6 +259,7 @@ class Cluster:
         write_keys(str(pki / "minion"), "minion", 2048)  # as long as a node's own takes a second each
         finger = bootstrap.keys(name, pki)
         if not accept:
+            (self.root / "master/pki/minions_pre").mkdir(exist_ok=True)
             (self.root / "master/pki/minions" / name).rename(self.root / "master/pki/minions_pre" / name)
         text = (self.source / "etc/node.conf").read_text()
         for key, value in {"ID": name, "MASTER": "127.0.0.1", "MASTER_FINGER": finger}.items():
