@@ -162,6 +162,7 @@ def mounted(node: Node, timings: Timings) -> Node:
     with timings.step("guest: the storage of a compute node mounted", limit=30):
         done = node.call("apply")
     assert done["ok"], done
+    node.run(f"echo of ada > {HOME}/ada/result && mkdir {HOME}/ada/folder", person=ADA)
     return node
 
 
@@ -192,7 +193,6 @@ def test_it_is_nfs_4_2_and_waits_for_its_server(mounted: Node) -> None:
 
 def test_homes_belong_to_their_people(mounted: Node) -> None:
     assert mounted.run(f"stat -c %u:%g {HOME} {HOME}/ada {HOME}/bob").split() == ["0:0", "10001:10000", "10002:10000"]
-    mounted.run(f"echo of ada > {HOME}/ada/result && mkdir {HOME}/ada/folder", person=ADA)
     assert mounted.served.execute("stat", "-c", "%u", "/home/ada/result", "/home/ada/folder").split() == ["10001"] * 2
     assert mounted.served.execute("cat", "/home/ada/result") == "of ada\n"
     assert "Permission denied" in mounted.run(f"touch {HOME}/ada/other", person=BOB, check=False)
@@ -275,7 +275,7 @@ def test_a_server_that_hangs_drains_the_node_until_it_answers(mounted: Node, tim
 
 
 def test_what_is_unmounted_comes_back_by_itself(mounted: Node, timings: Timings) -> None:
-    mounted.run(f"systemctl stop {storage.RETRY}.timer && umount {HOME}")
+    mounted.run(f"systemctl stop {storage.RETRY}.timer {storage.RETRY}.service && umount {HOME}")
     assert mounted.health() == ("IDLE+DRAIN", f"vcore: storage {HOME} is missing")
     assert "Operation not permitted" in mounted.run(f"touch {HOME}/lost", check=False)
     mounted.run(f"systemctl start {storage.RETRY}.timer")
