@@ -100,7 +100,7 @@ class _Engine:
         self.again = None
         try:
             result = reconciler.run(self.paths, Master(__opts__), full=full)
-            worth = result["converged"] or result["failed"] or result["slurm"] or result["labelled"]
+            worth = any(result[what] for what in ("converged", "failed", "labelled", "storage", "slurm"))
             log.log(logging.WARNING if worth else logging.INFO, "Reconciler: %s", reconciler.summary(result))
         except Busy:
             self.bell.heard(time.monotonic())

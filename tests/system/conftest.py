@@ -1,7 +1,8 @@
 """Fixtures of the system tests: labs, their hosts, and the timings of what happens on them.
 
-The labs are removed at the end; VCORE_KEEP_LAB=1 leaves them for a look. If a test failed, the hosts' journals and
-bootstrap's log are in tests/report/ by then, and their last lines below pytest's summary.
+The labs are removed at the end; VCORE_KEEP_LAB=1 leaves them for a look, and goes on with those that a run before left.
+If a test failed, the hosts' journals and bootstrap's log are in tests/report/ by then, and their last lines below
+pytest's summary.
 """
 
 from __future__ import annotations
@@ -160,7 +161,8 @@ def make_lab(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Lab]]:
 
     def make(name: str) -> Lab:
         lab = Lab(name)
-        lab.down()
+        if not os.environ.get("VCORE_KEEP_LAB"):
+            lab.down()
         labs.append(lab)
         return lab
 

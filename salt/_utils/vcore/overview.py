@@ -59,7 +59,7 @@ def told(
         if node["result"] == "still at it" and name not in results[-1]["waiting"] and record.tried is not None:
             node |= {"result": "failed" if record.attempts else "converged", "error": record.error}
     nodes = {name: node for name, node in sorted(nodes.items()) if only in (None, name)}
-    problems = [results[-1]["slurm"]] if results[-1]["slurm"] else []
+    problems = [results[-1][what] for what in ("storage", "slurm") if results[-1].get(what)]
     return {
         "ok": not problems and all(node["result"] == "converged" for node in nodes.values()),
         "reconciled": nodes,

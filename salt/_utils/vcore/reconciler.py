@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from . import core, hardware, reconcile, slurm, swarm_client
 from .errors import VcoreError
 from .locks import exclusive
+from .names import FILE_ROUTER
 from .nodes import UNKNOWN, Registry
 from .paths import Paths
 from .reconcile import CONVERGE, REFRESH, SYNC, Flight, Record
@@ -23,6 +24,7 @@ from .reconcile import CONVERGE, REFRESH, SYNC, Flight, Record
 ASK_WAIT, ASK_GAP, FACTS_WAIT, FACTS_GAP = 10.0, 3.0, 30.0, 5.0
 
 SYNC_FUNCTION, STATES_FUNCTION, FACTS_FUNCTION = "saltutil.sync_all", "state.apply", "vcore_node.facts"
+ADMIT_FUNCTION = "vcore_file_router.admit_nodes"
 
 Call = tuple[str, Sequence[Any], Mapping[str, Any]]
 Answer = Mapping[str, Any]
@@ -97,7 +99,7 @@ def run(
 
     ``forced`` nodes are converged whether that is due or not. A ``full`` round looks at every node and at SLURM, others
     only at what is due. ``{began, ended, seconds: {<step>: ...}, converged: [...], failed: {<node>: why}, waiting:
-    [...], slurm: None or why not, labelled: [...], resumed: [...]}``; times in seconds since 1970.
+    [...], storage, slurm: None or why not, labelled: [...], resumed: [...]}``; times in seconds since 1970.
 
     Raises:
         vcore.locks.Busy: another round has run for ``wait`` seconds.
@@ -119,6 +121,8 @@ class _Round:
         #: Facts of nodes that were converged, and of others that were looked at.
         self.landed: dict[str, Any] = {}
         self.looked: dict[str, Any] = {}
+        #: Facts of nodes whose states failed: some of what they lack they get once it is known where they are.
+        self.failing: dict[str, Any] = {}
         self.begun: dict[str, float] = {}
         self.synced: list[str] = []
         self.due: set[str] = set()
@@ -129,6 +133,7 @@ class _Round:
             "converged": [],
             "failed": {},
             "waiting": [],
+            "storage": None,
             "slurm": None,
             "labelled": [],
             "resumed": [],
@@ -169,6 +174,8 @@ class _Round:
                 self._look([name for name in names if name not in self.flights and name not in self.landed])
         with self._step("register"):
             changed = self._register()
+        if full or changed:
+            self._admit()
         retry = self.slurm.next is not None and self.slurm.next <= time.time()
         if full or changed or self.landed or retry:
             self._deliver(configure=full or changed or retry, full=full)
@@ -325,6 +332,7 @@ class _Round:
                 self.codes[name] = None  # it may have lost its code
             if why := reconcile.failed_states(answer.get(STATES_FUNCTION, answer.get(""))):
                 self._failed(name, why)
+                self.failing[name] = facts
             else:
                 self.landed[name] = facts
                 self.begun[name] = flight.since
@@ -349,7 +357,7 @@ class _Round:
 
     def _register(self) -> bool:
         """Write what is now known of the nodes into the registry; whether that changed it."""
-        said = {**self.looked, **self.landed}
+        said = {**self.looked, **self.failing, **self.landed}
         changes: dict[str, dict[str, Any]] = {}
         now = time.time()
         for name, code in self.codes.items():
@@ -364,9 +372,12 @@ class _Round:
                         raise VcoreError(problem)
                     facts = reconcile.facts(value)
                     entry = swarm.verify(name, facts)
-                    entry["hardware"] = hardware.validate(facts.hardware)
+                    # Without hardware it gets neither a line of SLURM's nor a label: its states have failed.
+                    if name not in self.failing:
+                        entry["hardware"] = hardware.validate(facts.hardware)
                 except VcoreError as error:
-                    self._failed(name, str(error))
+                    if name not in self.failing:
+                        self._failed(name, str(error))
                     continue
                 known = self.entries.get(name, UNKNOWN)
                 entry |= {} if known["enrolled"] else {"enrolled": int(now)}
@@ -376,7 +387,7 @@ class _Round:
                 if name in self.landed:
                     self.records[name] = record.went_well(now, self.begun.get(name), facts.boot)
                     self.result["converged"].append(name)
-                elif record.boot is not None and record.boot != facts.boot:
+                elif name in self.looked and record.boot is not None and record.boot != facts.boot:
                     reconcile.mark(self.paths, [name])  # it has started anew, and nobody has heard of it
         if changes:
             self.registry.update(changes)
@@ -384,6 +395,26 @@ class _Round:
             self.slurm = replace(self.slurm, next=now)
         self._save()
         return bool(changes)
+
+    def _admit(self) -> None:
+        """Have the file router let nodes in to homes and data, once the swarm's manager has said where they are."""
+        pillar = core.head_pillar(self.paths)
+        router = pillar["services"].get(FILE_ROUTER)
+        if router is None or not pillar["storage_clients"]:
+            return
+        try:
+            with self._step("storage"):
+                if router["node"] == self.head:
+                    from . import file_router
+
+                    file_router.admit(pillar, self.paths)
+                else:
+                    call: Call = (ADMIT_FUNCTION, [], {})
+                    if not self.jobs.gather([router["node"]], [call], wait=FACTS_WAIT):
+                        raise VcoreError(f"{router['node']}, which has the file router, does not answer")
+        except VcoreError as error:
+            self.result["storage"] = f"new nodes are not let in to homes and data: {error}"
+            self.say(self.result["storage"])
 
     def _members(self) -> tuple[Mapping[str, Any], str, str | None]:
         try:
@@ -456,6 +487,6 @@ def summary(result: Mapping[str, Any]) -> str:
     parts += [f"{len(result['resumed'])} resumed"] if result["resumed"] else []
     steps = ", ".join(f"{step} {seconds:.1f}" for step, seconds in result["seconds"].items() if seconds >= 0.05)
     failed = "".join(f"; {name}: {why}" for name, why in list(result["failed"].items())[:5])
-    slurm = f"; {result['slurm']}" if result["slurm"] else ""
+    others = "".join(f"; {result[what]}" for what in ("storage", "slurm") if result.get(what))
     took = result["ended"] - result["began"]
-    return f"round of {took:.1f} s{f' ({steps} s)' if steps else ''}: {', '.join(parts)}{failed}{slurm}"
+    return f"round of {took:.1f} s{f' ({steps} s)' if steps else ''}: {', '.join(parts)}{failed}{others}"
