@@ -50,8 +50,10 @@ class Cluster:
         return self.head.run(f"docker logs {CONTROLLER} 2>&1").stdout
 
     def controller(self) -> str:
-        """What changes when slurmctld starts anew: its process, as the container's kernel numbers it."""
-        return self.slurm("sh -c 'pidof slurmctld; cut -d \" \" -f 22 /proc/$(pidof -s slurmctld)/stat'")
+        """What changes when the controller is started anew: its container, and what keeps slurmctld running in it. A
+        slurmctld that reads its configuration hands over to another process, and nobody notices.
+        """
+        return self.slurm("sh -c 'hostname; pgrep -of \"slurm-controller run\"; cut -d \" \" -f 22 /proc/1/stat'")
 
     def wait(self, condition: Callable[[], Any], what: str, timeout: float = 120) -> float:
         """Wait until something is so; the seconds that it took."""

@@ -20,8 +20,6 @@ from .errors import VcoreError
 Call = tuple[str, Sequence[Any], Mapping[str, Any]]
 #: What each function of a job has returned, by its name.
 Answer = Mapping[str, Any]
-#: Writes the record of a convergence on the node.
-STATES, RETURNER = "state.apply", "vcore_convergence"
 #: Seconds between two looks at the clock while nobody answers.
 TICK = 0.25
 
@@ -31,7 +29,7 @@ class Line:
 
     def __init__(self, client: salt.client.LocalClient) -> None:
         self.client = client
-        self.jobs: dict[str, set[str]] = {}
+        self.jobs: dict[str, tuple[set[str], Any]] = {}
 
     def give(self, jid: str, names: Collection[str], calls: Sequence[Call]) -> None:
         """Give these minions a job.
@@ -39,15 +37,15 @@ class Line:
         Raises:
             VcoreError: the master did not take it.
         """
-        functions = [function for function, _, _ in calls]
-        arguments = [
+        functions: Any = [function for function, _, _ in calls]
+        arguments: list[Any] = [
             [*positional, *([{**named, "__kwarg__": True}] if named else [])] for _, positional, named in calls
         ]
-        self.jobs[jid] = set(names)
+        if len(calls) == 1:
+            functions, arguments = functions[0], arguments[0]
+        self.jobs[jid] = set(names), functions
         try:
-            # For a job of several functions minions do not use the returner of their configuration.
-            returner = RETURNER if STATES in functions else ""
-            self.client.run_job(sorted(names), functions, arguments, "list", returner, jid=jid, listen=True)
+            self.client.run_job(sorted(names), functions, arguments, "list", jid=jid, listen=True)
         except SaltException as error:
             raise VcoreError(f"the Salt master did not take a job: {error}") from None
 
@@ -60,9 +58,9 @@ class Line:
         data = raw["data"] if raw and isinstance(raw["data"], dict) else {}
         # The id is the one of the key, put there by the master; a tag may be anything.
         name = data.get("id")
-        for jid, names in self.jobs.items():
+        for jid, (names, functions) in self.jobs.items():
             if name in names and raw["tag"] == f"salt/job/{jid}/ret/{name}" and "return" in data:
-                return name, _answer(data["return"])
+                return name, _answer(data["return"], functions)
             if name in names and raw["tag"] == f"salt/minion/{name}/start":
                 return name, None
         return None, None
@@ -134,9 +132,11 @@ class Master:
         """What minions have answered to a job, from the master's cache of jobs."""
         with salt.client.LocalClient(mopts=self.opts) as client:
             try:
-                return {name: _answer(entry["ret"]) for name, entry in client.get_cache_returns(jid).items()}
+                load = client.returners[f"{client.opts['master_job_cache']}.get_load"](jid)
+                returned = client.get_cache_returns(jid)
             except SaltException:
                 return {}
+        return {name: _answer(entry["ret"], load.get("fun")) for name, entry in returned.items()}
 
     def busy(self, jid: str, names: Collection[str], *, wait: float, gap: float) -> dict[str, bool]:
         """Which of these minions still run a job; one that does not answer is missing. Waits as ``gather`` does."""
@@ -144,6 +144,10 @@ class Master:
         return {name: bool(answer.get("saltutil.find_job")) for name, answer in asked.items()}
 
 
-def _answer(value: Any) -> Answer:
-    """What a minion returned for a list of functions; one that could not run them at all returns words."""
+def _answer(value: Any, functions: Any) -> Answer:
+    """What a minion returned for a job of one function, or of several; of these, one that could not run them at all
+    returns words.
+    """
+    if isinstance(functions, str):
+        return {functions: value}
     return value if isinstance(value, dict) else {"": value}

@@ -124,6 +124,8 @@ class _Round:
         #: Facts of nodes whose states failed: some of what they lack they get once it is known where they are.
         self.failing: dict[str, Any] = {}
         self.begun: dict[str, float] = {}
+        #: Why their states failed, or None, of nodes that are still to be asked for their facts.
+        self.applied: dict[str, str | None] = {}
         self.synced: list[str] = []
         self.due: set[str] = set()
         self.codes: dict[str, str | None] = {}
@@ -217,6 +219,7 @@ class _Round:
             # It started after it was given its job, and is not at that any more.
             if name in self.flights and when > self.flights[name].since:
                 del self.flights[name]
+        self._inspect()
 
     def _ask(self) -> None:
         """Ask nodes that have been silent for long whether they are still at their jobs, and give up those that are
@@ -256,8 +259,8 @@ class _Round:
         first = [name for name in behind if name in self.due]
         rest = [name for name in behind if name not in self.due and full]
         facts: Call = (FACTS_FUNCTION, [self.pillar["base_directory"]], {})
-        # Not queued: a node that is at its states already says so, and is tried again. Salt queues a job of several
-        # functions wrongly, and answers to a queued one at once.
+        # Not queued: a node that is at its states already says so, and is tried again; Salt answers to a queued one at
+        # once. One function a job: while one of several runs, Salt's own state.apply on that node ends in an error.
         states: Call = (STATES_FUNCTION, [], {})
         ready = [name for name in others if name in self.due and name not in behind]
         self.synced = []  # those whose code came after an earlier round are ready
@@ -268,7 +271,7 @@ class _Round:
                 kinds = dict.fromkeys(rest, REFRESH) | dict.fromkeys(first, SYNC)
                 groups.append(self._give(line, kinds, [(SYNC_FUNCTION, [], {})]))
             if ready:
-                groups.append(self._give(line, dict.fromkeys(ready, CONVERGE), [states, facts]))
+                groups.append(self._give(line, dict.fromkeys(ready, CONVERGE), [states]))
             while groups:
                 self._hear(line, groups)
                 for group in [group for group in groups if group.is_over()]:
@@ -276,8 +279,9 @@ class _Round:
                     if group.waiting:
                         self.say(f"going on without {_several(group.waiting)} for now")
                     if group.kind != CONVERGE and self.synced:
-                        groups.append(self._give(line, dict.fromkeys(self.synced, CONVERGE), [states, facts]))
+                        groups.append(self._give(line, dict.fromkeys(self.synced, CONVERGE), [states]))
                         self.synced = []
+            self._inspect()
         if self.head in self.due:
             # The head converges by itself: its states are the administrator's to apply.
             reconcile.unmark(self.paths, [self.head])
@@ -327,15 +331,10 @@ class _Round:
         """Take the answer of one node to its job."""
         flight = self.flights.pop(name)
         if flight.kind == CONVERGE:
-            facts = answer.get(FACTS_FUNCTION)
-            if not isinstance(facts, dict):
-                self.codes[name] = None  # it may have lost its code
-            if why := reconcile.failed_states(answer.get(STATES_FUNCTION, answer.get(""))):
+            self.applied[name] = why = reconcile.failed_states(answer.get(STATES_FUNCTION, answer.get("")))
+            self.begun[name] = flight.since
+            if why:
                 self._failed(name, why)
-                self.failing[name] = facts
-            else:
-                self.landed[name] = facts
-                self.begun[name] = flight.since
         elif isinstance(answer.get(SYNC_FUNCTION), dict):
             self.codes[name] = flight.code
             if flight.kind == SYNC:
@@ -343,6 +342,22 @@ class _Round:
                 self.synced.append(name)
         else:
             self._failed(name, f"it did not take the code: {reconcile.words(answer.get(SYNC_FUNCTION, answer))}")
+
+    def _inspect(self) -> None:
+        """Ask the nodes whose states were applied what they are now."""
+        applied, self.applied = self.applied, {}
+        facts: Call = (FACTS_FUNCTION, [self.pillar["base_directory"]], {})
+        answers = self.jobs.gather(applied, [facts], wait=FACTS_WAIT, gap=FACTS_GAP)
+        for name, why in applied.items():
+            found = answers.get(name, {}).get(FACTS_FUNCTION)
+            if name in answers and not isinstance(found, dict):
+                self.codes[name] = None  # it may have lost its code
+            if why:
+                self.failing[name] = found
+            elif name in answers:
+                self.landed[name] = found
+            else:
+                self._failed(name, "its states are applied, and it does not say what it is")
 
     def _look(self, names: Collection[str]) -> None:
         """Ask nodes that were not converged in this round how they are."""
