@@ -98,7 +98,8 @@ class Cluster:
         """Somebody with a key, which the head's root has, too."""
         self.head.run(f"test -f {KEY} || (mkdir -p /root/.ssh && ssh-keygen -q -t ed25519 -N '' -f {KEY})")
         key = self.head.run(f"cat {KEY}.pub").stdout.strip()
-        self.head.salt_call("vcore.user_add", name, ssh_keys=[key], **more)
+        if name not in self.head.salt_call("vcore.user_list"):
+            self.head.salt_call("vcore.user_add", name, ssh_keys=[key], **more)
         self.uids[name] = int(self.head.salt_call("vcore.user_show", name)["uid"])
 
     def ask(self, name: str, command: str, *, check: bool = True, timeout: float = 120) -> Any:

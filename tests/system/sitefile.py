@@ -44,7 +44,7 @@ def apply(head: Host, *, test: bool = False, check: bool = True) -> dict[str, An
     With ``check``, a state that fails is an AssertionError that holds its comment.
     """
     plan = " test=True" if test else ""
-    done = head.run(f"salt --out=json '*' state.apply{plan}", check=False, timeout=900)
+    done = head.run(f"salt --out=json --static '*' state.apply{plan}", check=False, timeout=900)
     returned = json.loads(done.stdout)["head"]
     assert isinstance(returned, dict), returned
     states = {state["__id__"]: state for state in returned.values()}
