@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -72,8 +73,9 @@ class Cluster:
 
     def nodes(self) -> dict[str, Any]:
         """What ``salt-run vcore.nodes`` tells, by node."""
-        told: dict[str, Any] = json.loads(self.head.run("salt-run --out=json vcore.nodes", check=False).stdout)
-        return told
+        told = json.loads(self.head.run("salt-run --out=json vcore.nodes", check=False).stdout)
+        nodes: dict[str, Any] = told["nodes"]
+        return nodes
 
     # --- joining -----------------------------------------------------------------------------------------------------
 
@@ -114,7 +116,7 @@ class Cluster:
 
     def submit(self, name: str, script: str, options: str = "") -> int:
         """Submit a job as a person; its number."""
-        return int(self.person(name, f"sbatch --parsable {options} --wrap {json.dumps(script)}").splitlines()[-1])
+        return int(self.person(name, f"sbatch --parsable {options} --wrap {shlex.quote(script)}").splitlines()[-1])
 
     def job(self, number: int) -> str:
         """The state of a job, such as ``RUNNING`` or ``COMPLETED``."""

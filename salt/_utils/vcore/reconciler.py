@@ -382,6 +382,10 @@ class _Round:
             members, own_id, problem = self._members()
             swarm = reconcile.Swarm(members, own_id, self.pillar["nodes"], self.entries)
             for name, value in sorted(said.items()):
+                known = self.entries.get(name, UNKNOWN)
+                if isinstance(value, dict) and not value.get("swarm_id") and known["swarm_id"]:
+                    # It has left the swarm: to join again, it is given the token again.
+                    changes[name] = changes.get(name, {}) | {"swarm_id": None}
                 try:
                     if problem:
                         raise VcoreError(problem)
@@ -394,7 +398,6 @@ class _Round:
                     if name not in self.failing:
                         self._failed(name, str(error))
                     continue
-                known = self.entries.get(name, UNKNOWN)
                 entry |= {} if known["enrolled"] else {"enrolled": int(now)}
                 if different := {key: new for key, new in entry.items() if known[key] != new}:
                     changes[name] = changes.get(name, {}) | different

@@ -270,7 +270,7 @@ def slurm_conf(pillar: Mapping[str, Any], nodes: Nodes | None = None) -> str:
             ("SlurmdTimeout", 300),
             ("MessageTimeout", 30),
             ("HealthCheckProgram", "/usr/lib/virtual-core/node-health"),
-            ("HealthCheckInterval", 60),
+            ("HealthCheckInterval", 30),
             ("HealthCheckNodeState", "ANY"),
             # A step on every node of a job, from its first moment: by it pam_slurm_adopt lets people in by ssh.
             ("PrologFlags", "Contain"),
