@@ -182,7 +182,7 @@ class SlurmCore(FileCore):
             self.api.stop(self.containers[service], timeout=20)
             self.api.remove_container(self.containers.pop(service), force=True)
 
-    def wait_for(self, service: str, timeout: float = 90) -> None:
+    def wait_for(self, service: str, timeout: float = 240) -> None:
         def health() -> tuple[int, str]:
             if self.api.inspect_container(self.containers[service])["State"]["Running"]:
                 return self.on(service, "/sbin/server_health.sh")
