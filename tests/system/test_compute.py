@@ -216,6 +216,7 @@ def test_the_queue_outlives_the_power_of_the_head(cluster):
     time.sleep(3)
     cluster.wait(lambda: len(cluster.states()) == 2, "slurmctld answers again", 300)
     assert cluster.job(number) == "PENDING"
+    cluster.wait(lambda: set(cluster.states().values()) == {"drained"}, "drained as before")
     cluster.slurm(f"scontrol update nodename={FIRST},{SECOND} state=resume")
     cluster.wait_job(number)
 

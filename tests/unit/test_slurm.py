@@ -65,11 +65,19 @@ def test_the_files_are_written_as_before(golden, tmp_path):
     nodes["compute-3"] = node(3, hardware={**FACTS, "gpus": [A100, *MIG], "cgroups": "v2"})
     nodes["compute-4"] = node(4, address=None)
     nodes["compute-5"] = node(5, hardware=None)
-    nodes["compute-6"] = node(6, retiring=True)
+    nodes["compute-6"] = node(6, retiring=True, hardware=None)
     data = pillar(tmp_path, nodes=nodes)
     text = "".join(f"--- {name}\n{content.decode()}" for name, content in sorted(slurm.files(data).items()))
     golden(GOLDEN / "cluster.txt", text)
     assert set(slurm.left_out(data)) == {"compute-4", "compute-5", "compute-6"}
+
+
+def test_a_node_that_is_being_retired_keeps_its_line_while_it_has_jobs(tmp_path):
+    data = pillar(tmp_path, nodes={"compute-1": node(1), "compute-2": node(2, retiring=True)})
+    assert list(slurm.compute_nodes(data)) == ["compute-1", "compute-2"]
+    gone = pillar(tmp_path, nodes={"compute-1": node(1), "compute-2": node(2, retiring=True, hardware=None)})
+    assert list(slurm.compute_nodes(gone)) == ["compute-1"]
+    assert slurm.left_out(gone) == {"compute-2": "it is being retired"}
 
 
 def test_one_machine_alone(golden, tmp_path):

@@ -107,12 +107,11 @@ def _rules(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 def _node(name: str, node: Mapping[str, Any], rule: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     if not NODE_NAME.fullmatch(name):
         raise VcoreError("this is no name for a node (a-z, 0-9, -, a letter first)")
-    if node.get("retiring"):
-        raise VcoreError("it is being retired")
     if not node["address"]:
         raise VcoreError("its address is not known: it has not joined the swarm, and the site names none")
     if not node["hardware"]:
-        raise VcoreError("its hardware is not known yet")
+        # One that is being retired keeps its line for as long as it has jobs.
+        raise VcoreError("it is being retired" if node.get("retiring") else "its hardware is not known yet")
     facts = hardware.validate(node["hardware"])
     if settings["cgroups"] == "on" and facts["cgroups"] != "v2":
         raise VcoreError("its kernel cannot hold jobs to their memory (no cgroup v2), and slurm.cgroups is on")
