@@ -38,14 +38,24 @@ def changed(head: Host, **keys: Any) -> Iterator[None]:
         write(head, before)
 
 
+def answers(text: str) -> dict[str, Any]:
+    """What each node has returned, by node: ``salt --out=json`` prints a document for each that answers."""
+    found: dict[str, Any] = {}
+    while text := text.strip():
+        document, end = json.JSONDecoder().raw_decode(text)
+        found |= document
+        text = text[end:]
+    return found
+
+
 def apply(head: Host, *, test: bool = False, check: bool = True) -> dict[str, Any]:
     """What ``salt '*' state.apply`` returns for the head, by state id; with ``test`` the plan.
 
     With ``check``, a state that fails is an AssertionError that holds its comment.
     """
     plan = " test=True" if test else ""
-    done = head.run(f"salt --out=json --static '*' state.apply{plan}", check=False, timeout=900)
-    returned = json.loads(done.stdout)["head"]
+    done = head.run(f"salt --out=json '*' state.apply{plan}", check=False, timeout=900)
+    returned = answers(done.stdout)["head"]
     assert isinstance(returned, dict), returned
     states = {state["__id__"]: state for state in returned.values()}
     if check:

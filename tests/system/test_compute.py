@@ -78,8 +78,8 @@ def test_all_is_well_and_a_second_apply_changes_nothing(cluster):
     assert status["ok"] is True, status["problems"]
     doctor = cluster.head.salt_call("vcore.doctor", check=False, timeout=120)
     assert [check for check in doctor if not check["ok"]] == []
-    done = cluster.head.run("salt --out=json --static '*' state.apply", timeout=600)
-    for node, returned in json.loads(done.stdout).items():
+    done = cluster.head.run("salt --out=json '*' state.apply", timeout=600)
+    for node, returned in sitefile.answers(done.stdout).items():
         assert [state["__id__"] for state in returned.values() if state["changes"] or not state["result"]] == [], node
 
 
@@ -140,7 +140,7 @@ def test_a_running_job_outlives_what_happens_to_the_core(cluster):
             cluster.lab.host(node).run("pgrep -f 'sleep 1200'")
 
     runs()
-    cluster.head.run("salt --out=json --static '*' state.apply", timeout=600)
+    cluster.head.run("salt --out=json '*' state.apply", timeout=600)
     runs()
     cluster.slurm("sh -c 'kill -9 $(pidof slurmctld)'", check=False)
     cluster.wait(lambda: len(cluster.states()) == 2, "slurmctld answers again")

@@ -304,8 +304,8 @@ exec unshare --mount --net bash -c '
 LACKS = (
     "operating system: Debian 10 is not supported; take Debian 12 or 13, or Ubuntu 22.04 or 24.04",
     "processor: riscv64 is not supported",
-    "memory: 976 MiB; at least 2 GiB are needed",
-    "disk: 100 MiB free below /var; at least 8 GiB are needed",
+    "memory: 976 MiB; at least 1800 MiB are needed",
+    "disk: 100 MiB free below /var; at least 8000 MiB are needed",
     "network 172.18.0.0/24: overlaps 172.18.0.0/16, which this host reaches by clash; set vcore.network in",
     "Docker 19.3.1: older than 20.10.0; upgrade or remove it",
     "Salt: another installation is at /root/unfit/bin/salt-call; remove it, the core brings its own",
