@@ -54,7 +54,7 @@ class Cluster:
         """What changes when the controller is started anew: its container, and what keeps slurmctld running in it. A
         slurmctld that reads its configuration hands over to another process, and nobody notices.
         """
-        return self.slurm("sh -c 'hostname; pgrep -of \"slurm-controller run\"; cut -d \" \" -f 22 /proc/1/stat'")
+        return self.slurm('sh -c \'hostname; pgrep -of "slurm-controller run"; cut -d " " -f 22 /proc/1/stat\'')
 
     def wait(self, condition: Callable[[], Any], what: str, timeout: float = 120) -> float:
         """Wait until something is so; the seconds that it took."""

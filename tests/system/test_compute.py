@@ -202,7 +202,7 @@ def test_from_the_start_of_a_minion_to_idle(cluster, timings):
             cluster.wait_idle(FIRST)
             idle = time.time()
             joining.result()
-        started = node.run("date -d \"$(systemctl show salt-minion -P ActiveEnterTimestamp)\" +%s").stdout
+        started = node.run('date -d "$(systemctl show salt-minion -P ActiveEnterTimestamp)" +%s').stdout
         took.append(idle - int(started))
     timings.report("compute: minion start to idle", ", ".join(f"{seconds:.0f} s" for seconds in took))
     timings.record("compute: minion start to idle, median of 5", statistics.median(took))
