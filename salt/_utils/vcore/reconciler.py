@@ -461,7 +461,8 @@ class _Round:
                     slurm_client.configure(pillar, self.paths)
             with self._step("labels"):
                 swarm = self.swarm or swarm_client.Swarm()
-                labels = swarm.label_changes(pillar, None)
+                # A head that is being made has no swarm yet; its own label would be planned all the same.
+                labels = swarm.label_changes(pillar, None) if swarm.snapshot().active else {}
                 if labels:
                     swarm.label(pillar, labels)
                 self.result["labelled"] = sorted(labels)
