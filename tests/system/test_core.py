@@ -309,7 +309,7 @@ LACKS = (
     "network 172.18.0.0/24: overlaps 172.18.0.0/16, which this host reaches by clash; set vcore.network in",
     "Docker 19.3.1: older than 20.10.0; upgrade or remove it",
     "Salt: another installation is at /root/unfit/bin/salt-call; remove it, the core brings its own",
-    "Salt: /etc/salt/pki holds keys of another installation; move it away if nothing needs them",
+    "Salt: /etc/salt/pki is of another installation; move /etc/salt/pki away if nothing needs it",
     "package mirror: none of apt's answers for trixie; look at the network, apt's proxy and /etc/apt",
     "Python package index http://127.0.0.1:9/simple: not reachable; look at the network and PIP_INDEX_URL",
 )
