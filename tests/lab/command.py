@@ -39,6 +39,13 @@ def count(text: str) -> int:
     return int(text)
 
 
+def compute_name(text: str) -> str:
+    """Check the name of a host that is to be made: its number is in its address."""
+    if not re.fullmatch(r"compute-[1-9][0-9]{0,2}", text) or int(text.partition("-")[2]) > 200:
+        raise argparse.ArgumentTypeError("a host is named compute-1 to compute-200")
+    return text
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     top = argparse.ArgumentParser(
@@ -74,7 +81,12 @@ def parser() -> argparse.ArgumentParser:
     copy = commands.add_parser("copy", help=f"bring the checkout in {SOURCE} on the hosts up to date")
     copy.add_argument("host", nargs="*", metavar="HOST", help="these hosts only")
 
+    clone = commands.add_parser("clone", help="make more hosts of one that is there, with all that is on it")
+    clone.add_argument("source", metavar="SOURCE", help="a host; it is powered off meanwhile")
+    clone.add_argument("host", nargs="+", type=compute_name, metavar="compute-N")
+
     down = commands.add_parser("down", help="remove the hosts, their disks and the network")
+    down.add_argument("host", nargs="*", metavar="HOST", help="these hosts only")
     down.add_argument("--caches", action="store_true", help="also remove the host image and the package caches")
 
     commands.add_parser("docker", parents=[yes], help="only see that Docker is installed and runs")
@@ -141,8 +153,13 @@ def execute(options: argparse.Namespace) -> int:
         for host in options.host or lab.hosts():
             lab.require(host)
             lab.copy(host)
+    if options.command == "clone":
+        lab.clone(options.source, options.host)
     if options.command == "down":
-        drop_caches(lab) if options.caches else lab.down()
+        if options.host:
+            lab.remove(options.host)
+        else:
+            drop_caches(lab) if options.caches else lab.down()
     return 0
 
 

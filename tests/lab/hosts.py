@@ -22,6 +22,8 @@ CACHE = "vcore-lab-cache"
 # A folder that all hosts of a lab have in common, as machines with a parallel file system do.
 SHARED = "/shared"
 LABEL = "vcore.lab"
+# What of a host is on the machine's own file system, as on a real disk.
+VOLUMES = {"docker": "/var/lib/docker", "srv": "/srv"}
 # All that systemd and dockerd need in a container; --privileged asks for more than some machines have to give.
 # fmt: off
 CAPABILITIES = (
@@ -95,7 +97,6 @@ class Lab:
 
     def create_host(self, host: str, image: str, names: dict[str, str]) -> None:
         """Create one host's container, not yet started, with its own files on its disk; `names` is host → address."""
-        volumes = {"docker": "/var/lib/docker", "srv": "/srv"}  # on the machine's own file system, as on a real disk
         environment = machine.environment(",".join([str(self.subnet()), *names]))
         command = ["create", "--name", self.container(host), "--hostname", host, "--label", f"{LABEL}={self.name}"]
         command += ["--network", self.network, "--ip", names[host], "--cgroupns", "private"]
@@ -110,7 +111,7 @@ class Lab:
         command += [f"--security-opt={name}=unconfined" for name in ("seccomp", "apparmor", "systempaths")]
         command += ["--device", "/dev/fuse"] if Path("/dev/fuse").exists() else []
         command += [f"--env={name}" for name in environment]
-        mounted = {f"{self.container(host)}-{name}": folder for name, folder in volumes.items()}
+        mounted = {f"{self.container(host)}-{name}": folder for name, folder in VOLUMES.items()}
         mounted[f"{self.network}-shared"] = SHARED
         for volume, folder in mounted.items():
             docker("volume", "create", "--label", f"{LABEL}={self.name}", volume)
@@ -190,14 +191,57 @@ class Lab:
             docker("start", self.container(host))
             self.wait(host)
             self.copy(host)
-            for other in new if host in present else ():
-                script = f"grep -qx '{names[other]} {other}' /etc/hosts || echo '{names[other]} {other}' >> /etc/hosts"
-                docker("exec", self.container(host), "sh", "-c", script)
+            if host in present:
+                self.introduce(host, {other: names[other] for other in new})
             progress(f"{host} runs at {names[host]}")
 
         progress("starting " + " ".join(names))
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             list(pool.map(start, names))
+
+    def clone(self, source: str, hosts: list[str]) -> None:
+        """Make more hosts of one that is there, as it is: with its packages, images and files, without its identity.
+
+        The source is powered off for as long as it is copied. Whoever has a place in a core takes that along, too, so
+        the source is best one that has none, or has left it.
+        """
+        container, present = self.container(source), self.hosts()
+        if source not in present:
+            raise LabError(f"lab {self.name!r} has no host {source!r}; it has {', '.join(present)}.")
+        if taken := [host for host in hosts if host in present]:
+            raise LabError(f"lab {self.name!r} has {', '.join(taken)} already.")
+        names = {host: self.address(host) for host in (*present, *hosts)}
+        progress(f"copying {source} to {' '.join(hosts)}")
+        docker("stop", container)
+        image = docker("commit", "--change", f"LABEL {LABEL}={self.name}", container).stdout.strip()
+        try:
+            for host in hosts:
+                self.create_host(host, image, names)
+                for name in VOLUMES:
+                    mounts = [f"--volume={container}-{name}:/from:ro", f"--volume={self.container(host)}-{name}:/to"]
+                    script = "cp -a /from/. /to && rm -f /to/engine-id"
+                    docker("run", "--rm", "--network=none", "--entrypoint=sh", *mounts, image, "-c", script)
+                docker("cp", "-", f"{self.container(host)}:/", data=archive({"etc/machine-id": (b"", 0o444)}))
+        finally:
+            docker("start", container)
+        self.wait(source)
+        for other in present:
+            if other != source and present[other]["State"]["Running"]:
+                self.introduce(other, {host: names[host] for host in hosts})
+
+        def start(host: str) -> None:
+            docker("start", self.container(host))
+            self.wait(host)
+            progress(f"{host} runs at {names[host]}")
+
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            list(pool.map(start, hosts))
+
+    def introduce(self, host: str, names: dict[str, str]) -> None:
+        """Have a host know others, name → address, by its /etc/hosts."""
+        for name, address in names.items():
+            script = f"grep -qx '{address} {name}' /etc/hosts || echo '{address} {name}' >> /etc/hosts"
+            docker("exec", self.container(host), "sh", "-c", script)
 
     def bootstrap(self, site: bytes | None) -> int:
         """Run bootstrap.sh in the head with its live output, with this site file if any; returns its exit code."""
@@ -242,6 +286,14 @@ class Lab:
             rows.append(row | {"state": state, "since": entry["State"]["StartedAt"]})
         return rows
 
+    def remove(self, hosts: list[str]) -> None:
+        """Remove these hosts with their disks; the others stay."""
+        present = self.hosts()
+        if missing := [host for host in hosts if host not in present]:
+            raise LabError(f"lab {self.name!r} has no {', '.join(missing)}; it has {', '.join(present)}.")
+        docker("rm", "--force", "--volumes", *map(self.container, hosts))
+        docker("volume", "rm", *(f"{self.container(host)}-{name}" for host in hosts for name in VOLUMES))
+
     def down(self) -> None:
         """Remove the lab wholly: hosts, their volumes, the network. Image and caches stay for the next lab."""
         if containers := docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}={self.name}").stdout.split():
@@ -249,6 +301,8 @@ class Lab:
             docker("rm", "--force", "--volumes", *containers)
         if volumes := docker("volume", "ls", "--quiet", "--filter", f"label={LABEL}={self.name}").stdout.split():
             docker("volume", "rm", *volumes)
+        if images := docker("image", "ls", "--quiet", "--filter", f"label={LABEL}={self.name}").stdout.split():
+            docker("image", "rm", "--force", *sorted(set(images)))
         if inspect("network", self.network):
             docker("network", "rm", self.network)
 

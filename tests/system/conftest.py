@@ -98,6 +98,12 @@ class Lab:
             raise CommandFailed(f"`./lab up {shlex.join(options)}` exits with {done.returncode}; its output is below")
         return done
 
+    def clone(self, source: str, *hosts: str) -> None:
+        """`./lab clone`."""
+        done = self.call("clone", source, *hosts)
+        print(done.stdout, done.stderr)
+        assert done.returncode == 0, done.stderr
+
     def status(self) -> list[dict[str, str]]:
         """`./lab status`."""
         return json.loads(self.call("status", "--json").stdout)
@@ -106,9 +112,9 @@ class Lab:
         """One of its hosts."""
         return Host(self, name)
 
-    def down(self) -> None:
-        """`./lab down`."""
-        self.call("down")
+    def down(self, *hosts: str) -> None:
+        """`./lab down`, of all hosts or of these."""
+        self.call("down", *hosts)
 
     def logs(self) -> dict[str, str]:
         """Write the hosts' logs to tests/report/; returns the ends of the head's."""
