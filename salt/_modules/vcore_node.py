@@ -65,7 +65,8 @@ def _swarm_id():
             state = connect().info()["Swarm"]
     except VcoreError as error:
         return None, str(error)
-    if state["LocalNodeState"] != "active":
+    # One that is still asking to be let in has a place, too, or believes so: the head knows.
+    if state["LocalNodeState"] not in ("active", "pending") or not state["NodeID"]:
         said = f": {state['Error']}" if state.get("Error") else ""
         return None, f"it is in no swarm (Docker says {state['LocalNodeState']}{said})"
     return state["NodeID"], None

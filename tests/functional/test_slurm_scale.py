@@ -24,7 +24,7 @@ def configuration(folder: Path, count: int) -> Path:
     enrolled = {
         f"compute-{n}": {
             "roles": ["compute"], "enrolled": 1, "by": "token", "address": f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}",
-            "swarm_id": "x", "hardware": FACTS, "code": None, "retiring": False,
+            "swarm_id": "x", "hardware": FACTS, "code": None, "forgotten": None, "retiring": False,
         }
         for n in range(1, count + 1)
     }  # fmt: skip

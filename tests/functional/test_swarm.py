@@ -27,7 +27,7 @@ from vcore.deployment import wanted
 from vcore.errors import VcoreError
 from vcore.paths import Paths
 from vcore.secrets import Store
-from vcore.swarm_client import Swarm
+from vcore.swarm_client import FORGOTTEN, Swarm
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -448,7 +448,7 @@ def test_a_worker_of_another_swarm_is_left_alone(core, another_daemon, tmp_path,
 def node(folder: Path, daemon: Dockerd, head: Core, token: bytes | None) -> Core:
     """A node other than the head, with what its pillar holds."""
     worker = Core(folder, daemon)
-    worker.pillar["node"] = {"name": "compute-1", "roles": ["compute"], "address": daemon.address}
+    worker.pillar["node"] = {"name": "compute-1", "roles": ["compute"], "address": daemon.address, "forgotten": None}
     worker.pillar["head"] = {"name": "head", "address": head.pillar["node"]["address"]}
     worker.pillar["secrets"] = {"swarm": {"join-token": token.decode()}} if token else {}
     return worker
@@ -488,6 +488,12 @@ def test_a_node_joins_and_leaves_the_swarm_of_the_head(core, another_daemon, tmp
     assert member["Status"] == {"State": "ready", "Addr": another_daemon.address}
     files = [path for path in (tmp_path / "worker").rglob("*") if path.is_file() and path.parent.name != "pillar"]
     assert [path for path in files if token in path.read_bytes()] == []
+
+    # The head has taken it out behind its back: when it says so, the node joins anew.
+    core.daemon.run(f"docker node rm --force {member['ID']}")
+    worker.pillar["node"]["forgotten"] = member["ID"]
+    assert worker.apply("joined", "a sentence").changes["swarm"]["old"] == FORGOTTEN
+    assert worker.apply("joined", "a sentence").changes == {}
 
     # It leaves, and can join again.
     assert worker.apply("parted", "a sentence").changes == {

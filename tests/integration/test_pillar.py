@@ -41,6 +41,7 @@ def test_a_compute_node_gets_its_part_only(core):
         "enrolled": None,
         "swarm_id": None,
         "hardware": None,
+        "forgotten": None,
         "retiring": False,
         "services": ["ldap"],
         "storage": {},

@@ -114,6 +114,7 @@ class SlurmCore(Core):
             "swarm_id": f"id-{name}",
             "hardware": hardware(**more),
             "code": None,
+            "forgotten": None,
             "retiring": False,
         }
         self.pillar = self._pillar({})

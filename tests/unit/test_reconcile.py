@@ -275,6 +275,14 @@ def test_a_node_cannot_be_another_one(name, said, more, why):
         verified(name, said, **more)
 
 
+def test_a_place_that_the_swarm_does_not_know_is_told_from_a_lie():
+    with pytest.raises(reconcile.NoSuchNode):
+        verified("c1", "z" * 25)
+    with pytest.raises(VcoreError) as lie:
+        verified("c1", MANAGER)
+    assert not isinstance(lie.value, reconcile.NoSuchNode)
+
+
 def test_two_new_nodes_cannot_be_the_same_one():
     swarm = reconcile.Swarm({A: member("odd", "10.0.0.9")}, MANAGER, NODES, {})
     assert swarm.verify("c1", Facts(A, None))["swarm_id"] == A

@@ -52,7 +52,7 @@ SITE = """
 def node(number, **more):
     facts = more.pop("hardware", {**FACTS})
     entry = {"roles": ["compute"], "enrolled": 1, "by": "token", "address": f"10.0.1.{number}", "swarm_id": "x"}
-    return {**entry, "hardware": facts, "code": None, "retiring": False, **more}
+    return {**entry, "hardware": facts, "code": None, "forgotten": None, "retiring": False, **more}
 
 
 def pillar(folder, text=SITE, nodes=None):

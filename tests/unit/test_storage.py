@@ -25,7 +25,7 @@ SITE = """vcore:
 ENROLLED = {
     "compute-4": {
         "roles": ["compute"], "address": "10.0.0.4", "enrolled": 1, "swarm_id": None, "hardware": None,
-        "retiring": False,
+        "forgotten": None, "retiring": False,
     }
 }  # fmt: skip
 PATH = "  storage: {kind: path, path: /lustre/core}\n"

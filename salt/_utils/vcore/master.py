@@ -20,6 +20,8 @@ from .errors import VcoreError
 Call = tuple[str, Sequence[Any], Mapping[str, Any]]
 #: What each function of a job has returned, by its name.
 Answer = Mapping[str, Any]
+#: Where the master keeps keys: accepted ones, those that wait, and others that came under a name that is taken.
+KEPT = ("minions", "minions_pre", "minions_denied")
 #: Seconds between two looks at the clock while nobody answers.
 TICK = 0.25
 
@@ -89,7 +91,7 @@ class Master:
 
     def delete_key(self, name: str) -> None:
         """Delete a minion's key, whatever its state; the master changes its session key: the minion is out."""
-        salt.key.get_key(self.opts).delete_key(match_dict={state: [name] for state in ("minions", "minions_pre")})
+        salt.key.get_key(self.opts).delete_key(match_dict={state: [name] for state in KEPT})
 
     def new_job(self) -> str:
         """An id for a job."""

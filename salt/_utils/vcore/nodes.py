@@ -26,7 +26,8 @@ PATIENCE = 30
 #:
 #: roles: granted by a token; empty where the site file gives them. enrolled: when its key was accepted, in seconds
 #: since 1970. by: token, site (the site file names it) or hand (salt-key). address: IPv4, as swarm's manager sees it.
-#: swarm_id: Docker's id of the node, verified on the manager. hardware: see vcore.hardware. code: hash of the code that
+#: swarm_id: Docker's id of the node, verified on the manager. forgotten: an id that it goes by, and that the swarm does
+#: not know: a place to leave. hardware: see vcore.hardware. code: hash of the code that
 #: it was given. retiring: whether it is being taken out.
 UNKNOWN: Mapping[str, Any] = {
     "roles": [],
@@ -34,6 +35,7 @@ UNKNOWN: Mapping[str, Any] = {
     "by": "site",
     "address": None,
     "swarm_id": None,
+    "forgotten": None,
     "hardware": None,
     "code": None,
     "retiring": False,

@@ -20,7 +20,7 @@ from .errors import VcoreError
 from .files import write_atomic
 from .locks import exclusive
 from .names import NODE_NAME
-from .nodes import Registry
+from .nodes import UNKNOWN, Registry
 from .paths import Paths
 from .secrets import Store
 
@@ -161,8 +161,7 @@ def _let_in(paths: Paths, keys: Keys, claim: enrolment.Claim, minion: str, publi
     if state != "pending":
         raise Refused(f"its key is {state}")
     # A machine of that name that was here before is another one now.
-    fresh = {"address": None, "swarm_id": None, "code": None, "hardware": None, "retiring": False}
-    registry.update({minion: {"roles": roles, "enrolled": int(now), "by": "token", **fresh}})
+    registry.update({minion: {**UNKNOWN, "roles": roles, "enrolled": int(now), "by": "token"}})
     keys.accept(minion)
     # Salt says that it accepted where it did not (https://github.com/saltstack/salt/issues/63477).
     state, known = keys.find(minion) or ("gone", "")

@@ -352,6 +352,10 @@ def facts(value: Any) -> Facts:
     return Facts(swarm_id, value.get("hardware"), boot, {words(name): there for name, there in storage.items()})
 
 
+class NoSuchNode(VcoreError):
+    """A node goes by an id that the swarm does not know: it was taken out of it behind its back."""
+
+
 class Swarm:
     """Who is who in the swarm, as its manager sees it: what a node says of itself is held against this.
 
@@ -390,11 +394,12 @@ class Swarm:
         """The ``swarm_id`` and ``address`` of a node, where the manager confirms what it says.
 
         Raises:
+            NoSuchNode: the swarm does not know it.
             VcoreError: it cannot be what it says.
         """
         member = self.members.get(said.swarm_id)
         if member is None:
-            raise VcoreError(f"it says that it is {said.swarm_id} of the swarm, which has no such node")
+            raise NoSuchNode(f"it says that it is {said.swarm_id} of the swarm, which has no such node")
         is_head = "head" in self.nodes[name]["roles"]
         if is_head and said.swarm_id != self.own_id:
             raise VcoreError("it is not the swarm's manager")

@@ -395,9 +395,13 @@ class _Round:
                     if name not in self.failing:
                         entry["hardware"] = hardware.validate(facts.hardware)
                 except VcoreError as error:
+                    if isinstance(error, reconcile.NoSuchNode):
+                        # Swarm's own word, since a registry may be lost: it leaves that place, and is given a token.
+                        changes[name] = changes.get(name, {}) | {"swarm_id": None, "forgotten": facts.swarm_id}
                     if name not in self.failing:
                         self._failed(name, str(error))
                     continue
+                entry["forgotten"] = None
                 entry |= {} if known["enrolled"] else {"enrolled": int(now)}
                 if different := {key: new for key, new in entry.items() if known[key] != new}:
                     changes[name] = changes.get(name, {}) | different

@@ -84,7 +84,7 @@ def _storage_clients(stored: Mapping[str, Any], nodes: Mapping[str, Mapping[str,
 
 
 #: What a node's part of the registry shows of it.
-ENROLLED_KEYS = ("enrolled", "swarm_id", "hardware", "retiring")
+ENROLLED_KEYS = ("enrolled", "swarm_id", "forgotten", "hardware", "retiring")
 
 
 def _slurm(

@@ -33,6 +33,8 @@ GATEWAY_BRIDGE = "docker_gwbridge"
 MANAGER_PORT = 2377
 #: Where a node notes the id that swarm gave it, when it was the core that had it join.
 MEMBERSHIP = "swarm-node"
+#: What a worker is of whom its swarm knows nothing.
+FORGOTTEN = "a worker that the head has taken out"
 #: The label of the core's overlay network.
 NETWORK_LABEL = "vcore.network"
 
@@ -114,11 +116,16 @@ class Swarm(Services):
     def join_changes(self, pillar: Mapping[str, Any], paths: Paths) -> dict[str, Any]:
         """What :meth:`join` does; {} where this machine is a worker of the head's swarm already.
 
+        A worker that the head took out of its swarm behind its back stays where it is, or goes on asking to be let in.
+        Where the head has seen that its swarm has no such node (``forgotten``), it leaves that place and joins anew.
+
         Raises:
             VcoreError: it is in another swarm, a network of Docker is in the way, or there is no token to join by.
         """
         head = pillar["head"]["address"]
         with docker_errors():
+            if self.api.info()["Swarm"]["NodeID"] == (pillar["node"]["forgotten"] or "-"):
+                return {"swarm": {"old": FORGOTTEN, "new": f"worker of {head}"}}
             state = self._settled_state()
             if state["LocalNodeState"] == "active":
                 managers = sorted(manager["Addr"] for manager in state.get("RemoteManagers") or [])
@@ -147,6 +154,8 @@ class Swarm(Services):
         token = node_secret(pillar, Store(paths.secrets), *JOIN_TOKEN)
         address = pillar["node"]["address"] or own_address(head)
         with docker_errors():
+            if changes["swarm"]["old"] == FORGOTTEN:
+                self.api.leave_swarm(force=True)
             if GATEWAY_BRIDGE in changes:
                 self.create_gateway_bridge(pillar["network"]["bridge_subnet"])
             self.api.join_swarm(
