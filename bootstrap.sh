@@ -771,7 +771,8 @@ else
     [[ -z $SITE_FILE ]] || die 2 '--site is for a head'
     configured() { sed -nE "s/^$1: \"?([^\"]*)\"?\$/\1/p" "$2" 2>/dev/null || true; }
     MASTER=${JOIN:-$(configured master "$MINION")}
-    NODE=${NODE:-$(configured id "$MINION")}
+    # A name goes with its key: without one, this is a machine that has left, or was made of the disk of one that has.
+    if [[ -e $KEYS/minion.pub ]]; then NODE=${NODE:-$(configured id "$MINION")}; fi
     FINGER=${FINGER:-$(configured master_finger "$CHECKOUT/etc/core.yaml")}
     FINGER=${FINGER:-$(configured master_finger "$MINION")}
     [[ $ACTION == uninstall_role || $MASTER =~ ^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$ ]] ||
