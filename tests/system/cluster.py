@@ -46,6 +46,11 @@ class Cluster:
         """How often the controller that runs has read its configuration anew."""
         return self.controller_log().count("Processing RPC: REQUEST_RECONFIGURE")
 
+    def generation(self, node: str) -> str:
+        """What the compute image that a node runs says of itself in a file; empty if it has none."""
+        container = "$(docker ps --quiet --filter label=vcore.image=slurm-compute)"
+        return self.lab.host(node).run(f"docker exec {container} cat /etc/generation", check=False).stdout
+
     def controller_log(self) -> str:
         """What the controller's container that runs has written."""
         return self.head.run(f"docker logs {CONTROLLER} 2>&1").stdout
@@ -67,9 +72,16 @@ class Cluster:
 
     def wait_idle(self, *nodes: str, timeout: float = 180) -> float:
         """Wait until these nodes take jobs; the seconds that it took."""
-        return self.wait(
-            lambda: all(self.states().get(node) == "idle" for node in nodes), f"{', '.join(nodes)} idle", timeout
-        )
+        started, wanted = time.monotonic(), "\n".join(sorted(f"{node} idle" for node in nodes))
+        # On the head, since each look from here takes as long as a node may need.
+        ask = f"docker exec {CONTROLLER} sinfo --noheader --Node --nodes={','.join(nodes)} --format '%N %T'"
+        look = f'until [ "$({ask} 2>/dev/null | LC_ALL=C sort -u)" = {shlex.quote(wanted)} ]; do sleep 0.3; done'
+        while (took := time.monotonic() - started) < timeout:
+            # The head itself may be on its way.
+            if self.head.run(look, check=False, timeout=timeout - took).returncode == 0:
+                return time.monotonic() - started
+            time.sleep(0.3)
+        raise AssertionError(f"{', '.join(nodes)} idle: not after {timeout:g} s; {self.states()}")
 
     def nodes(self) -> dict[str, Any]:
         """What ``salt-run vcore.nodes`` tells, by node."""
@@ -93,6 +105,11 @@ class Cluster:
 
         with ThreadPoolExecutor(len(nodes)) as pool:
             list(pool.map(one, nodes))
+
+    def retire(self, *nodes: str) -> None:
+        """Take these nodes out of the core, all at once."""
+        with ThreadPoolExecutor(len(nodes)) as pool:
+            list(pool.map(lambda node: self.head.run(f"salt-run vcore.retire {node}", timeout=600), nodes))
 
     # --- people ------------------------------------------------------------------------------------------------------
 
@@ -122,6 +139,10 @@ class Cluster:
         """The state of a job, such as ``RUNNING`` or ``COMPLETED``."""
         found = re.search(r"JobState=(\w+)", self.slurm(f"scontrol show job {number}", check=False))
         return found[1] if found else "unknown"
+
+    def runs(self, number: int) -> str:
+        """What changes when a job is no longer the one that was started."""
+        return " ".join(re.findall(r"(?:JobState|Restarts|StartTime)=\S+", self.slurm(f"scontrol show job {number}")))
 
     def wait_job(self, number: int, state: str = "COMPLETED", timeout: float = 120) -> None:
         """Wait until a job is in a state."""

@@ -14,6 +14,8 @@ from cluster import Cluster
 FIRST, SECOND = "compute-2", "compute-3"
 PARTITIONS = {"main": {"default": True, "max_time": "1-00:00:00"}}
 SLURM = {"mode": "managed", "partitions": PARTITIONS, "nodes": {"compute-[1-9]": {"features": ["lab"]}}}
+#: A file of the compute image that is there for a test.
+GENERATION = "/srv/virtual-core/source/images/slurm-compute/rootfs/etc/generation"
 STORAGE = {"kind": "path", "path": "/shared"}
 
 
@@ -127,6 +129,29 @@ def test_ssh_to_a_node_is_for_who_has_a_job_there(cluster):
     cluster.slurm(f"scancel {number}")
 
 
+# --- a new compute image -------------------------------------------------------------------------------------------
+
+
+def test_a_new_compute_image_rolls_from_node_to_node_behind_their_jobs(cluster, timings):
+    cluster.head.run(f"date +%s > {GENERATION}")
+    number = cluster.submit("grace", "sleep 45", f"--nodelist={FIRST}")
+    cluster.wait_job(number, "RUNNING")
+    running = cluster.runs(number)
+    with timings.step("compute: a new compute image is built and offered"):
+        assert sitefile.failed(sitefile.apply(cluster.head)) == {}
+    assert cluster.runs(number) == running
+    wanted = cluster.head.run(f"cat {GENERATION}").stdout
+    assert wanted not in [cluster.generation(node) for node in (FIRST, SECOND)], "it came without a roll"
+    with timings.step("compute: it rolls over two nodes"):
+        done = cluster.head.run("salt-run vcore.roll_compute", timeout=600)
+    assert f"Updated: {FIRST}, {SECOND}." in done.stdout
+    assert cluster.job(number) == "COMPLETED"
+    assert "Restarts=0" in cluster.runs(number)
+    assert [cluster.generation(node) for node in (FIRST, SECOND)] == [wanted, wanted]
+    cluster.wait_idle(FIRST, SECOND)
+    assert "All compute nodes run the newest one." in cluster.head.run("salt-run vcore.roll_compute").stdout
+
+
 # --- what a running job outlives --------------------------------------------------------------------------------
 
 
@@ -206,6 +231,35 @@ def test_from_the_start_of_a_minion_to_idle(cluster, timings):
         took.append(idle - int(started))
     timings.report("compute: minion start to idle", ", ".join(f"{seconds:.0f} s" for seconds in took))
     timings.record("compute: minion start to idle, median of 5", statistics.median(took))
+
+
+def test_eight_machines_that_start_in_the_same_second(cluster, timings):
+    """Three rounds of machines that the core does not know. What they need is on them; a job runs beside them."""
+    eight = [FIRST, *(f"compute-{number}" for number in range(4, 11))]
+    cluster.retire(FIRST)
+    with timings.step("compute: seven more prepared hosts"):
+        cluster.lab.clone(FIRST, *eight[1:])
+    number = cluster.submit("grace", "sleep 3600", f"--nodelist={SECOND}")
+    cluster.wait_job(number, "RUNNING")
+    running, took = cluster.runs(number), []
+    for _ in range(3):
+        controller, reconfigures, line = cluster.controller(), cluster.reconfigures(), cluster.line()
+        start = time.time() + 6
+        with ThreadPoolExecutor(1) as pool:
+            at_once = f"sleep $(python3 -c 'import time; print(max({start} - time.time(), 0))')\n{line}"
+            joining = pool.submit(cluster.join, *eight, line=at_once)
+            cluster.wait_idle(*eight, timeout=600)
+            took.append(time.time() - start)
+            joining.result()
+        assert cluster.reconfigures() - reconfigures <= 2
+        assert cluster.controller() == controller, "slurmctld was started anew"
+        assert cluster.runs(number) == running
+        cluster.retire(*eight)
+    timings.report("compute: 8 machines at once to idle", ", ".join(f"{seconds:.0f} s" for seconds in took))
+    cluster.person("grace", f"scancel {number}")
+    cluster.lab.down(*eight[1:])
+    cluster.join(FIRST)
+    cluster.wait_idle(FIRST, SECOND)
 
 
 def test_the_queue_outlives_the_power_of_the_head(cluster):
