@@ -122,8 +122,10 @@ def leave():
             continue
         gone.append(str(path))
     if _is_service():
+        # Not at the next boot, which may be soon: it would make itself a key under its old name.
+        subprocess.run(["systemctl", "disable", "salt-minion"], check=False, timeout=30)
         # In a moment, when the answer to this has gone out; as a unit of its own, which does not end with the minion.
-        command = "sleep 3; systemctl disable --now salt-minion"
+        command = "sleep 3; systemctl stop salt-minion"
         subprocess.run(["systemd-run", "--no-block", "--collect", "sh", "-c", command], check=False, timeout=30)
     return gone
 

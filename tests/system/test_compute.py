@@ -39,7 +39,7 @@ def cluster(lab, head, timings):
     with timings.step("compute: SLURM is switched on"):
         assert sitefile.failed(sitefile.apply(head)) == {}
     made = Cluster(lab, head)
-    for name in ("grace", "alan"):
+    for name in ("mary", "alan"):
         made.add_person(name)
     return made
 
@@ -55,21 +55,21 @@ def test_a_bare_machine_joins_with_one_line_and_runs_a_job(cluster, timings):
     steps = json.loads(cluster.lab.host(FIRST).run("cat /var/lib/virtual-core/bootstrap.json").stdout)
     for step, seconds in steps.items():
         timings.record(f"compute: join: {step}", seconds)
-    number = cluster.submit("grace", "id -un; hostname", "--output out.txt")
+    number = cluster.submit("mary", "id -un; hostname", "--output out.txt")
     cluster.wait_job(number)
     timings.record("compute: bare machine to a finished job", time.monotonic() - started)
-    assert cluster.person("grace", "cat out.txt").split() == ["grace", FIRST]
+    assert cluster.person("mary", "cat out.txt").split() == ["mary", FIRST]
 
 
 def test_a_second_machine_joins_while_a_job_runs(cluster):
     before = cluster.controller()
-    number = cluster.submit("grace", "sleep 600")
+    number = cluster.submit("mary", "sleep 600")
     cluster.wait_job(number, "RUNNING")
     cluster.join(SECOND)
     cluster.wait_idle(SECOND)
     assert cluster.job(number) == "RUNNING"
     assert cluster.controller() == before, "slurmctld was started anew"
-    cluster.person("grace", f"scancel {number}")
+    cluster.person("mary", f"scancel {number}")
     assert cluster.nodes()[SECOND]["slurm"].startswith("idle")
 
 
@@ -89,21 +89,21 @@ def test_all_is_well_and_a_second_apply_changes_nothing(cluster):
 
 
 def test_jobs_of_every_kind(cluster):
-    assert sorted(cluster.person("grace", "srun -N2 hostname").split()) == [FIRST, SECOND]
-    array = cluster.submit("grace", "echo $SLURM_ARRAY_TASK_ID > task-$SLURM_ARRAY_TASK_ID", "--array=1-4")
-    after = cluster.submit("grace", "cat task-*", f"--dependency=afterok:{array} --output after.txt")
+    assert sorted(cluster.person("mary", "srun -N2 hostname").split()) == [FIRST, SECOND]
+    array = cluster.submit("mary", "echo $SLURM_ARRAY_TASK_ID > task-$SLURM_ARRAY_TASK_ID", "--array=1-4")
+    after = cluster.submit("mary", "cat task-*", f"--dependency=afterok:{array} --output after.txt")
     cluster.wait_job(after)
-    assert cluster.person("grace", "cat after.txt").split() == ["1", "2", "3", "4"]
-    running = cluster.submit("grace", "sleep 600", "--constraint=lab")
+    assert cluster.person("mary", "cat after.txt").split() == ["1", "2", "3", "4"]
+    running = cluster.submit("mary", "sleep 600", "--constraint=lab")
     cluster.wait_job(running, "RUNNING")
     refused = cluster.ask("alan", f"scancel {running}", check=False)
     assert cluster.job(running) == "RUNNING", refused
-    cluster.person("grace", f"scancel {running}")
+    cluster.person("mary", f"scancel {running}")
     cluster.wait(lambda: cluster.job(running) == "CANCELLED", "cancelled")
 
 
 def test_a_job_without_memory_leaves_the_rest_of_the_node_to_others(cluster):
-    numbers = [cluster.submit(name, "sleep 300", f"--nodelist={FIRST}") for name in ("grace", "alan")]
+    numbers = [cluster.submit(name, "sleep 300", f"--nodelist={FIRST}") for name in ("mary", "alan")]
     for number in numbers:
         cluster.wait_job(number, "RUNNING")
         cluster.slurm(f"scancel {number}")
@@ -116,15 +116,15 @@ def test_no_job_of_a_person_ends_slurmd(cluster):
 
 
 def test_jobs_are_accounted_for(cluster):
-    rows = cluster.person("grace", "sacct --noheader --parsable2 --allocations --format=user,state").splitlines()
-    assert "grace|COMPLETED" in rows
+    rows = cluster.person("mary", "sacct --noheader --parsable2 --allocations --format=user,state").splitlines()
+    assert "mary|COMPLETED" in rows
     assert "alan" in cluster.slurm("sshare --all --noheader --parsable2 --format=user")
 
 
 def test_ssh_to_a_node_is_for_who_has_a_job_there(cluster):
-    number = cluster.submit("grace", "sleep 600", f"--nodelist={FIRST}")
+    number = cluster.submit("mary", "sleep 600", f"--nodelist={FIRST}")
     cluster.wait_job(number, "RUNNING")
-    assert cluster.person("grace", f"ssh {FIRST} hostname") == FIRST
+    assert cluster.person("mary", f"ssh {FIRST} hostname") == FIRST
     assert cluster.ask("alan", f"ssh {FIRST} hostname", check=False).returncode != 0
     cluster.slurm(f"scancel {number}")
 
@@ -134,7 +134,7 @@ def test_ssh_to_a_node_is_for_who_has_a_job_there(cluster):
 
 def test_a_new_compute_image_rolls_from_node_to_node_behind_their_jobs(cluster, timings):
     cluster.head.run(f"date +%s > {GENERATION}")
-    number = cluster.submit("grace", "sleep 45", f"--nodelist={FIRST}")
+    number = cluster.submit("mary", "sleep 45", f"--nodelist={FIRST}")
     cluster.wait_job(number, "RUNNING")
     running = cluster.runs(number)
     with timings.step("compute: a new compute image is built and offered"):
@@ -156,7 +156,7 @@ def test_a_new_compute_image_rolls_from_node_to_node_behind_their_jobs(cluster, 
 
 
 def test_a_running_job_outlives_what_happens_to_the_core(cluster):
-    number = cluster.submit("grace", "srun sleep 1200", "-N2")
+    number = cluster.submit("mary", "srun sleep 1200", "-N2")
     cluster.wait_job(number, "RUNNING")
 
     def runs():
@@ -239,7 +239,7 @@ def test_eight_machines_that_start_in_the_same_second(cluster, timings):
     cluster.retire(FIRST)
     with timings.step("compute: seven more prepared hosts"):
         cluster.lab.clone(FIRST, *eight[1:])
-    number = cluster.submit("grace", "sleep 3600", f"--nodelist={SECOND}")
+    number = cluster.submit("mary", "sleep 3600", f"--nodelist={SECOND}")
     cluster.wait_job(number, "RUNNING")
     running, took = cluster.runs(number), []
     for _ in range(3):
@@ -256,7 +256,7 @@ def test_eight_machines_that_start_in_the_same_second(cluster, timings):
         assert cluster.runs(number) == running
         cluster.retire(*eight)
     timings.report("compute: 8 machines at once to idle", ", ".join(f"{seconds:.0f} s" for seconds in took))
-    cluster.person("grace", f"scancel {number}")
+    cluster.person("mary", f"scancel {number}")
     cluster.lab.down(*eight[1:])
     cluster.join(FIRST)
     cluster.wait_idle(FIRST, SECOND)
@@ -264,7 +264,7 @@ def test_eight_machines_that_start_in_the_same_second(cluster, timings):
 
 def test_the_queue_outlives_the_power_of_the_head(cluster):
     cluster.slurm(f"scontrol update nodename={FIRST},{SECOND} state=drain reason='kept free by a test'")
-    number = cluster.submit("grace", "true")
+    number = cluster.submit("mary", "true")
     time.sleep(10)  # slurmctld writes its state every five seconds
     cluster.lab.host("head").run("sync; systemctl poweroff --force --force", check=False)
     time.sleep(3)
@@ -282,7 +282,7 @@ def test_everything_comes_back_by_itself_after_a_power_cut(cluster, timings):
     time.sleep(3)
     cluster.wait_idle(FIRST, SECOND, timeout=300)
     timings.record("compute: power cut of all hosts to idle", time.monotonic() - started)
-    assert cluster.person("grace", "srun hostname") in (FIRST, SECOND)
+    assert cluster.person("mary", "srun hostname") in (FIRST, SECOND)
 
 
 # --- leaving -------------------------------------------------------------------------------------------------------
@@ -290,7 +290,7 @@ def test_everything_comes_back_by_itself_after_a_power_cut(cluster, timings):
 
 def test_a_node_is_retired_and_one_that_died_is_forgotten(cluster):
     head = cluster.head
-    number = cluster.submit("grace", "sleep 20", f"--nodelist={FIRST}")
+    number = cluster.submit("mary", "sleep 20", f"--nodelist={FIRST}")
     cluster.wait_job(number, "RUNNING")
     head.run(f"salt-run vcore.retire {FIRST} timeout=120", timeout=300)
     assert cluster.job(number) == "COMPLETED", "its job was not waited for"
