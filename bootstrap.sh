@@ -172,13 +172,13 @@ answers() {
     return "$code"
 }
 
-# Whether one of the mirrors that apt uses has the release $1; a list of mirrors stands in a file of its own.
+# Whether one of the mirrors that apt uses has the release $1; a list of mirrors stands in a file of its own. A machine
+# that was never updated, as a cloud's image, has no lists that apt could ask: what it would fetch says it, too.
 a_mirror_answers() {
     local address
-    # shellcheck disable=SC2016  # apt fills it in
     while read -r address; do
         answers "${address%/}/dists/$1/InRelease" && return 0
-    done < <(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | sort -u | while read -r address; do
+    done < <(apt-get --print-uris update | sed -nE "s|^'(.*)/dists/.*/InRelease' .*|\1|p" | sort -u | while read -r address; do
         case $address in
             mirror+file:*) awk '{print $1}' "${address#mirror+file:}" ;;
             *) say "$address" ;;
