@@ -123,13 +123,16 @@ def serving(folder: Path, certificate: Path, key: Path) -> Iterator[int]:
 
 @pytest.fixture(params=["wget", "curl"])
 def run(request, tmp_path, monkeypatch) -> Any:
-    """Run the line as on a machine that has one of the two programs only; what it would run is shown instead."""
+    """Run the line as on a machine that has one of the two programs only, and the one with wget sudo as well; what it
+    would run is shown instead.
+    """
     programs = tmp_path / "bin"
     programs.mkdir()
     for name in ("sh", "mkdir", "tar", "gzip", "sha256sum", "cat", "id", request.param):
         (programs / name).symlink_to(shutil.which(name) or pytest.fail(f"{name} is missing: apt-get install {name}"))
-    (programs / "sudo").write_text('#!/bin/sh\nexec "$@"\n')
-    (programs / "sudo").chmod(0o755)
+    if request.param == "wget":
+        (programs / "sudo").write_text('#!/bin/sh\nexec "$@"\n')
+        (programs / "sudo").chmod(0o755)
     place = tmp_path / "bundle"
     monkeypatch.setattr(enrolment, "FOLDER", str(place))
 

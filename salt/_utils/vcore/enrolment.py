@@ -268,7 +268,8 @@ def bundle(checkout: Path, facts: Mapping[str, str]) -> bytes:
 def command(token: str, address: str, port: int, authority: bytes) -> str:
     """The line to run on a new machine: it fetches the bundle, proven by the authority's fingerprint, and runs it.
 
-    wget or curl, whichever is there. The token comes by standard input, since arguments are everybody's to read.
+    wget or curl, whichever is there; and sudo, which a machine with a password of root may not have. The token comes by
+    standard input, since arguments are everybody's to read.
     """
     digest = hashlib.sha256(authority).hexdigest()
     script = f"""
@@ -282,7 +283,7 @@ def command(token: str, address: str, port: int, authority: bytes) -> str:
         u=https://{address}:{port}; get {AUTHORITY} $any || {{ echo "$u does not answer."; exit 1; }};
         echo "{digest} *{AUTHORITY}" | sha256sum -c --status || {{ echo "$u is another head."; exit 1; }};
         get {BUNDLE} $own; tar -xzf {BUNDLE}; exec ./bootstrap.sh --join {address}"""
-    return f"echo {token} | sudo sh -c '{' '.join(script.split())}'"
+    return f"echo {token} | $(command -v sudo) sh -c '{' '.join(script.split())}'"
 
 
 # ---------------------------------------------------------------------------------------------------------------
