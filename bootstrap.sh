@@ -542,9 +542,10 @@ milestone() {
     printf '      %5d s  %.110s\n' $((SEEN[$1] - START)) "$1"
 }
 membership_do() {
-    local patience=1200 task
+    local patience=1200 task began
     START=$(now)
     while (($(now) - START < patience)); do
+        began=$(now)
         if [[ -d /var/cache/salt/minion/extmods/utils/vcore ]]; then milestone 'the head has sent its code'; fi
         if in_swarm; then milestone 'this machine is in the swarm'; fi
         if converged; then
@@ -557,7 +558,8 @@ membership_do() {
         if membership_done && { [[ -n $(tasks) ]] || (($(now) - ${SEEN[all states are applied]:-$(now)} >= 30)); }; then
             return 0
         fi
-        sleep 1
+        # On a slow machine a look costs seconds, which the states need.
+        sleep $((1 + 4 * ($(now) - began)))
     done
     complain "      Not within $((patience / 60)) minutes. On the head: salt-call vcore.status, then salt $NODE state.apply"
     return 1
