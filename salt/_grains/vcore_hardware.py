@@ -101,14 +101,16 @@ def _scratch(root):
 
 
 def _cgroups(root):
-    """v2 where the unified hierarchy has what SLURM limits jobs with, and slurmd's container may mount it: the profile
-    that Docker gives containers forbids that where AppArmor is on.
+    """v2 where the unified hierarchy has what SLURM limits jobs with; guarded where slurmd's container may mount that
+    only if Docker can do without its AppArmor profile, which the swarm knows.
     """
     controllers = _text(root / "sys/fs/cgroup/cgroup.controllers").split()
     guarded = _text(root / "sys/module/apparmor/parameters/enabled") == "Y" and any(
         (root / folder / "apparmor_parser").exists() for folder in ("sbin", "usr/sbin")
     )
-    return "v2" if {"cpu", "cpuset", "memory"} <= set(controllers) and not guarded else "none"
+    if not {"cpu", "cpuset", "memory"} <= set(controllers):
+        return "none"
+    return "guarded" if guarded else "v2"
 
 
 def _gpus(root, nvidia_smi):

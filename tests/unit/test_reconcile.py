@@ -256,6 +256,16 @@ def test_a_node_is_where_the_swarm_sees_it():
 
 
 @pytest.mark.parametrize(
+    ("version", "knows"), [("26.1.5+dfsg1", True), ("25.0.0", True), ("20.10.24+dfsg1", False), ("dev", False)]
+)
+def test_docker_knows_of_apparmor_from_its_25th_version_on(version, knows):
+    one = member("c1", "10.0.0.2")
+    one["Description"]["Engine"] = {"EngineVersion": version}
+    assert reconcile.Swarm({A: one}, MANAGER, NODES, {}).knows_apparmor(Facts(A, None)) is knows
+    assert not reconcile.Swarm(MEMBERS, MANAGER, NODES, {}).knows_apparmor(Facts(A, None))
+
+
+@pytest.mark.parametrize(
     ("name", "said", "more", "why"),
     [
         ("c1", "z" * 25, {}, "the swarm, which has no such node"),

@@ -209,8 +209,14 @@ def daemon(made, *, engine):
             del container[key]
     if not kept["EndpointSpec"]["Ports"]:
         del kept["EndpointSpec"]["Ports"]
+    # Docker shows this only where a service has any of it, but then all that it knows.
+    for key in ("CredentialSpec", "SELinuxContext") if "Privileges" in container else ():
+        container["Privileges"][key] = None
     if engine < 25:
         del container["Healthcheck"]["StartInterval"]
+        container.get("Privileges", {}).pop("AppArmor", None)
+    elif "Privileges" in container:
+        container["Privileges"]["NoNewPrivileges"] = False
     return {"ID": "s1", "Spec": kept}
 
 
@@ -222,6 +228,7 @@ def daemon(made, *, engine):
         {"volumes": {}, "ports": {}, "capabilities": [], "memory": {"limit": "1G"}},
         {"mode": "global", "placement": "compute", "node": None, "ports": {}},
         {"sysctls": {"net.ipv4.ip_unprivileged_port_start": "1024"}},
+        {"apparmor": False},
     ],
 )
 def test_what_the_daemon_fills_in_is_no_change(engine, more):
@@ -229,6 +236,16 @@ def test_what_the_daemon_fills_in_is_no_change(engine, more):
         made = spec(*files, **more)
         live = swarm.live_spec(daemon(made, engine=engine))
         assert swarm.diff(live, made, contents(*files), contents(*files)) == {}
+
+
+def test_docker_that_has_become_newer_is_told_of_apparmor():
+    made = spec(apparmor=False)
+    service = daemon(made, engine=20)
+    assert not swarm.is_unconfined(service)
+    service["Spec"]["TaskTemplate"]["ContainerSpec"]["Privileges"]["NoNewPrivileges"] = False
+    assert swarm.diff(swarm.live_spec(service), made, {}, {}) == {"apparmor": {"old": None, "new": "disabled"}}
+    assert swarm.is_unconfined(daemon(made, engine=26))
+    assert not swarm.is_unconfined(daemon(spec(), engine=26))
 
 
 def test_what_is_taken_away_by_hand_shows():

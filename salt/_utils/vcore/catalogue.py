@@ -302,6 +302,12 @@ class Service(Model):
         description="Linux capabilities beyond Docker's default set.",
         example=["SYS_ADMIN"],
     )
+    apparmor: bool = field(
+        True,
+        description="Whether the AppArmor profile of Docker holds its containers, where a node has AppArmor. Docker "
+        "before 25 always has it.",
+        example=False,
+    )
     sysctls: dict[Annotated[str, StringConstraints(pattern=r"^(net|fs|kernel)\.[a-z0-9_.]+$")], str] = field(
         default_factory=dict,
         description="Parameters of the kernel, sysctl(8), that its containers have otherwise than Docker sets them.",

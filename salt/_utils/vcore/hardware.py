@@ -21,7 +21,7 @@ NUMBERS: dict[str, tuple[int, int]] = {
     "memory_mib": (64, 2**40),
     "scratch_mib": (0, 2**40),
 }
-CGROUPS = ("v2", "none")
+CGROUPS = ("v2", "guarded", "none")
 MOST_GPUS = 256
 #: A type as gres.conf has it, a device of the kernel, and NVIDIA's names of a part of a GPU, such as 1g.5gb.
 GPU_TYPE = re.compile(r"[a-z][a-z0-9_.-]{0,31}")
@@ -29,10 +29,11 @@ DEVICE = re.compile(r"/dev/[a-z][a-z0-9]{0,31}([/_-][a-zA-Z0-9]{1,32}){0,3}")
 MIG_PROFILE = re.compile(r"[1-9]g\.[1-9][0-9]{0,3}gb(\.me)?")
 
 
-def validate(facts: Any) -> dict[str, Any]:
+def validate(facts: Any, *, opens: bool = False) -> dict[str, Any]:
     """The facts of a node, each checked: keys, types, ranges, and that the numbers go together.
 
-    ``memory_mib`` and ``scratch_mib`` are MiB; ``cgroups`` is ``v2`` where the kernel can hold jobs to their memory;
+    ``memory_mib`` and ``scratch_mib`` are MiB; ``cgroups`` is ``v2`` where the kernel can hold jobs to their memory,
+    else ``none``. Where AppArmor is in the way, a node says ``guarded``, which is ``v2`` if Docker ``opens`` it;
     ``gpus`` lists ``{type, file, mig}``, where ``mig`` is None for a whole GPU, or ``{profile, files}`` for a part.
 
     Raises:
@@ -54,6 +55,8 @@ def validate(facts: Any) -> dict[str, Any]:
     clean["cgroups"] = facts.get("cgroups", "none")
     if clean["cgroups"] not in CGROUPS:
         raise VcoreError(f"hardware: cgroups has to be one of {', '.join(CGROUPS)}, not {_shown(clean['cgroups'])}")
+    if clean["cgroups"] == "guarded":
+        clean["cgroups"] = "v2" if opens else "none"
     gpus = facts.get("gpus", [])
     if not isinstance(gpus, list) or len(gpus) > MOST_GPUS:
         raise VcoreError(f"hardware: gpus has to be a list of at most {MOST_GPUS}")

@@ -42,6 +42,8 @@ PATIENCE, LONGEST = 10.0, 60.0
 SYNC, REFRESH, CONVERGE = "sync", "refresh", "converge"
 #: The most that the answer of a node may hold of facts, in bytes, and of words that are shown.
 FACTS_LIMIT, WORDS_LIMIT = 64 * 1024, 300
+#: The first Docker in which a service of the swarm can do without AppArmor (API 1.44: Privileges.AppArmor).
+KNOWS_APPARMOR = 25
 SWARM_ID = re.compile(r"[a-z0-9]{25}")
 COMPUTE = "compute"
 
@@ -415,6 +417,12 @@ class Swarm:
         self.ids[said.swarm_id] = name
         self._has("seen", address, name)
         return {"swarm_id": said.swarm_id, "address": address}
+
+    def knows_apparmor(self, said: Facts) -> bool:
+        """Whether Docker on a node does without its AppArmor profile where a service says so."""
+        engine = (self.members[said.swarm_id].get("Description") or {}).get("Engine") or {}
+        number = str(engine.get("EngineVersion")).partition(".")[0]
+        return number.isdecimal() and int(number) >= KNOWS_APPARMOR
 
     def _address(self, name: str, address: str) -> str:
         try:

@@ -379,7 +379,7 @@ class _Round:
             if self.entries.get(name, UNKNOWN)["code"] != code:
                 changes[name] = {"code": code}
         if said:
-            members, own_id, problem = self._members()
+            members, own_id, problem, unconfined = self._members()
             swarm = reconcile.Swarm(members, own_id, self.pillar["nodes"], self.entries)
             for name, value in sorted(said.items()):
                 known = self.entries.get(name, UNKNOWN)
@@ -393,7 +393,8 @@ class _Round:
                     entry = swarm.verify(name, facts)
                     # Without hardware it gets neither a line of SLURM's nor a label: its states have failed.
                     if name not in self.failing:
-                        entry["hardware"] = hardware.validate(facts.hardware)
+                        opens = unconfined and swarm.knows_apparmor(facts)
+                        entry["hardware"] = hardware.validate(facts.hardware, opens=opens)
                 except VcoreError as error:
                     if isinstance(error, reconcile.NoSuchNode):
                         # Swarm's own word, since a registry may be lost: it leaves that place, and is given a token.
@@ -438,13 +439,14 @@ class _Round:
             self.result["storage"] = f"new nodes are not let in to homes and data: {error}"
             self.say(self.result["storage"])
 
-    def _members(self) -> tuple[Mapping[str, Any], str, str | None]:
+    def _members(self) -> tuple[Mapping[str, Any], str, str | None, bool]:
+        """The nodes of the swarm, its manager's id, why it does not say, and whether slurmd runs without AppArmor."""
         try:
             self.swarm = swarm_client.Swarm()
             own_id, members = self.swarm.members()
+            return members, own_id, None, self.swarm.runs_unconfined(slurm.COMPUTE)
         except VcoreError as error:
-            return {}, "", str(error)
-        return members, own_id, None
+            return {}, "", str(error), False
 
     # --- SLURM and swarm -----------------------------------------------------------------------------------------
 

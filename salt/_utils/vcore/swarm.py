@@ -162,6 +162,8 @@ def service_spec(
         ],
         "CapabilityAdd": sorted(f"CAP_{capability.removeprefix('CAP_')}" for capability in service["capabilities"]),
     }
+    if not service["apparmor"]:
+        container["Privileges"] = {"AppArmor": {"Mode": "disabled"}}
     if service["sysctls"]:
         container["Sysctls"] = dict(service["sysctls"])
     # Docker takes 0 for no limit; so does the daemon when it shows what it has.
@@ -259,9 +261,12 @@ def live_spec(service: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return recorded
     live = copy.deepcopy(dict(service["Spec"]))
     task, made_from = live["TaskTemplate"], recorded["TaskTemplate"]
-    # Docker before 25 does not know this one and drops it.
-    health, kept = task["ContainerSpec"].get("Healthcheck") or {}, made_from["ContainerSpec"]["Healthcheck"]
-    health.setdefault("StartInterval", kept.get("StartInterval"))
+    # Docker before 25 does not know these and drops them.
+    container, kept = task["ContainerSpec"], made_from["ContainerSpec"]
+    health = container.get("Healthcheck") or {}
+    health.setdefault("StartInterval", kept["Healthcheck"].get("StartInterval"))
+    if "Privileges" in kept and not _knows_apparmor(container):
+        container["Privileges"] = kept["Privileges"]
     # The daemon puts a network's id in the place of its name; an entry of somebody else has no alias.
     for theirs, ours in zip(task.get("Networks") or [], made_from["Networks"], strict=False):
         theirs["Target"] = ours["Target"]
@@ -270,6 +275,19 @@ def live_spec(service: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if reserved := ((task.get("Resources") or {}).get("Reservations") or {}).get("MemoryBytes"):
         spec["TaskTemplate"]["Resources"]["Reservations"] = {"MemoryBytes": reserved}
     return spec
+
+
+def _knows_apparmor(container: Mapping[str, Any]) -> bool:
+    """Whether the daemon that shows a container's specification can run it without AppArmor: that came with this field,
+    which it always shows.
+    """
+    return "NoNewPrivileges" in (container.get("Privileges") or {})
+
+
+def is_unconfined(service: Mapping[str, Any]) -> bool:
+    """Whether Docker runs a service of the daemon without its AppArmor profile."""
+    privileges = service["Spec"]["TaskTemplate"]["ContainerSpec"].get("Privileges") or {}
+    return (privileges.get("AppArmor") or {}).get("Mode") == "disabled"
 
 
 def _in_shape_of(recorded: Any, live: Any) -> Any:
@@ -427,6 +445,7 @@ _WORDS: tuple[tuple[str, tuple[str, ...], Callable[[Any], Any]], ...] = (
     ("volumes", (*_CONTAINER, "Mounts"), lambda value: [f"{mount['Source']} at {mount['Target']}" for mount in value]),
     ("memory", ("TaskTemplate", "Resources"), _memory),
     ("capabilities", (*_CONTAINER, "CapabilityAdd"), list),
+    ("apparmor", (*_CONTAINER, "Privileges"), lambda value: value["AppArmor"]["Mode"]),
     ("sysctls", (*_CONTAINER, "Sysctls"), dict),
     ("health", (*_CONTAINER, "Healthcheck"), _health),
     ("stop_grace", (*_CONTAINER, "StopGracePeriod"), _seconds),

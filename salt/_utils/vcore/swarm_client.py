@@ -493,6 +493,11 @@ class Swarm(Services):
             own_id = str(self._state()["NodeID"])
         return own_id, {node["ID"]: node for node in snapshot.nodes}
 
+    def runs_unconfined(self, name: str) -> bool:
+        """Whether Docker runs a service without its AppArmor profile; of one that is rolled, all generations."""
+        found = _by_owner(self.snapshot()).get(name, [])
+        return bool(found) and all(swarm.is_unconfined(service) for service in found)
+
     def remove_member(self, identity: str) -> bool:
         """Take a node that has left, or died, out of the swarm; whether it was there.
 
