@@ -27,8 +27,9 @@ QUIET, MOST = 2.0, 15.0
 EVERY = 300.0
 #: Seconds until a node that failed is tried again: the first time, and at most. It doubles each time.
 FIRST_RETRY, LAST_RETRY = 5.0, 300.0
-#: Seconds after which a node that has not answered is asked whether it is still at it.
-ASK_AFTER = 20.0
+#: Seconds after which a node that has not answered is asked whether it is still at it; and how often it may say nothing
+#: to that. To give up a slow one that works is worse than to wait for one that is gone: it would be given more to do.
+ASK_AFTER, ASK_AGAIN = 20.0, 1
 #: Seconds that a node may be at one job; then it counts as failed, whatever it says.
 LIMIT = 1800.0
 #: A round goes on without those that have not answered for this many seconds since the last who did, or for half of
@@ -88,6 +89,17 @@ class Flight:
     since: float
     code: str | None = None
     asked: float | None = None
+    #: How often in a row it was asked whether it is at it, and said nothing.
+    silent: int = 0
+    #: Whether it was heard to start since: its job may have been lost. A slow one may only now say that it has started.
+    doubtful: bool = False
+
+    @property
+    def ask(self) -> float:
+        """When it is asked: the longer it takes, the rarer, since on a slow machine each answer costs it seconds."""
+        if self.doubtful:
+            return self.since
+        return self.since + ASK_AFTER if self.asked is None else self.asked + max(ASK_AFTER, self.asked - self.since)
 
 
 @dataclass(frozen=True)
@@ -251,7 +263,7 @@ def next_due(state: State) -> float | None:
     """When something is to be tried or asked again, in seconds since 1970; None when there is nothing."""
     records = [*(record for name, record in state.nodes.items() if name not in state.flights), state.slurm]
     times = [record.next for record in records if record.next is not None]
-    times += [(flight.asked or flight.since) + ASK_AFTER for flight in state.flights.values()]
+    times += [flight.ask for flight in state.flights.values()]
     return min(times, default=None)
 
 
@@ -265,7 +277,7 @@ def to_ask(state: State, now: float) -> dict[str, list[str]]:
     """Nodes by job that are asked whether they are still at it: nothing was heard of them for long."""
     found: dict[str, list[str]] = {}
     for name, flight in sorted(state.flights.items()):
-        if now - (flight.asked or flight.since) >= ASK_AFTER:
+        if now >= flight.ask:
             found.setdefault(flight.jid, []).append(name)
     return found
 

@@ -216,10 +216,15 @@ class _Round:
         for jid in sorted({flight.jid for flight in self.flights.values()}):
             self._take(jid)
         for name, when in marked.items():
-            # It started after it was given its job, and is not at that any more.
+            # It started after it was given its job.
             if name in self.flights and when > self.flights[name].since:
-                del self.flights[name]
+                self._doubt(name)
         self._inspect()
+
+    def _doubt(self, name: str) -> None:
+        """A node was heard to start: at the end of the round it is asked whether it has the job that it was given."""
+        self.flights[name] = replace(self.flights[name], doubtful=True)
+        reconcile.unmark(self.paths, [name])
 
     def _ask(self) -> None:
         """Ask nodes that have been silent for long whether they are still at their jobs, and give up those that are
@@ -227,17 +232,21 @@ class _Round:
         """
         state = replace(self.state, flights=self.flights)
         for jid, names in reconcile.to_ask(state, time.time()).items():
-            busy = self.jobs.busy(jid, names, wait=ASK_WAIT, gap=ASK_GAP)
+            patience = 1 + max(self.flights[name].silent for name in names)
+            busy = self.jobs.busy(jid, names, wait=ASK_WAIT * patience, gap=ASK_GAP)
             answered, now = self.jobs.returned(jid), time.time()
             for name in names:
                 if name in answered:
                     continue  # just now: the next round is for it
                 flight = self.flights[name]
-                if busy.get(name) and now - flight.since < reconcile.LIMIT:
-                    self.flights[name] = replace(flight, asked=now)
+                silent = 0 if name in busy else flight.silent + 1
+                if silent <= reconcile.ASK_AGAIN and busy.get(name, True) and now - flight.since < reconcile.LIMIT:
+                    self.flights[name] = replace(flight, asked=now, silent=silent, doubtful=False)
                     continue
                 del self.flights[name]
-                if name not in busy:
+                if name in busy and flight.doubtful:
+                    reconcile.mark(self.paths, [name])  # the next round is for it
+                elif name not in busy:
                     self._failed(name, "it does not answer")
                 elif busy[name]:
                     self._failed(name, f"it is at the same job for {reconcile.LIMIT / 60:.0f} minutes")
@@ -320,9 +329,7 @@ class _Round:
                 continue
             group.waiting.discard(name)
             if answer is None:
-                # It was not there when the job went out: the next round is for it.
-                del self.flights[name]
-                reconcile.mark(self.paths, [name])
+                self._doubt(name)  # perhaps it was not there when the job went out
             else:
                 group.last = time.monotonic()
                 self._land(name, answer)
