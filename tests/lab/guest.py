@@ -16,7 +16,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -118,17 +118,26 @@ def build(folder: Path) -> None:
                 link.unlink()
         for path in (root / "etc/ssh").glob("ssh_host_*"):
             path.unlink()  # each guest makes its own
+        # It asks no public server for anything, and to link their authorities anew takes it two minutes.
+        (root / "etc/ca-certificates.conf").write_text("")
+        for path in (root / "etc/ssl/certs").iterdir():
+            path.unlink()
         (root / "etc/systemd/system/default.target").symlink_to("/usr/lib/systemd/system/multi-user.target")
         (root / "etc/resolv.conf").unlink(missing_ok=True)
         (root / "etc/resolv.conf").write_text("nameserver 10.0.2.3\n")
         (root / "etc/hosts").write_text("127.0.0.1 localhost\n10.0.2.2 machine\n")
         shutil.copy(next((root / "boot").glob("vmlinuz-*")), made / "vmlinuz")
         progress("writing the guest's disk")
-        # Without a journal and with tables filled in later: it lives as long as the guest runs.
-        options = ("-q", "-t", "ext4", "-O", "^has_journal", "-E", "lazy_itable_init=1", "-m", "0", "-L", "guest")
-        machine.run("mke2fs", *options, "-d", str(root), str(made / "disk.raw"), DISK_SIZE)
+        write_disk(root, made / "disk.raw")
         made.rename(folder)
     progress("the guest's disk is made")
+
+
+def write_disk(folder: Path, disk: Path) -> None:
+    """Make a disk of a folder's content; it may hold as much again as a guest's own."""
+    # Without a journal and with tables filled in later: it lives as long as the guest runs.
+    options = ("-q", "-t", "ext4", "-O", "^has_journal", "-E", "lazy_itable_init=1", "-m", "0", "-L", "guest")
+    machine.run("mke2fs", *options, "-d", str(folder), str(disk), DISK_SIZE)
 
 
 def drop_cache() -> None:
@@ -154,11 +163,17 @@ class Guest:
         processors: int = 1,
         bridge: str | None = None,
         address: str | None = None,
+        disks: Mapping[str, Path] | None = None,
+        kernel: str = "",
     ) -> None:
         """Describe a guest of so many MiB of memory and processors; `start` starts it.
 
         With `bridge`, a bridge of this machine, it has a second interface there, with an address such as 10.213.0.9/24.
+        `disks`, made by `write_disk`, are mounted at these folders; they stay as they are, as its own does. `kernel` is
+        added to the kernel's command line.
         """
+        self.kernel = kernel
+        self.disks = dict(disks or {})
         self.name, self.memory, self.processors = name, memory, processors
         self.bridge, self.address = bridge, address
         self.tap = f"vcg{secrets.token_hex(4)}" if bridge else ""
@@ -202,6 +217,12 @@ class Guest:
             network = ["-netdev", f"tap,id=lan,ifname={self.tap},script=no,downscript=no"]
             network += ["-device", f"virtio-net-pci,netdev=lan,mac={mac}"]
             named += f" guest.address={self.address}"
+        drives: list[str] = []
+        for number, path in enumerate(self.disks.values()):
+            drives += ["-drive", f"if=none,id=disk{number},file={path},format=raw,snapshot=on,cache=unsafe"]
+            drives += ["-device", f"virtio-blk-pci,drive=disk{number}"]
+        if self.disks:
+            named += f" guest.disks={','.join(self.disks)}"
         progress("starting the guest")
         # fmt: off
         command = [
@@ -214,13 +235,14 @@ class Guest:
             # Both are built into Debian's kernel, and so is the file system. Writes go to an unlinked temporary file.
             "-drive", f"if=none,id=disk,file={image},format=raw,snapshot=on,cache=unsafe",
             "-device", "nvme,drive=disk,serial=guest",
+            *drives,
             "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{self.port}-:22", "-device", "virtio-net-pci,netdev=net",
             *network,
             "-device", "virtio-rng-pci",
             "-kernel", str(kernel),
             "-append", "console=ttyS0 quiet panic=-1 net.ifnames=0 mitigations=off cryptomgr.notests "
                        "root=/dev/nvme0n1 rw "
-                       f"init=/{FILES['init']} guest.authorized={key} {named}",
+                       f"init=/{FILES['init']} guest.authorized={key} {named} {self.kernel}",
         ]
         # fmt: on
         with (self.folder / "qemu.log").open("wb") as log:

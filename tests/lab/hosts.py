@@ -70,6 +70,19 @@ class Lab:
         self.subnet()
         return f"br-{inspect('network', self.network)[0]['Id'][:12]}"
 
+    def disks(self, host: str, folder: Path) -> dict[str, Path]:
+        """Write disks with what a host has of Docker's images and of Salt's environment, for a guest that need not make
+        them: where they belong, and the files. Docker on the host must not run meanwhile.
+        """
+        machine.require_root("reading a host's disks")
+        container, disks = self.container(host), {}
+        docker("cp", f"{container}:/opt/virtual-core", str(folder / "opt"))
+        data = inspect("volume", f"{container}-docker")[0]["Mountpoint"]
+        for place, source in {"/opt/virtual-core": folder / "opt", "/var/lib/docker": Path(data)}.items():
+            disks[place] = folder / f"{source.name}.raw"
+            guest.write_disk(source, disks[place])
+        return disks
+
     def require(self, host: str) -> str:
         """Return the container of a running host, or say what is there."""
         hosts = self.hosts()
