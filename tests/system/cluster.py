@@ -61,13 +61,13 @@ class Cluster:
         """
         return self.slurm('sh -c \'hostname; pgrep -of "slurm-controller run"; cut -d " " -f 22 /proc/1/stat\'')
 
-    def wait(self, condition: Callable[[], Any], what: str, timeout: float = 120) -> float:
-        """Wait until something is so; the seconds that it took."""
+    def wait(self, condition: Callable[[], Any], what: str, timeout: float = 120, pause: float = 0.3) -> float:
+        """Wait until something is so, with a look after each pause; the seconds that it took."""
         started = time.monotonic()
         while not condition():
             took = time.monotonic() - started
             assert took < timeout, f"{what}: not after {timeout:g} s; {self.states()}"
-            time.sleep(0.3)
+            time.sleep(pause)
         return time.monotonic() - started
 
     def wait_idle(self, *nodes: str, timeout: float = 180) -> float:

@@ -9,9 +9,11 @@ import pytest
 import sitefile
 import yaml
 from cluster import Cluster
+from lab.guest import Guest
+from lab.hosts import Lab as LabHosts
 
-#: Hosts of the shared lab that are no client of other tests.
-FIRST, SECOND = "compute-2", "compute-3"
+#: Hosts of the shared lab that are no client of other tests, and a guest on its network.
+FIRST, SECOND, EMULATED = "compute-2", "compute-3", "compute-9"
 PARTITIONS = {"main": {"default": True, "max_time": "1-00:00:00"}}
 SLURM = {"mode": "managed", "partitions": PARTITIONS, "nodes": {"compute-[1-9]": {"features": ["lab"]}}}
 #: A file of the compute image that is there for a test.
@@ -304,6 +306,84 @@ def test_a_node_is_retired_and_one_that_died_is_forgotten(cluster):
     assert cluster.states() == {}
     assert cluster.nodes().keys() == {"head"}
     assert head.salt_call("vcore.status")["ok"] is True
+
+
+# --- a kernel of its own -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def machine(cluster, checkout, request, timings, tmp_path_factory):
+    """A machine with a kernel of its own, in no core. It has the packages of a node, and of one that has left Docker's
+    images and Salt's environment: to make these takes minutes where a processor is emulated.
+    """
+    lab = LabHosts(cluster.lab.name)
+    cluster.lab.host(FIRST).run("systemctl stop docker.socket docker containerd")
+    with timings.step("compute: guest: disks"):
+        disks = lab.disks(FIRST, tmp_path_factory.mktemp("disks"))
+    subnet = lab.subnet()
+    address = f"{subnet[200]}/{subnet.prefixlen}"
+    with timings.step("compute: guest: boot"):
+        made = Guest(name=EMULATED, bridge=lab.bridge(), address=address, memory=2048, disks=disks)
+        made.start()
+    try:
+        made.run("rm -rf /var/lib/docker/engine-id /var/lib/docker/swarm")
+        yield made
+        if request.session.testsfailed:
+            made.run("cat /var/log/salt/minion > /dev/console; journalctl --no-pager > /dev/console", check=False)
+            made.keep_log(checkout / "tests" / "report" / "guest-compute.log")
+    finally:
+        made.close()
+
+
+def test_a_machine_with_a_kernel_of_its_own_joins_and_mounts_its_storage(cluster, machine, timings):
+    """By itself, from the line on: Docker with AppArmor as Debian has it, NFS by the kernel, from the file router."""
+    lay_over(cluster.head, storage={"kind": "nfs"})
+    with timings.step("compute: guest: the storage is the file router's"):
+        assert sitefile.failed(sitefile.apply(cluster.head)) == {}
+    cluster.add_person("emmy")
+    with ThreadPoolExecutor(1) as pool:
+        joining = pool.submit(machine.run, ["bash"], input=cluster.line(), timeout=900)
+
+        def idle():
+            if joining.done():
+                joining.result()  # it may have failed
+            return cluster.states().get(EMULATED) == "idle"
+
+        with timings.step("compute: guest: from the line to idle"):
+            cluster.wait(idle, "the guest is idle", 900, pause=3)  # a look takes of what the guest could use
+        told = joining.result()
+    steps = json.loads(machine.run("cat /var/lib/virtual-core/bootstrap.json").stdout)
+    for step, seconds in steps.items():
+        timings.record(f"compute: guest: join: {step}", seconds)
+    assert steps["packages"] == steps["environment"] == 0, told.stdout
+    assert machine.run("cat /sys/module/apparmor/parameters/enabled").stdout == "Y\n"
+    mounts = machine.run("findmnt --noheadings --raw --types nfs4 --output TARGET").stdout.split()
+    assert mounts == [f"/srv/virtual-core/data/storage/{kind}" for kind in ("home", "data")]
+
+
+def test_the_kernel_holds_a_job_to_its_memory(cluster, machine, timings):
+    slurmd = "docker ps --no-trunc --format '{{.ID}}'; pgrep -ox slurmd"
+    before = machine.run(slurmd).stdout
+    # tail keeps its input, since that has no end of a line.
+    greedy = cluster.submit("emmy", "head -c 300M /dev/zero | tail > /dev/null", "--mem=100M")
+    modest = cluster.submit("emmy", "head -c 50M /dev/zero | tail | wc -c; hostname", "--mem=200M --output modest.txt")
+    with timings.step("compute: guest: a job over its memory, and one within"):
+        cluster.wait_job(greedy, "OUT_OF_MEMORY")
+        cluster.wait_job(modest, "COMPLETED")
+    assert "Memory cgroup out of memory" in machine.run("dmesg").stdout
+    assert machine.run(slurmd).stdout == before
+    cluster.wait_idle(EMULATED)
+    # What the node has written by NFS, as the head sees it.
+    home = "/srv/virtual-core/data/file-router/home/emmy"
+    assert cluster.head.run(f"cat {home}/modest.txt").stdout.split() == [str(50 * 1024**2), EMULATED]
+    assert cluster.head.run(f"stat -c %u {home}/modest.txt").stdout.strip() == str(cluster.uids["emmy"])
+
+
+def test_it_leaves_again(cluster, machine, timings):
+    with timings.step("compute: guest: retired"):
+        cluster.head.run(f"salt-run vcore.retire {EMULATED} timeout=120", timeout=600)
+    assert cluster.states() == {}
+    assert machine.run("findmnt --types nfs4", check=False).stdout == ""
 
 
 def test_slurm_is_switched_off_again(cluster):
