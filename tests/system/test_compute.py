@@ -13,7 +13,7 @@ from lab.guest import Guest
 from lab.hosts import Lab as LabHosts
 
 #: Hosts of the shared lab that are no client of other tests, and a guest on its network.
-FIRST, SECOND, EMULATED = "compute-2", "compute-3", "compute-9"
+FIRST, SECOND, EMULATED = "compute-2", "compute-3", "compute-11"
 PARTITIONS = {"main": {"default": True, "max_time": "1-00:00:00"}}
 SLURM = {"mode": "managed", "partitions": PARTITIONS, "nodes": {"compute-[1-9]": {"features": ["lab"]}}}
 #: A file of the compute image that is there for a test.
