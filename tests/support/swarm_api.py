@@ -78,7 +78,9 @@ class SwarmApi:
             return 503, {"message": "This node is not a swarm manager."}
         if method != "GET":
             self.log.append(f"{method} {path}")
-        if path in ("/services", "/tasks", "/configs", "/secrets", "/containers/json"):
+        if path == "/services":
+            return 200, [{"ID": "controller", "Spec": {"Name": "slurm-controller", "Labels": {}}}]
+        if path in ("/tasks", "/configs", "/secrets", "/containers/json"):
             return 200, []
         if path == "/nodes":
             return 200, list(self.nodes.values())

@@ -85,8 +85,12 @@ def progress(state: reconcile.State, name: str, *, retiring: bool) -> dict[str, 
 
 
 def reconciler(state: reconcile.State) -> dict[str, Any]:
-    """How the last round went, for ``vcore.status``: ``{round, problems}``."""
-    found = [f"reconciler: {text}" for text in (state.round.get("error"), state.slurm.error) if text]
+    """How the last round went, for ``vcore.status``: ``{round, problems}``.
+
+    What SLURM has refused once only is tried again within seconds: a controller that starts is no problem.
+    """
+    slurm = state.slurm.error if state.slurm.attempts > 1 else None
+    found = [f"reconciler: {text}" for text in (state.round.get("error"), slurm) if text]
     return {"round": dict(state.round), "problems": found}
 
 

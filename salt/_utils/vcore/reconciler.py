@@ -468,14 +468,16 @@ class _Round:
             pillar = core.head_pillar(self.paths)
             if configure:
                 existing.write_offer(pillar, self.paths)  # where the site has a SLURM of its own
-            managed = slurm_client.manages(pillar)
+            swarm = self.swarm or swarm_client.Swarm()
+            # A head that is being made has no swarm yet, or no controller in it: its states bring that, with a line for
+            # each node that is known by then. Its own label would be planned all the same.
+            there = swarm.snapshot()
+            managed = slurm_client.manages(pillar) and slurm.CONTROLLER in there.services
             if managed and configure:
                 with self._step("slurm"):
                     slurm_client.configure(pillar, self.paths)
             with self._step("labels"):
-                swarm = self.swarm or swarm_client.Swarm()
-                # A head that is being made has no swarm yet; its own label would be planned all the same.
-                labels = swarm.label_changes(pillar, None) if swarm.snapshot().active else {}
+                labels = swarm.label_changes(pillar, None) if there.active else {}
                 if labels:
                     swarm.label(pillar, labels)
                 self.result["labelled"] = sorted(labels)
