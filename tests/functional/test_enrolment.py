@@ -90,7 +90,7 @@ def head(tmp_path_factory, checkout) -> Iterator[Head]:
     )["Id"]
     try:
         api.start(container)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while True:
             if not api.inspect_container(container)["State"]["Running"]:
                 pytest.fail(f"the container has ended:\n{api.logs(container).decode(errors='replace')}")

@@ -340,7 +340,7 @@ def test_a_change_of_more_than_exports_starts_ganesha_anew(configuration: FileCo
     assert core.on_router("pgrep", "-ox", "smbd") == before
 
 
-def until(holds: Any, timeout: float = 10) -> bool:
+def until(holds: Any, timeout: float = 60) -> bool:
     end = time.monotonic() + timeout
     while not (held := holds()) and time.monotonic() < end:
         time.sleep(0.2)

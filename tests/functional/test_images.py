@@ -318,7 +318,7 @@ def test_sigterm_stops_everything_within_five_seconds(api, base_reference, progr
 
 def test_a_program_that_cannot_be_started_ends_the_container(api, base_reference, program):
     with container(api, base_reference, files=program("echo cannot start; exit 3")) as running:
-        api.wait(running, timeout=40)
+        api.wait(running, timeout=120)
         log = api.logs(running).decode()
         assert log.count("cannot start\n") == 4
         assert "ending the container, a program cannot be started: processname:main" in log
@@ -330,7 +330,7 @@ def test_a_container_is_unhealthy_while_a_program_or_the_probe_is(api, base_refe
     probe.chmod(0o755)
     files = program("exec sleep 1000") | {probe: "/usr/sbin/probe.sh"}
     with container(api, base_reference, files=files) as running:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while (answer := execute(api, running, "/sbin/server_health.sh"))[1] != "the probe says no\n":
             assert answer[0] == 1 and time.monotonic() < deadline
             time.sleep(0.3)
@@ -424,7 +424,7 @@ def test_a_build_that_was_killed_is_taken_up_again(head):
     folders = [str(folder) for folder in (head.paths.checkout, head.paths.configuration, head.paths.state)]
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT / "salt" / "_utils")}
     child = subprocess.Popen([sys.executable, "-c", script, json.dumps([head.pillar, *folders])], env=environment)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not (head.paths.progress.exists() and "RUN sleep 6" in head.paths.progress.read_text()):
         assert time.monotonic() < deadline and child.poll() is None
         time.sleep(0.1)

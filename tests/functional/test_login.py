@@ -88,7 +88,7 @@ def test_what_is_said_at_login(core: LoginCore, key: Path) -> None:
     job = submit(core, key, "ada", "sleep 60")
     try:
         core.wait_until(
-            "the job is known", lambda: "ada " in core.on_login("cat", "/run/virtual-core/cluster/own")[1], timeout=45
+            "the job is known", lambda: "ada " in core.on_login("cat", "/run/virtual-core/cluster/own")[1], timeout=180
         )
         told = shell(core, key, "ada")
         assert "Maintenance on Monday.\n" in told
@@ -226,7 +226,7 @@ def test_what_was_started_beside_a_job_ends_after_it(core: LoginCore, key: Path)
     time.sleep(11)
     assert core.on_node("node-1", "pgrep", "-f", "sleep 4321")[0] == 0, "while the job runs, nothing ends"
     core.login("bob", f"scancel {job}", key=key)
-    core.wait_until("it is ended", lambda: core.on_node("node-1", "pgrep", "-f", "sleep 4321")[0] == 1, timeout=30)
+    core.wait_until("it is ended", lambda: core.on_node("node-1", "pgrep", "-f", "sleep 4321")[0] == 1, timeout=120)
 
 
 def test_the_host_key_of_nodes_is_known_and_no_other_is_taken(core: LoginCore, key: Path) -> None:

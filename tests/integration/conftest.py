@@ -121,12 +121,12 @@ class Core:
     def ask(self, minion: str, function: str, *arguments: Any, **named: Any) -> Any:
         """What a function returns on one minion, or by minion on those that a glob matches; faster than a shell."""
         with salt.client.LocalClient(mopts=self.options()) as client:
-            answers = client.cmd(minion, function, arguments, kwarg=named, timeout=30)
+            answers = client.cmd(minion, function, arguments, kwarg=named, timeout=60)
         return answers if "*" in minion else answers[minion]
 
     def idle(self, minion: str = HEAD) -> None:
         """Wait until a minion does nothing any more: it answers the master first, and then keeps its own record."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while running := self.ask(minion, "saltutil.running"):
             assert time.monotonic() < deadline, running
             time.sleep(0.1)

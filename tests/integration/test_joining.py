@@ -79,7 +79,7 @@ def ask_by(channel, minion: Any, public_key: Any, proof: Any) -> Any:
     return channel.send(load, timeout=20, tries=1)
 
 
-def wait(what, timeout: float = 20) -> float:
+def wait(what, timeout: float = 80) -> float:
     """Wait until something is so; the seconds that it took."""
     start = time.monotonic()
     while not what():

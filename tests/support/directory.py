@@ -138,7 +138,7 @@ class Core:
         if wait:
             self.wait()
 
-    def wait(self, timeout: float = 30) -> float:
+    def wait(self, timeout: float = 120) -> float:
         """Wait for the first bind as the administrator; the seconds that it took."""
         began = time.monotonic()
         while time.monotonic() - began < timeout:

@@ -100,7 +100,7 @@ class Dockerd:
             self.name, ["/bin/sh", "-c", f"exec dockerd {options} >>/dockerd.log 2>&1"]
         )
         self.machine.exec_start(execution, detach=True)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while True:
             try:
                 docker.APIClient(base_url=self.url, version="auto").ping()

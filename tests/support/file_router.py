@@ -197,7 +197,7 @@ class FileCore(Core):
         if wait:
             self.wait_for_router()
 
-    def wait_for_router(self, timeout: float = 40) -> float:
+    def wait_for_router(self, timeout: float = 160) -> float:
         """Wait until the file router is healthy; the seconds that it took."""
         began, answer = time.monotonic(), (1, "")
         while time.monotonic() - began < timeout:

@@ -154,7 +154,7 @@ class LoginCore(FileCore):
         """Log in to the login host, as :meth:`ssh` does to the file router."""
         return self.ssh(name, *command, port=self.login_port, **more)
 
-    def wait_until(self, what: str, holds: Any, timeout: float = 60) -> None:
+    def wait_until(self, what: str, holds: Any, timeout: float = 180) -> None:
         """Wait until something holds."""
         end = time.monotonic() + timeout
         while not holds():

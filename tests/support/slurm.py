@@ -222,7 +222,7 @@ class SlurmCore(Core):
                 storage.marker(self.pillar["storage"], self.pillar["site"]["domain"], kind)
             )
 
-    def wait_healthy(self, name: str, timeout: float = 60) -> float:
+    def wait_healthy(self, name: str, timeout: float = 180) -> float:
         """Wait until a container is healthy; the seconds that it took."""
         began, answer = time.monotonic(), (1, "")
         while time.monotonic() - began < timeout:
@@ -275,7 +275,7 @@ class SlurmCore(Core):
             "-c",
             f"cp {program} /etc/supervisor/conf.d/ && until supervisorctl update; do sleep 0.2; done",
         )
-        end = time.monotonic() + 40
+        end = time.monotonic() + 160
         while time.monotonic() < end:
             if self.on("login", "scontrol", "ping")[0] == 0:
                 return
@@ -290,7 +290,7 @@ class SlurmCore(Core):
 
         return slurm_client.show_nodes(self.pillar)
 
-    def wait_for(self, names: list[str], *states: str, timeout: float = 40) -> float:
+    def wait_for(self, names: list[str], *states: str, timeout: float = 160) -> float:
         """Wait until nodes are in one of these states, with no flag; the seconds that it took."""
         began = time.monotonic()
         found: dict[str, Any] = {}

@@ -280,7 +280,7 @@ class SlurmCore(FileCore):
         )
 
     @staticmethod
-    def eventually(ask: Callable[[], Any], good: Callable[[Any], bool], timeout: float = 30) -> Any:
+    def eventually(ask: Callable[[], Any], good: Callable[[Any], bool], timeout: float = 120) -> Any:
         end = time.monotonic() + timeout
         while not good(answer := ask()):
             if time.monotonic() > end:
