@@ -273,7 +273,7 @@ def test_the_queue_outlives_the_power_of_the_head(cluster):
     cluster.lab.host("head").run("sync; systemctl poweroff --force --force", check=False)
     time.sleep(3)
     cluster.wait(lambda: len(cluster.states()) == 2, "slurmctld answers again", 300)
-    assert cluster.job(number) == "PENDING"
+    cluster.wait_job(number, "PENDING")
     cluster.wait(lambda: set(cluster.states().values()) == {"drained"}, "drained as before")
     cluster.slurm(f"scontrol update nodename={FIRST},{SECOND} state=resume")
     cluster.wait_job(number)
