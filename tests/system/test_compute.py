@@ -357,10 +357,10 @@ def test_a_machine_with_a_kernel_of_its_own_joins_and_mounts_its_storage(cluster
     steps = json.loads(machine.run("cat /var/lib/virtual-core/bootstrap.json").stdout)
     for step, seconds in steps.items():
         timings.record(f"compute: guest: join: {step}", seconds)
-    assert steps["packages"] == steps["environment"] == 0, told.stdout
+    assert steps["packages"] + steps["environment"] < 30, told.stdout  # to look costs a moment, to make them minutes
     assert machine.run("cat /sys/module/apparmor/parameters/enabled").stdout == "Y\n"
     mounts = machine.run("findmnt --noheadings --raw --types nfs4 --output TARGET").stdout.split()
-    assert mounts == [f"/srv/virtual-core/data/storage/{kind}" for kind in ("home", "data")]
+    assert sorted(mounts) == [f"/srv/virtual-core/data/storage/{kind}" for kind in ("data", "home")]
 
 
 def test_the_kernel_holds_a_job_to_its_memory(cluster, machine, timings):
