@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import sitefile
 import yaml
-from cluster import Cluster
+from cluster import CONTROLLER, Cluster
 from lab.guest import Guest
 from lab.hosts import Lab as LabHosts
 
@@ -275,7 +275,9 @@ def test_the_queue_outlives_the_power_of_the_head(cluster):
     cluster.wait(lambda: len(cluster.states()) == 2, "slurmctld answers again", 300)
     cluster.wait_job(number, "PENDING")
     cluster.wait(lambda: set(cluster.states().values()) == {"drained"}, "drained as before")
-    cluster.slurm(f"scontrol update nodename={FIRST},{SECOND} state=resume")
+    # A node that has not been heard of since is not resumed.
+    resume = f"docker exec {CONTROLLER} scontrol update nodename={FIRST},{SECOND} state=resume"
+    cluster.wait(lambda: cluster.head.run(resume, check=False).returncode == 0, "resumed")
     cluster.wait_job(number)
 
 

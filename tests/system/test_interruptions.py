@@ -8,7 +8,7 @@ import sitefile
 import yaml
 
 SOURCE = "/srv/virtual-core/source"
-SECRETS = "find /etc/virtual-core -type f | sort | xargs sha256sum"
+SECRETS = "find /etc/virtual-core/authority /etc/virtual-core/secrets -type f | sort | xargs sha256sum"
 PROGRESS = "/var/lib/virtual-core/progress.jsonl"
 
 #: What is killed in one run after the other, and at which line of progress. Each stands for another half-done thing.
