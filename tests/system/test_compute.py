@@ -265,10 +265,8 @@ def test_eight_machines_that_start_in_the_same_second(cluster, timings):
 
 def test_the_queue_outlives_the_power_of_the_head(cluster):
     cluster.slurm(f"scontrol update nodename={FIRST},{SECOND} state=drain reason='kept free by a test'")
-    number = cluster.submit("mary", "true", "--job-name=keepsake")
-    # What slurmctld has not written yet, which it does every five seconds, is lost with the power.
-    written = "grep -c keepsake /var/lib/slurm/slurmctld/job_state"
-    cluster.wait(lambda: cluster.slurm(written, check=False).strip() == "1", "slurmctld has written its state", 60)
+    number = cluster.submit("mary", "true")
+    time.sleep(15)  # slurmctld writes its state every five seconds; what it has not written is lost
     cluster.lab.host("head").run("sync; systemctl poweroff --force --force", check=False)
     time.sleep(3)
     cluster.wait(lambda: len(cluster.states()) == 2, "slurmctld answers again", 300)
