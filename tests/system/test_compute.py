@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import sitefile
 import yaml
-from cluster import CONTROLLER, Cluster
+from cluster import Cluster
 from lab.guest import Guest
 from lab.hosts import Lab as LabHosts
 
@@ -272,9 +272,13 @@ def test_the_queue_outlives_the_power_of_the_head(cluster):
     cluster.wait(lambda: len(cluster.states()) == 2, "slurmctld answers again", 300)
     cluster.wait_job(number, "PENDING")
     cluster.wait(lambda: set(cluster.states().values()) == {"drained"}, "drained as before")
-    # A node that has not been heard of since is not resumed.
-    resume = f"docker exec {CONTROLLER} scontrol update nodename={FIRST},{SECOND} state=resume"
-    cluster.wait(lambda: cluster.head.run(resume, check=False).returncode == 0, "resumed")
+
+    def resumed():  # a node that has not been heard of since is not
+        for node in (FIRST, SECOND):
+            cluster.slurm(f"scontrol update nodename={node} state=resume", check=False)
+        return not any("drain" in state for state in cluster.states().values())
+
+    cluster.wait(resumed, "resumed")
     cluster.wait_job(number)
 
 
