@@ -519,6 +519,9 @@ def test_a_node_that_is_in_another_swarm_is_left_alone(core, another_daemon, tmp
     refused = worker.apply("joined", "a sentence", succeeds=False).comment
     assert f"this machine manages a swarm of its own (managers: {another_daemon.address}:2377)" in refused
     assert "should be in that of the head" in refused
+    # Nor where the head has seen that its own swarm has no such node.
+    worker.pillar["node"]["forgotten"] = worker.api.info()["Swarm"]["NodeID"]
+    assert "should be in that of the head" in worker.apply("joined", "a sentence", succeeds=False).comment
     assert "it was not the core" in worker.apply("parted", "a sentence").comment
     assert worker.api.info()["Swarm"]["LocalNodeState"] == "active"
 

@@ -39,6 +39,12 @@ FORGOTTEN = "a worker that the head has taken out"
 NETWORK_LABEL = "vcore.network"
 
 
+def _is_given(paths: Paths, identity: str) -> bool:
+    """Whether it was the core that had this machine join the swarm, as this node of it."""
+    record = paths.state / MEMBERSHIP
+    return record.is_file() and record.read_text().strip() == identity
+
+
 class Swarm(Services):
     """One Docker daemon in swarm mode, as the core uses it."""
 
@@ -117,14 +123,16 @@ class Swarm(Services):
         """What :meth:`join` does; {} where this machine is a worker of the head's swarm already.
 
         A worker that the head took out of its swarm behind its back stays where it is, or goes on asking to be let in.
-        Where the head has seen that its swarm has no such node (``forgotten``), it leaves that place and joins anew.
+        Where the head has seen that its swarm has no such node (``forgotten``), and it was the core that had it join,
+        it leaves that place and joins anew; a place in somebody else's swarm is no such place.
 
         Raises:
             VcoreError: it is in another swarm, a network of Docker is in the way, or there is no token to join by.
         """
         head = pillar["head"]["address"]
         with docker_errors():
-            if self.api.info()["Swarm"]["NodeID"] == (pillar["node"]["forgotten"] or "-"):
+            identity = self.api.info()["Swarm"]["NodeID"]
+            if identity == pillar["node"]["forgotten"] and _is_given(paths, identity):
                 return {"swarm": {"old": FORGOTTEN, "new": f"worker of {head}"}}
             state = self._settled_state()
             if state["LocalNodeState"] == "active":
@@ -177,7 +185,7 @@ class Swarm(Services):
         with docker_errors():
             state = self._settled_state()
             if state["LocalNodeState"] == "active":
-                if not record.is_file() or state["NodeID"] != record.read_text().strip():
+                if not _is_given(paths, state["NodeID"]):
                     return "This machine is in a swarm that it was not the core that had it join; it stays there."
                 return {
                     "swarm": {"old": "worker", "new": None},
