@@ -118,10 +118,14 @@ class Core:
             check=False,
         )
 
-    def ask(self, minion: str, function: str, *arguments: Any, **named: Any) -> Any:
-        """What a function returns on one minion, or by minion on those that a glob matches; faster than a shell."""
+    def ask(self, minion: str, function: str, *arguments: Any, patience: int = 60, **named: Any) -> Any:
+        """What a function returns on one minion, or by minion on those that a glob matches; faster than a shell.
+
+        Raises:
+            KeyError: the minion has not answered within ``patience`` seconds.
+        """
         with salt.client.LocalClient(mopts=self.options()) as client:
-            answers = client.cmd(minion, function, arguments, kwarg=named, timeout=60)
+            answers = client.cmd(minion, function, arguments, kwarg=named, timeout=patience)
         return answers if "*" in minion else answers[minion]
 
     def idle(self, minion: str = HEAD) -> None:

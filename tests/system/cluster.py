@@ -83,6 +83,10 @@ class Cluster:
             time.sleep(0.3)
         raise AssertionError(f"{', '.join(nodes)} idle: not after {timeout:g} s; {self.states()}")
 
+    def let_write(self) -> None:
+        """Give slurmctld the time to write its state, which it does every five seconds: the rest goes with the power."""
+        time.sleep(15)
+
     def nodes(self) -> dict[str, Any]:
         """What ``salt-run vcore.nodes`` tells, by node."""
         told = json.loads(self.head.run("salt-run --out=json vcore.nodes", check=False).stdout)

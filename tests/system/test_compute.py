@@ -266,7 +266,7 @@ def test_eight_machines_that_start_in_the_same_second(cluster, timings):
 def test_the_queue_outlives_the_power_of_the_head(cluster):
     cluster.slurm(f"scontrol update nodename={FIRST},{SECOND} state=drain reason='kept free by a test'")
     number = cluster.submit("mary", "true")
-    time.sleep(15)  # slurmctld writes its state every five seconds; what it has not written is lost
+    cluster.let_write()
     cluster.lab.host("head").run("sync; systemctl poweroff --force --force", check=False)
     time.sleep(3)
     cluster.wait(lambda: len(cluster.states()) == 2, "slurmctld answers again", 300)
@@ -283,6 +283,7 @@ def test_the_queue_outlives_the_power_of_the_head(cluster):
 
 
 def test_everything_comes_back_by_itself_after_a_power_cut(cluster, timings):
+    cluster.let_write()
     started = time.monotonic()
     for name in ("head", FIRST, SECOND):
         cluster.lab.host(name).run("systemctl poweroff --force --force", check=False)

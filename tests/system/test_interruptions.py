@@ -8,7 +8,10 @@ import sitefile
 import yaml
 
 SOURCE = "/srv/virtual-core/source"
-SECRETS = "find /etc/virtual-core/authority /etc/virtual-core/secrets -type f | sort | xargs sha256sum"
+#: What cannot be made again, with its content. A token of the swarm goes with the swarm.
+SECRETS = (
+    "find /etc/virtual-core/authority /etc/virtual-core/secrets -type f ! -name join-token | sort | xargs sha256sum"
+)
 PROGRESS = "/var/lib/virtual-core/progress.jsonl"
 
 #: What is killed in one run after the other, and at which line of progress. Each stands for another half-done thing.
