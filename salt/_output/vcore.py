@@ -10,22 +10,23 @@ import shutil
 import time
 
 try:
+    import hostlist
     from rich.console import Console, Group
     from rich.table import Table
     from rich.text import Text
 
-    HAS_RICH = True
-except ImportError:
-    HAS_RICH = False
+    MISSING = None
+except ImportError as error:
+    MISSING = str(error)
 
-#: A key of what each runner's function returns.
-RUNNERS = ("problems", "done")
+#: A key of what each runner's function returns: a list.
+RUNNER = "problems"
 #: Width where the output goes to no terminal.
 WIDTH = 140
 
 
 def __virtual__():
-    return "vcore" if HAS_RICH else (False, "the package rich is not installed")
+    return (False, MISSING) if MISSING else "vcore"
 
 
 def output(data, **_):
@@ -37,7 +38,7 @@ def output(data, **_):
         file=stream, width=max(width, 80), force_terminal=color, no_color=not color, highlight=False, markup=False
     )
     # A runner's return comes as it is, those of minions by minion.
-    alone = any(isinstance(data.get(key), list) for key in RUNNERS)
+    alone = isinstance(data.get(RUNNER), list)
     for value in [data] if alone else data.values():
         console.print(_shape(value)(value))
     return stream.getvalue().rstrip("\n")
@@ -50,7 +51,7 @@ def _shape(value):
     if isinstance(value, dict):
         shapes = (
             ("services", _status), ("changes", _change), ("lines", _import), ("nodes", _nodes),
-            ("reconciled", _reconciled), ("remains", _retired),
+            ("reconciled", _reconciled), ("retired", _retired),
         )  # fmt: skip
         for key, shows in shapes:
             if key in value:
@@ -184,9 +185,17 @@ def _reconciled(told):
     return Group(*listed, *map(Text, lines), *problems, _good(verdict, told["ok"]))
 
 
-def _retired(result):
-    lines = [Text(f"{result['node']}: {', '.join(result['done']) or 'nothing was left to do'}.")]
-    return Group(*lines, *([Text(result["remains"], style="yellow")] if result["remains"] else []))
+def _retired(told):
+    """Nodes of which the same was done share a line."""
+    alike = {}
+    for name, node in told["retired"].items():
+        alike.setdefault(tuple(node["done"]), []).append(name)
+    lines = [
+        f"{hostlist.collect_hostlist(names)}: {', '.join(done) or 'nothing was done'}." for done, names in alike.items()
+    ]
+    remains = [Text(node["remains"], style="yellow") for node in told["retired"].values() if node["remains"]]
+    problems = [Text.assemble("  - ", _plain(problem), style="red") for problem in told["problems"]]
+    return Group(*map(Text, lines), *remains, *problems)
 
 
 def _pending(pending):

@@ -270,6 +270,11 @@ def _shown(data):
     return {"outputter": "vcore", "data": data}
 
 
+def _ended(told):
+    """What was done, with exit code 1 where not all of it is ok: salt-run takes that from here only."""
+    return _shown(told if told["ok"] else {**told, "retcode": 1})
+
+
 def _say(message):
     """Progress, beside what is returned."""
     print(message, file=sys.stderr, flush=True)
@@ -315,9 +320,7 @@ def reconcile(node=None, wait=600):
             time.sleep(decisions.QUIET)
     except (VcoreError, OSError) as error:
         raise Refused(str(error)) from None
-    told = overview.told(results, decisions.load(paths).nodes, None if node is None else str(node))
-    # salt-run takes its exit code from here, and from nowhere else.
-    return _shown(told if told["ok"] else {**told, "retcode": 1})
+    return _ended(overview.told(results, decisions.load(paths).nodes, None if node is None else str(node)))
 
 
 def nodes():
@@ -338,36 +341,38 @@ def nodes():
         raise Refused(str(error)) from None
 
 
-def retire(node, dead=False, cancel=False, timeout=86400):
+def retire(nodes, dead=False, cancel=False, timeout=86400):
     """
-    Take a compute node out of the core. It is drained, and when its jobs have ended it leaves SLURM and the swarm, the
-    core is taken off it with all secrets, and its key is deleted. Run it again to go on from where it was cut off.
+    Take compute nodes out of the core. They are drained, and as their jobs end they leave SLURM and the swarm, the core
+    is taken off them with all secrets, and their keys are deleted. Run it again to go on from where it was cut off.
+
+    nodes
+        A node, or several as SLURM writes them: ``compute-[1-8,12]``.
 
     dead
-        The machine is gone for good: it is not waited for, and not touched. Its jobs are SLURM's to requeue.
+        The machines are gone for good: they are not waited for, and not touched. Their jobs are SLURM's to requeue.
 
     cancel
-        Keep the node after all, as long as it has not left SLURM.
+        Keep the nodes after all, as long as they have not left SLURM.
 
     timeout
-        Seconds that its jobs may still take; then it stays drained, and this ends with an error.
+        Seconds that their jobs may still take; who has some then stays drained, and this ends with exit code 1.
 
-    Returns what was done, and what remains to do: a node that the site file names has to be taken out there, too.
-    Raises an error for a node that runs services of its own.
+    Returns what was done with each, why one goes no further, and what remains to do: a node that the site file names
+    has to be taken out there, too. Raises an error for a node that runs services of its own; then nothing is changed.
 
     CLI Example:
 
     .. code-block:: bash
 
         salt-run vcore.retire compute-1
-        salt-run vcore.retire compute-1 timeout=600
+        salt-run vcore.retire compute-[1-8] timeout=600
         salt-run vcore.retire compute-1 dead=True
         salt-run vcore.retire compute-1 cancel=True
     """
     try:
-        leaving = retirement.Retirement(_paths(), Master(__opts__), str(node), _say)
-        if cancel is True:
-            return _shown(leaving.cancel())
-        return _shown(leaving.run(dead=dead is True, timeout=float(timeout)))
+        leaving = retirement.Retirement(_paths(), Master(__opts__), str(nodes), _say)
+        told = leaving.cancel() if cancel is True else leaving.run(dead=dead is True, timeout=float(timeout))
     except (VcoreError, OSError) as error:
         raise Refused(str(error)) from None
+    return _ended(told)

@@ -439,10 +439,10 @@ def test_a_worker_of_another_swarm_is_left_alone(core, another_daemon, tmp_path,
     }
     another_daemon.run("docker swarm leave")
     connection = Swarm()
-    assert connection.remove_member(identity)
-    assert not connection.remove_member(identity)  # as one that has gone by itself
+    assert connection.remove_members([identity]) == {identity}
+    assert connection.remove_members([identity]) == set()  # as one that has gone by itself
     with pytest.raises(VcoreError, match="the head cannot be taken out of its own swarm"):
-        connection.remove_member(connection.members()[0])
+        connection.remove_members([connection.members()[0]])
 
 
 def node(folder: Path, daemon: Dockerd, head: Core, token: bytes | None) -> Core:

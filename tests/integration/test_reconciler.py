@@ -250,22 +250,27 @@ def keys(cluster: Cluster) -> str:
     return cluster.run("--list-all", command="salt-key").stdout
 
 
-def test_a_node_is_taken_out_when_its_jobs_have_ended(cluster):
+def test_nodes_are_taken_out_as_their_jobs_end(cluster):
     cluster.add("compute-1")
+    cluster.add("compute-2")
     secret = cluster.root / "compute-1/configuration/secrets/swarm/join-token"
     secret.parent.mkdir(parents=True)
     secret.write_text("secret")
-    (cluster.root / "jobs.json").write_text('{"compute-1": [17, 18]}')
+    (cluster.root / "jobs.json").write_text('{"compute-1": ["17", "18"]}')
     cluster.start_master(every=3600)
-    cluster.start("compute-1")
-    cluster.until(lambda: well(cluster, "compute-1"), 60)
+    cluster.start("compute-1", "compute-2")
+    cluster.until(lambda: well(cluster, "compute-1") and well(cluster, "compute-2"), 90)
     identity = cluster.swarm.nodes["compute-1"]["ID"]
 
-    done = cluster.run("vcore.retire", "compute-1", "timeout=1")
-    assert done.returncode != 0
+    before = len(cluster.asked("configure"))
+    done = cluster.run("vcore.retire", "compute-[1-2]", "timeout=1")
+    assert done.returncode != 0, done.stdout + done.stderr
     assert "compute-1 still runs 2 jobs: 17, 18; it takes no new ones." in done.stdout
     (drained,) = cluster.asked("drain")
-    assert (drained["nodes"], drained["reason"]) == (["compute-1"], "vcore: retiring")
+    assert (drained["nodes"], drained["reason"]) == (["compute-1", "compute-2"], "vcore: retiring")
+    assert [asked["nodes"] for asked in cluster.asked("configure")[before:]] == [["compute-1"]]
+    assert "compute-2" not in cluster.registry.read()
+    assert "compute-2" not in keys(cluster)
     assert "compute-1 is being retired" in cluster.run("vcore.reconcile", "compute-1").stdout
     reconcile.mark(cluster.paths, ["compute-1"])
     cluster.until(lambda: not reconcile.marks(cluster.paths), 30)
@@ -278,13 +283,12 @@ def test_a_node_is_taken_out_when_its_jobs_have_ended(cluster):
     (cluster.root / "jobs.json").unlink()
     done = cluster.run("vcore.retire", "compute-1", "--out=json")
     assert done.returncode == 0, done.stdout + done.stderr
+    steps = [
+        "drained", "out of SLURM", "secrets, trust and swarm taken off the machine", "out of the swarm", "key deleted",
+        "forgotten",
+    ]  # fmt: skip
     assert json.loads(done.stdout) == {
-        "node": "compute-1",
-        "done": [
-            "drained", "out of SLURM", "secrets, trust and swarm taken off the machine", "out of the swarm",
-            "key deleted", "forgotten",
-        ],
-        "remains": None,
+        "ok": True, "retired": {"compute-1": {"done": steps, "remains": None}}, "problems": [],
     }  # fmt: skip
     assert cluster.asked("configure")[-1]["nodes"] == []
     assert f"DELETE /nodes/{identity}" in cluster.swarm.log
@@ -311,7 +315,7 @@ def test_a_node_that_died_is_taken_out_from_wherever_that_was_cut_off(cluster):
     done = cluster.run("vcore.retire", "dead-2", "dead=True", "--out=json")
     assert done.returncode == 0, done.stdout + done.stderr
     line = "site.sls:7: vcore.nodes.dead-2: still names the node: take this out, and apply the states"
-    assert json.loads(done.stdout)["remains"] == line
+    assert json.loads(done.stdout)["retired"]["dead-2"]["remains"] == line
     assert "dead-2" not in keys(cluster)
     entry = cluster.registry.read()["dead-2"]
     assert (entry["retiring"], entry["swarm_id"], entry["hardware"]) == (True, None, None)
@@ -324,7 +328,7 @@ def test_a_node_that_died_is_taken_out_from_wherever_that_was_cut_off(cluster):
 
     for name, why in {
         "head": "head is the head; bootstrap.sh --uninstall takes the core off it",
-        "*": "'*' is no name for a node",
+        "*": "'*' has to be a list of nodes such as",
         "nobody": "there is no node nobody",
     }.items():
         done = cluster.run("vcore.retire", name, "dead=True")

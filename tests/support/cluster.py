@@ -124,16 +124,16 @@ def drain(pillar, names, reason):
     (FOLDER / "drained.json").write_text(json.dumps(dict.fromkeys(names, reason) | _kept("drained.json", {{}})))
 
 
-def down(pillar, name, reason):
-    _note("down", nodes=[name], reason=reason)
+def down(pillar, names, reason):
+    _note("down", nodes=names, reason=reason)
 
 
-def release(pillar, name, reason):
-    _note("release", nodes=[name], reason=reason)
+def release(pillar, names, reason):
+    _note("release", nodes=names, reason=reason)
 
 
-def jobs_on(pillar, name):
-    return _kept("jobs.json", {{}}).get(name, [])
+def jobs_on(pillar, names):
+    return {{name: jobs for name, jobs in _kept("jobs.json", {{}}).items() if name in names and jobs}}
 '''
 
 

@@ -84,7 +84,7 @@ class Cluster:
         raise AssertionError(f"{', '.join(nodes)} idle: not after {timeout:g} s; {self.states()}")
 
     def let_write(self) -> None:
-        """Give slurmctld the time to write its state, which it does every five seconds: the rest goes with the power."""
+        """Give slurmctld the time to write its state, which it does every five seconds; the rest is lost with it."""
         time.sleep(15)
 
     def nodes(self) -> dict[str, Any]:
@@ -112,8 +112,7 @@ class Cluster:
 
     def retire(self, *nodes: str) -> None:
         """Take these nodes out of the core, all at once."""
-        with ThreadPoolExecutor(len(nodes)) as pool:
-            list(pool.map(lambda node: self.head.run(f"salt-run vcore.retire {node}", timeout=600), nodes))
+        self.head.run(f"salt-run vcore.retire {','.join(nodes)}", timeout=900)
 
     # --- people ------------------------------------------------------------------------------------------------------
 

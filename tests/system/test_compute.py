@@ -223,7 +223,7 @@ def test_from_the_start_of_a_minion_to_idle(cluster, timings):
     """Packages and images are on the machine; all that the core knows of it is new each time."""
     node, line, took = cluster.lab.host(FIRST), cluster.line(), []
     for _ in range(5):
-        cluster.head.run(f"salt-run vcore.retire {FIRST}", timeout=300)
+        cluster.retire(FIRST)
         with ThreadPoolExecutor(1) as pool:
             joining = pool.submit(cluster.join, FIRST, line=line)
             cluster.wait_idle(FIRST)

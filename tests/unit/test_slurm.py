@@ -276,6 +276,21 @@ def test_who_was_drained_by_a_person_keeps_that_reason(scontrol):
     assert scontrol.told == [["scontrol", "update", "nodename=idle-1,ours-1", "state=drain", "reason=vcore: retired"]]
 
 
+def test_jobs_by_node_with_one_question(monkeypatch):
+    told = []
+
+    def execute(_, command):
+        told.append(command)
+        return 0, b"17_3 compute-[1-2,4]\n18 compute-2\n"
+
+    monkeypatch.setattr(slurm_client, "execute", execute)
+    jobs = slurm_client.jobs_on({}, ["compute-1", "compute-2", "compute-3"])
+    assert jobs == {"compute-1": ["17_3"], "compute-2": ["17_3", "18"]}
+    assert [command[3] for command in told] == ["--nodelist=compute-[1-3]"]
+    with pytest.raises(VcoreError, match="no node"):
+        slurm_client.jobs_on({}, ["compute-1", "compute-2 --all"])
+
+
 @pytest.mark.parametrize("name", ["nobody", "idle-1,person-1", "idle-1 state=down", "ALL", ""])
 def test_a_name_that_slurm_does_not_know_reaches_no_command(scontrol, name):
     with pytest.raises(VcoreError, match="has no node"):

@@ -218,5 +218,15 @@ def test_what_the_reconciler_and_a_retirement_did(output):
         "NODE  RESULT     WHY", "a     converged  -", "b     failed     no \N{REPLACEMENT CHARACTER}[2J", "labelled: a",
         "  - slurm.conf was refused", "2 rounds, 3.2 s.",
     ]  # fmt: skip
-    gone = {"node": "a", "done": ["drained", "forgotten"], "remains": "site.sls:6: take it out"}
-    assert output(gone).splitlines() == ["a: drained, forgotten.", "site.sls:6: take it out"]
+    gone = {"done": ["drained", "forgotten"], "remains": None}
+    told = {
+        "ok": False,
+        "retired": {
+            "a-1": gone, "a-2": gone | {"remains": "site.sls:6: take it out"},
+            "b": gone | {"done": ["drained"]},
+        },
+        "problems": ["b still runs 1 jobs: 17"],
+    }  # fmt: skip
+    assert output(told).splitlines() == [
+        "a-[1-2]: drained, forgotten.", "b: drained.", "site.sls:6: take it out", "  - b still runs 1 jobs: 17",
+    ]  # fmt: skip

@@ -89,9 +89,9 @@ class Master:
         found = salt.key.get_key(self.opts).list_status("all")
         return {name: state for kind, state in kinds.items() for name in found.get(kind, [])}
 
-    def delete_key(self, name: str) -> None:
-        """Delete a minion's key, whatever its state; the master changes its session key: the minion is out."""
-        salt.key.get_key(self.opts).delete_key(match_dict={state: [name] for state in KEPT})
+    def delete_keys(self, names: Collection[str]) -> None:
+        """Delete minions' keys, whatever their state; the master changes its session key: they are out."""
+        salt.key.get_key(self.opts).delete_key(match_dict={state: [*names] for state in KEPT})
 
     def new_job(self) -> str:
         """An id for a job."""

@@ -1,5 +1,6 @@
-"""Taking a node out of the core: out of SLURM when its jobs have ended, out of the swarm, and out of the head's trust.
+"""Taking nodes out of the core: out of SLURM when their jobs have ended, out of the swarm, and out of the head's trust.
 
+Nodes that are ready go together: one reconfigure, one job and one change of the master's session key for all of them.
 Each step looks whether it was done already, so a retirement that was cut off anywhere is gone on from by running it
 again. What is left of a node to do is in the registry: it is ``retiring``; without ``hardware`` it is out of SLURM.
 """
@@ -7,22 +8,26 @@ again. What is left of a node to do is in the registry: it is ``retiring``; with
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
+
+import hostlist
 
 from . import core, reconcile, site, swarm_client
 from .errors import NotFound, VcoreError
-from .names import NODE_NAME
 from .nodes import UNKNOWN, Registry
+from .partitions import expand
 from .paths import Paths
 from .reconciler import Call, locked
 
 #: The reason that a node is drained with.
 REASON = "vcore: retiring"
-#: Seconds between two looks at a node that still runs jobs, and between two lines that say so.
+#: Seconds between two looks at nodes that still run jobs, and between two times that it is said.
 LOOK, SAY = 2.0, 60.0
 #: Seconds that a round of the reconciler may take to make room, and that a node has to take the core off itself.
 ROOM, FAREWELL = 180.0, 300.0
+#: How many nodes are named one by one, and how many jobs of each.
+LISTED = 10
 
 #: What is asked of a node before its key goes: what the role brought, then secrets and the minion itself.
 ABSENT: Call = ("state.apply", ["roles.compute.absent"], {})
@@ -33,30 +38,39 @@ class Salt(Protocol):
     """What a retirement needs of Salt's master: :class:`vcore.master.Master`."""
 
     def key_states(self) -> dict[str, str]: ...
-    def delete_key(self, name: str) -> None: ...
+    def delete_keys(self, names: Collection[str]) -> None: ...
     def gather(
-        self, names: list[str], calls: list[Call], *, wait: float, gap: float | None = None
+        self, names: Collection[str], calls: Sequence[Call], *, wait: float, gap: float | None = None
     ) -> dict[str, Mapping[str, Any]]: ...
 
 
 class Retirement:
-    """One node on its way out."""
+    """Nodes on their way out; one that cannot go on stays where it is, and the others go on."""
 
-    def __init__(self, paths: Paths, salt: Salt, name: str, say: Callable[[str], None]) -> None:
-        """Look whether the node can go at all.
+    def __init__(self, paths: Paths, salt: Salt, nodes: str, say: Callable[[str], None]) -> None:
+        """Look whether all of the nodes can go at all; ``nodes`` is a hostlist such as ``compute-[1-8]``.
 
         Raises:
-            NotFound: nobody knows it.
-            VcoreError: it cannot: it is the head, or a service has its data there.
+            NotFound: nobody knows one of them.
+            VcoreError: one cannot: it is the head, or a service has its data there.
         """
-        self.paths, self.salt, self.name, self.say = paths, salt, name, say
+        self.paths, self.salt, self.say = paths, salt, say
         self.registry = Registry(paths.nodes)
-        self.done: list[str] = []
-        if not NODE_NAME.fullmatch(name):
-            raise VcoreError(f"{reconcile.words(name)!r} is no name for a node (a-z, 0-9, -, a letter first)")
+        try:
+            self.names = expand(nodes)
+        except ValueError as error:
+            raise VcoreError(f"{reconcile.words(nodes)!r} {error}") from None
         self.pillar = core.head_pillar(paths)
-        self.key = salt.key_states().get(name)
-        if name not in self.pillar["nodes"] and name not in self.registry.read() and self.key is None:
+        self.keys = salt.key_states()
+        known = {*self.pillar["nodes"], *self.registry.read(), *self.keys}
+        for name in self.names:
+            self._check(name, known)
+        self.done: dict[str, list[str]] = {name: [] for name in self.names}
+        self.remains: dict[str, str] = {}
+        self.problems: dict[str, str] = {}
+
+    def _check(self, name: str, known: Collection[str]) -> None:
+        if name not in known:
             raise NotFound(f"there is no node {name}; see salt-run vcore.nodes")
         if name == self.pillar["head"]["name"]:
             raise VcoreError(f"{name} is the head; bootstrap.sh --uninstall takes the core off it")
@@ -64,133 +78,186 @@ class Retirement:
         if pinned:
             raise VcoreError(
                 f"{name} runs {', '.join(pinned)}, with their data; move them first "
-                f"(vcore.services.{pinned[0]}.node in {paths.site.name}), and apply the states"
+                f"(vcore.services.{pinned[0]}.node in {self.paths.site.name}), and apply the states"
             )
 
-    @property
-    def entry(self) -> Mapping[str, Any]:
-        """What the registry has of the node."""
-        return self.registry.read().get(self.name, UNKNOWN)
-
     def run(self, *, dead: bool, timeout: float) -> dict[str, Any]:
-        """Take all steps; ``timeout`` is what jobs of the node may still take, in seconds.
+        """Take all steps; ``timeout`` is what jobs of the nodes may still take, in seconds.
 
-        Returns ``{node, done: [...], remains}``; ``remains`` says what is the administrator's to do, or is None.
+        Returns ``{ok, retired: {<name>: {done: [...], remains}}, problems: [...]}``; ``remains`` says what is the
+        administrator's to do, or is None; ``problems`` say why nodes go no further. What was done stays done.
 
         Raises:
-            VcoreError: a step did not work, or jobs still run; what was done stays done.
+            VcoreError: SLURM or the swarm does not do its part.
         """
-        # From here on the reconciler leaves it alone.
-        self.registry.update({self.name: {"retiring": True}})
-        if self.entry["hardware"]:
-            self._drain(dead, timeout)
-        with locked(self.paths, wait=ROOM):  # a round writes SLURM's configuration, too
-            self._leave_slurm()
-        if not dead and self.key == "accepted":
-            self._take_off()
-        self._leave_swarm()
-        self._revoke()
-        remains = self._forget()
-        return {"node": self.name, "done": self.done, "remains": remains}
+        # From here on the reconciler leaves them alone.
+        self.registry.update({name: {"retiring": True} for name in self.names})
+        for ready in self._ready(dead, timeout):
+            with locked(self.paths, wait=ROOM):  # a round writes SLURM's configuration, too
+                self._leave_slurm(ready)
+            if not dead:
+                self._take_off([name for name in ready if self.keys.get(name) == "accepted"])
+            gone = [name for name in ready if name not in self.problems]
+            self._leave_swarm(gone)
+            self._revoke(gone)
+            self._forget(gone)
+        return self._told()
 
     def cancel(self) -> dict[str, Any]:
-        """Keep a node that is still in SLURM after all; what a person drained it for stays.
+        """Keep nodes that are still in SLURM after all; what a person drained them for stays. Returns as ``run`` does.
 
         Raises:
-            VcoreError: it is not being retired, or is out already.
+            VcoreError: one is not being retired, or is out already.
         """
-        if not self.entry["retiring"]:
-            raise VcoreError(f"{self.name} is not being retired")
-        if not self.entry["hardware"] or self.key != "accepted":
-            raise VcoreError(f"{self.name} is out already; go on with salt-run vcore.retire {self.name}, then enrol it")
+        entries = self.registry.read()
+        for name in self.names:
+            entry = entries.get(name, UNKNOWN)
+            if not entry["retiring"]:
+                raise VcoreError(f"{name} is not being retired")
+            if not entry["hardware"] or self.keys.get(name) != "accepted":
+                raise VcoreError(f"{name} is out already; go on with salt-run vcore.retire {name}, then enrol it")
         from . import slurm_client
 
-        self.registry.update({self.name: {"retiring": False}})
-        reconcile.mark(self.paths, [self.name])
+        self.registry.update({name: {"retiring": False} for name in self.names})
+        reconcile.mark(self.paths, self.names)
         if slurm_client.manages(self.pillar):
-            slurm_client.release(self.pillar, self.name, REASON)
-        return {"node": self.name, "done": ["it stays, and takes jobs again"], "remains": None}
+            slurm_client.release(self.pillar, self.names, REASON)
+        self._note(self.names, "it stays, and takes jobs again")
+        return self._told()
 
-    def _drain(self, dead: bool, timeout: float) -> None:
+    def _note(self, names: Iterable[str], what: str) -> None:
+        for name in names:
+            self.done[name].append(what)
+
+    def _told(self) -> dict[str, Any]:
+        retired = {name: {"done": self.done[name], "remains": self.remains.get(name)} for name in self.names}
+        return {"ok": not self.problems, "retired": retired, "problems": [*self.problems.values()]}
+
+    # --- its jobs ------------------------------------------------------------------------------------------------
+
+    def _ready(self, dead: bool, timeout: float) -> Iterator[list[str]]:
+        """Those that run nothing any more, as their jobs end."""
         from . import slurm_client
 
-        if not slurm_client.manages(self.pillar) or self.name not in slurm_client.show_nodes(self.pillar):
-            return
-        if dead:
-            # SLURM requeues its jobs, or fails them, as each was submitted; they would hold on to its line else.
-            slurm_client.down(self.pillar, self.name, REASON)
-            self.done.append("down in SLURM")
-            return
-        slurm_client.drain(self.pillar, [self.name], REASON)
-        self.done.append("drained")
-        end, spoken = time.monotonic() + timeout, -SAY
-        while jobs := slurm_client.jobs_on(self.pillar, self.name):
-            listed = ", ".join(map(str, jobs[:10])) + (" and more" if len(jobs) > 10 else "")
+        waiting, end, spoken = self._drain(dead), time.monotonic() + timeout, -SAY
+        ready = [name for name in self.names if name not in waiting]
+        while True:
+            jobs = slurm_client.jobs_on(self.pillar, waiting) if waiting else {}
+            ready += [name for name in waiting if name not in jobs]
+            waiting = [name for name in waiting if name in jobs]
+            if ready:
+                yield ready
+            if not waiting:
+                return
             if time.monotonic() >= end:
-                raise VcoreError(
-                    f"{self.name} still runs {len(jobs)} jobs: {listed}; it takes no new ones. Go on later with "
-                    f"salt-run vcore.retire {self.name}, end them with scancel, or keep it with cancel=True"
-                )
+                break
             if time.monotonic() - spoken >= SAY:
-                self.say(f"{self.name}: waiting for {len(jobs)} jobs to end: {listed}")
+                self._say_jobs(jobs)
                 spoken = time.monotonic()
+            ready = []
             time.sleep(min(LOOK, max(end - time.monotonic(), 0.1)))
+        for name in waiting:
+            self.problems[name] = (
+                f"{name} still runs {_listed(jobs[name])}; it takes no new ones. Go on later with "
+                f"salt-run vcore.retire {name}, end them with scancel, or keep it with cancel=True"
+            )
 
-    def _leave_slurm(self) -> None:
-        if self.entry["hardware"]:
-            self.registry.update({self.name: {"hardware": None}})
+    def _drain(self, dead: bool) -> list[str]:
+        """Have them take no new jobs; those whose jobs have to be waited for."""
+        from . import slurm_client
+
+        entries = self.registry.read()
+        inside = [name for name in self.names if entries.get(name, UNKNOWN)["hardware"]]
+        if not inside or not slurm_client.manages(self.pillar):
+            return []
+        known = slurm_client.show_nodes(self.pillar)
+        inside = [name for name in inside if name in known]
+        if dead:
+            # SLURM requeues their jobs, or fails them, as each was submitted; they would hold on to their lines else.
+            slurm_client.down(self.pillar, inside, REASON)
+            self._note(inside, "down in SLURM")
+            return []
+        slurm_client.drain(self.pillar, inside, REASON)
+        self._note(inside, "drained")
+        return inside
+
+    def _say_jobs(self, jobs: Mapping[str, Sequence[str]]) -> None:
+        for name in [*jobs][:LISTED]:
+            self.say(f"{name}: waiting for {_listed(jobs[name])} to end")
+        if len(jobs) > LISTED:
+            self.say(f"and so do {len(jobs) - LISTED} more nodes")
+
+    # --- the steps -----------------------------------------------------------------------------------------------
+
+    def _leave_slurm(self, names: Sequence[str]) -> None:
+        entries = self.registry.read()
+        self.registry.update({n: {"hardware": None} for n in names if entries.get(n, UNKNOWN)["hardware"]})
         from . import slurm_client
 
         # Also when an earlier run noted it and came no further: this changes nothing that is right.
         if slurm_client.manages(self.pillar) and slurm_client.configure(core.head_pillar(self.paths), self.paths):
-            self.done.append("out of SLURM")
+            self._note(names, "out of SLURM")
 
-    def _take_off(self) -> None:
-        self.say(f"{self.name}: taking the core off it")
-        end = time.monotonic() + FAREWELL
+    def _take_off(self, names: Sequence[str]) -> None:
+        """Have the nodes take the core off themselves: what the roles brought, and then what they were entrusted."""
+        if not names:
+            return
+        self.say(f"{hostlist.collect_hostlist(names)}: taking the core off")
+        why: dict[str, str | None] = {}
+        end, asked = time.monotonic() + FAREWELL, [*names]
         while True:
-            answer = self.salt.gather([self.name], [ABSENT], wait=FAREWELL).get(self.name)
-            why = "it does not answer" if answer is None else reconcile.failed_states(answer.get(ABSENT[0], answer))
-            if why is None or "is running as PID" not in why or time.monotonic() >= end:
+            answers = self.salt.gather(asked, [ABSENT], wait=FAREWELL)
+            why |= {name: _failure(answers.get(name)) for name in asked}
+            # Its states are being applied, which the reconciler may have begun before.
+            asked = [name for name in asked if "is running as PID" in (why[name] or "")]
+            if not asked or time.monotonic() >= end:
                 break
-            time.sleep(LOOK)  # its states are being applied, which the reconciler may have begun before
-        if why is None:
-            told = self.salt.gather([self.name], [LEAVE], wait=FAREWELL).get(self.name)
-            left = None if told is None else told.get(LEAVE[0])
+            time.sleep(LOOK)
+        bare = [name for name in names if why[name] is None]
+        answers = self.salt.gather(bare, [LEAVE], wait=FAREWELL)
+        for name in bare:
+            left = answers.get(name, {}).get(LEAVE[0])
             if not isinstance(left, list):
-                why = f"it did not delete its secrets: {reconcile.words(left)}"
-        if why is not None:
-            raise VcoreError(
-                f"{self.name}: {why}. Mend that and run salt-run vcore.retire {self.name} again; if the machine is "
-                f"gone for good: salt-run vcore.retire {self.name} dead=True"
-            )
-        self.done.append("secrets, trust and swarm taken off the machine")
+                why[name] = f"it did not delete its secrets: {reconcile.words(left)}"
+        self._note([name for name in names if why[name] is None], "secrets, trust and swarm taken off the machine")
+        self.problems |= {
+            name: f"{name}: {failure}. Mend that and run salt-run vcore.retire {name} again; if the machine is "
+            f"gone for good: salt-run vcore.retire {name} dead=True"
+            for name, failure in why.items()
+            if failure is not None
+        }
 
-    def _leave_swarm(self) -> None:
-        identity = self.entry["swarm_id"]
-        if identity and swarm_client.Swarm().remove_member(identity):
-            self.done.append("out of the swarm")
+    def _leave_swarm(self, names: Sequence[str]) -> None:
+        entries = self.registry.read()
+        places = {name: entries[name]["swarm_id"] for name in names if entries.get(name, UNKNOWN)["swarm_id"]}
+        if places:
+            gone = swarm_client.Swarm().remove_members(places.values())
+            self._note([name for name, place in places.items() if place in gone], "out of the swarm")
 
-    def _revoke(self) -> None:
-        if self.salt.key_states().get(self.name) in ("accepted", "pending"):
-            self.salt.delete_key(self.name)
-            self.done.append("key deleted")
+    def _revoke(self, names: Sequence[str]) -> None:
+        keys = self.salt.key_states()
+        kept = [name for name in names if keys.get(name) in ("accepted", "pending")]
+        if kept:
+            self.salt.delete_keys(kept)
+            self._note(kept, "key deleted")
 
-    def _forget(self) -> str | None:
-        reconcile.unmark(self.paths, [self.name])
-        line = named(self.paths, self.name)
-        if line is None:
-            self.registry.remove([self.name])
-            self.done.append("forgotten")
-        else:
-            # While the site names it, this keeps the reconciler from taking it back.
-            self.registry.update({self.name: {**UNKNOWN, "retiring": True}})
-        return line
+    def _forget(self, names: Sequence[str]) -> None:
+        reconcile.unmark(self.paths, names)
+        configuration, document = site.load(self.paths.site, services=self.paths.services, flavors=self.paths.flavors)
+        named = [name for name in names if name in configuration.site.nodes]
+        # While the site names them, this keeps the reconciler from taking them back.
+        self.registry.update({name: {**UNKNOWN, "retiring": True} for name in named})
+        for name in named:
+            problem = document.problem(("nodes", name), "still names the node: take this out, and apply the states")
+            self.remains[name] = str(problem)
+        forgotten = [name for name in names if name not in named]
+        self.registry.remove(forgotten)
+        self._note(forgotten, "forgotten")
 
 
-def named(paths: Paths, name: str) -> str | None:
-    """What to take out of the site file, with its line, where that names the node; else None."""
-    configuration, document = site.load(paths.site, services=paths.services, flavors=paths.flavors)
-    if name not in configuration.site.nodes:
-        return None
-    return str(document.problem(("nodes", name), "still names the node: take this out, and apply the states"))
+def _listed(jobs: Sequence[str]) -> str:
+    return f"{len(jobs)} jobs: {', '.join(jobs[:LISTED])}{' and more' if len(jobs) > LISTED else ''}"
+
+
+def _failure(answer: Mapping[str, Any] | None) -> str | None:
+    return "it does not answer" if answer is None else reconcile.failed_states(answer.get(ABSENT[0], answer))

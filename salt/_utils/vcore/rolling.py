@@ -67,7 +67,8 @@ class Slurm:
     def jobs(self, node: str) -> list[str]:
         from . import slurm_client
 
-        return slurm_client.jobs_on(self.pillar, node) if node in slurm_client.show_nodes(self.pillar) else []
+        known = node in slurm_client.show_nodes(self.pillar)
+        return slurm_client.jobs_on(self.pillar, node).get(node, []) if known else []
 
     def started(self, node: str) -> int | None:
         from . import slurm_client

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hostlist
+
 from . import containers, slurm
 from .configurations import PREVIOUS, Place, fingerprint, text_difference
 from .errors import NotFound, VcoreError
@@ -353,22 +355,26 @@ def _looked_after(node: Mapping[str, Any]) -> bool:
     return str(node["reason"]).startswith(KEPT)
 
 
-def down(pillar: Mapping[str, Any], name: str, reason: str) -> None:
-    """Give up what runs on a node that died for good; SLURM requeues its jobs, or fails them, as they asked for."""
+def down(pillar: Mapping[str, Any], names: str | Iterable[str], reason: str) -> None:
+    """Give up what runs on nodes that died for good; SLURM requeues their jobs, or fails them, as they asked for."""
     text = reason if reason.startswith(OURS) else f"{OURS}{reason}"
-    _update(pillar, _known(show_nodes(pillar), name), "state=down", f"reason={text}")
+    _update(pillar, _known(show_nodes(pillar), names), "state=down", f"reason={text}")
 
 
-def release(pillar: Mapping[str, Any], name: str, reason: str) -> None:
-    """Have a node take jobs again that the caller drained with exactly this reason; any other reason stays."""
-    node = show_nodes(pillar).get(name)
+def release(pillar: Mapping[str, Any], names: str | Iterable[str], reason: str) -> None:
+    """Have nodes take jobs again that the caller drained with exactly this reason; any other reason stays."""
+    nodes = show_nodes(pillar)
     text = reason if reason.startswith(OURS) else f"{OURS}{reason}"
-    if node and is_drained(node) and node["reason"] == text:
-        _update(pillar, [name], "state=resume")
+    drained = [name for name, node in nodes.items() if is_drained(node) and node["reason"] == text]
+    _update(pillar, [name for name in _several(names) if name in drained], "state=resume")
+
+
+def _several(names: str | Iterable[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
 
 
 def _known(nodes: Mapping[str, Any], names: str | Iterable[str]) -> list[str]:
-    asked = [names] if isinstance(names, str) else list(names)
+    asked = _several(names)
     for name in asked:
         if not NODE_NAME.fullmatch(name) or name not in nodes:
             raise NotFound(f"SLURM has no node {ascii(name)[:80]}")
@@ -382,12 +388,26 @@ def _update(pillar: Mapping[str, Any], names: Sequence[str], *values: str) -> No
         _run(pillar, command, f"slurmctld does not change {batch[:200]}")
 
 
-def jobs_on(pillar: Mapping[str, Any], name: str) -> list[str]:
-    """The ids of the jobs that have something on a node, those that end included."""
-    if not NODE_NAME.fullmatch(name):
-        raise NotFound(f"SLURM has no node {ascii(name)[:80]}")
-    command = ["squeue", "--noheader", "--format=%i", f"--nodelist={name}", "--states=running,suspended,completing"]
-    return _run(pillar, [*command], "slurmctld does not list the jobs").split()
+def jobs_on(pillar: Mapping[str, Any], names: str | Iterable[str]) -> dict[str, list[str]]:
+    """The ids of the jobs that have something on nodes, those that end included, by node; one without jobs is missing.
+
+    One question, however many nodes there are.
+
+    Raises:
+        VcoreError: slurmctld does not answer, or has no such node.
+    """
+    wanted = set(_several(names))
+    for name in wanted:
+        if not NODE_NAME.fullmatch(name):
+            raise NotFound(f"SLURM has no node {ascii(name)[:80]}")
+    nodelist = f"--nodelist={hostlist.collect_hostlist(wanted)}"
+    command = ["squeue", "--noheader", "--format=%i %N", nodelist, "--states=running,suspended,completing"]
+    found: dict[str, list[str]] = {}
+    for line in _run(pillar, command, "slurmctld does not list the jobs").splitlines():
+        job, _, nodes = line.strip().partition(" ")
+        for name in wanted.intersection(hostlist.expand_hostlist(nodes)):
+            found.setdefault(name, []).append(job)
+    return found
 
 
 def remove(pillar: Mapping[str, Any], paths: Paths) -> dict[str, Any]:

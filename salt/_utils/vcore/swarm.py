@@ -324,9 +324,7 @@ def generation_spec(spec: Mapping[str, Any], generation: str) -> dict[str, Any]:
     name = spec["Name"]
     own["Name"] = f"{name}-{generation}"
     own["Labels"][GENERATION_LABEL] = generation
-    own["TaskTemplate"]["Placement"]["Constraints"].append(
-        f"node.labels.{GENERATION_LABEL}.{name}=={generation}"
-    )
+    own["TaskTemplate"]["Placement"]["Constraints"].append(f"node.labels.{GENERATION_LABEL}.{name}=={generation}")
     own["Labels"].pop(SPEC_LABEL, None)
     own["Labels"][SPEC_LABEL] = json.dumps(own, sort_keys=True, separators=(",", ":"))
     return own

@@ -506,21 +506,21 @@ class Swarm(Services):
         found = _by_owner(self.snapshot()).get(name, [])
         return bool(found) and all(swarm.is_unconfined(service) for service in found)
 
-    def remove_member(self, identity: str) -> bool:
-        """Take a node that has left, or died, out of the swarm; whether it was there.
+    def remove_members(self, identities: Iterable[str]) -> set[str]:
+        """Take nodes that have left, or died, out of the swarm; returns those that were there.
 
         Raises:
-            VcoreError: it is this manager.
+            VcoreError: one of them is this manager; then nothing is changed.
         """
         own_id, members = self.members()
-        if identity not in members:
-            return False
-        if identity == own_id:
+        present = {identity for identity in identities if identity in members}
+        if own_id in present:
             raise VcoreError("the head cannot be taken out of its own swarm")
-        with docker_errors():
-            self.api.remove_node(identity, force=True)
+        for identity in present:
+            with docker_errors():
+                self.api.remove_node(identity, force=True)
         self.changed()
-        return True
+        return present
 
     # --- status --------------------------------------------------------------------------------------------------
 
