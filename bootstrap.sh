@@ -10,6 +10,7 @@ readonly PREFIX=/opt/virtual-core VENV=/opt/virtual-core/venv
 readonly CONFIGURATION=/etc/virtual-core STATE=/var/lib/virtual-core
 readonly LOG=$STATE/bootstrap.log LOCK=/run/virtual-core-bootstrap.lock
 readonly MINION=/etc/salt/minion.d/virtual-core.conf KEYS=/etc/salt/pki/minion PROOF=/etc/salt/minion.d/enrolment.conf
+readonly MODULES=/var/cache/salt/minion/extmods # where a node's minion keeps the core's
 
 usage() {
     cat <<EOF
@@ -471,6 +472,14 @@ convergence_do() { brain converge; }
 enrolment() { PYTHONPATH=$CHECKOUT/salt/_utils "$VENV/bin/python" -m vcore.enrolment "$@"; }
 finger_of() { enrolment finger "$KEYS/$1.pub" 2>/dev/null || true; }
 
+# What the head would send to a machine that it does not know yet. One that it knows may have newer code of it already.
+lay_out_code() {
+    local place
+    rm -rf "$MODULES"
+    mkdir -p "$MODULES"
+    for place in "$CHECKOUT"/salt/_*; do cp -R "$place" "$MODULES/${place##*/_}"; done
+}
+
 minion_title() { say "Salt minion $NODE, which knows the head by its fingerprint"; }
 minion_stamp() { { environment_stamp; rendered node.conf; } | sha256sum; }
 # A minion that was connected when the head forgot its key does not notice: with a token it always asks anew.
@@ -482,6 +491,7 @@ minion_do() {
     local proof
     touch "$STATE/salt.keys" # from here on the keys are the core's own
     if [[ ! -f $KEYS/minion.pem || ! -f $KEYS/minion.pub ]]; then
+        lay_out_code
         # Half a pair is what an interrupted run leaves; nobody has seen its public part.
         install -d -m 700 "$KEYS"
         rm -f "$KEYS"/minion.{pem,pub}
@@ -492,7 +502,8 @@ minion_do() {
     if [[ -n $TOKEN ]]; then
         rm -f "$STATE/convergence.json"
         proof=$(enrolment prove "$NODE" "$KEYS/minion.pub" <<<"$TOKEN")
-        printf 'autosign_grains: [vcore_enrol]\ngrains: {vcore_enrol: "%s"}\n' "$proof" | install_file "$PROOF" 600
+        printf 'autosign_grains: [vcore_enrol, vcore_code]\ngrains: {vcore_enrol: "%s", vcore_code: "%s"}\n' \
+            "$proof" "$(enrolment code "$MODULES")" | install_file "$PROOF" 600
     fi
     daemon_install minion node.conf
     daemon_stop minion
@@ -546,7 +557,6 @@ membership_do() {
     START=$(now)
     while (($(now) - START < patience)); do
         began=$(now)
-        if [[ -d /var/cache/salt/minion/extmods/utils/vcore ]]; then milestone 'the head has sent its code'; fi
         if in_swarm; then milestone 'this machine is in the swarm'; fi
         if converged; then
             milestone 'all states are applied'
@@ -672,7 +682,7 @@ confirm() {
 }
 
 # A node that was never converged has neither the states nor anything that they would take off.
-can_take_off() { [[ -x $VENV/bin/salt-call && -f $MINION && ($ROLE == head || -d /var/cache/salt/minion/extmods/states) ]]; }
+can_take_off() { [[ -x $VENV/bin/salt-call && -f $MINION && ($ROLE == head || -d $MODULES/states) ]]; }
 
 uninstall_role() {
     local what="Take the core off this machine; data and authority stay." role command folder

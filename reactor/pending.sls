@@ -19,5 +19,5 @@ def run():
         return {}  # no token was ever made
     if not enrolment.genuine(secret, proof, minion, key):
         return {}
-    review = {"args": {"id": minion, "pub": key, "proof": proof}}
+    review = {"args": {"id": minion, "pub": key, "proof": proof, "code": grains.get(enrolment.CODE_GRAIN)}}
     return {"A proof is looked at": {"runner.vcore_enrolment.review": [review]}}

@@ -43,7 +43,7 @@ class _Keys:
         self.keys.reject(match_dict={self.keys.ACC: [minion]}, include_accepted=True)
 
 
-def review(id, pub, proof):
+def review(id, pub, proof, code=None):
     """
     Accept the pending key of a minion whose proof holds, and note it as a node; the reactor calls this.
 
@@ -59,6 +59,9 @@ def review(id, pub, proof):
     proof
         The grain that it was given by ``bootstrap.sh --join``.
 
+    code
+        Which of the core's code it says that it has.
+
     CLI Example:
 
     .. code-block:: bash
@@ -66,7 +69,7 @@ def review(id, pub, proof):
         salt-run vcore_enrolment.review compute-1 "$(cat compute-1.pub)" vc1.role=compute...
     """
     try:
-        roles = pending.review(Paths.from_opts(__opts__), _Keys(__opts__), id, pub, proof, now=time.time())
+        roles = pending.review(Paths.from_opts(__opts__), _Keys(__opts__), id, pub, proof, code, now=time.time())
     except VcoreError as error:
         shown = pending.printable(str(id))
         log.warning("The key of %s was not accepted: %s", shown, error)

@@ -24,6 +24,8 @@ from vcore.secrets import Store
 CHECKOUT = Path(__file__).parents[2]
 KEY = b"k" * 32
 FLOOD = 1000
+#: What a machine says that it has: the fingerprint of some code.
+CODE = "0123456789abcdef"
 #: What a form of Salt's, a shell, a glob, a list or YAML would take for something else.
 HOSTILE = ["*", "a,b", "x\nNodeName=evil", "x', foo: [{{ 7*7 }}]", "[a-z]*", "-a", "..", "x; reboot", "X", "\x1b[2J"]
 WORTHLESS = ["expired", "replayed with another key", "foreign", "of another name", "the token itself"]
@@ -121,7 +123,8 @@ def machine(core, name: str, given: str | None):
     own |= {"sock_dir": f"/tmp/{uuid.uuid4().hex[:8]}"}
     if given:
         proof = enrolment.prove(given, name, (pki / "minion.pub").read_text())
-        own |= {"autosign_grains": [enrolment.GRAIN], "grains": {enrolment.GRAIN: proof}}
+        grains = {enrolment.GRAIN: proof, enrolment.CODE_GRAIN: CODE}
+        own |= {"autosign_grains": [*grains], "grains": grains}
     placeholders = {"ID": name, "MASTER": "127.0.0.1", "MASTER_FINGER": finger}
     core.configure(CHECKOUT / "etc" / "node.conf", folder, placeholders, own, daemon="minion")
     (folder / "conf" / "minion").write_text("")
@@ -151,6 +154,7 @@ def test_a_machine_with_a_token_is_let_in_by_itself(door, record_property):
         assert (door.master / "pki/minions/new-1").read_text().split() == (pki / "minion.pub").read_text().split()
         entry = entries(door)["new-1"]
         assert (entry["roles"], entry["by"], entry["swarm_id"]) == (["compute"], "token", None)
+        assert entry["code"] == CODE
         assert (door.paths().state / "reconcile/dirty/new-1").exists()
         wait(lambda: answers(door, "new-1"))
         pillar = door.ask("new-1", "pillar.items", unmask=True)["vcore"]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.cluster import Cluster
-from vcore import reconcile
+from vcore import enrolment, reconcile
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_a_new_node_without_the_code_takes_jobs_and_is_left_alone_then(cluster):
     cluster.start("compute-1")
     cluster.until(lambda: well(cluster, "compute-1"), 90)
     entry = cluster.registry.read()["compute-1"]
-    assert entry["code"] == reconcile.code(cluster.checkout)
+    assert entry["code"] == enrolment.code(cluster.checkout / "salt")
     assert entry["address"] == cluster.swarm.nodes["compute-1"]["Status"]["Addr"]
     assert entry["swarm_id"] == cluster.swarm.nodes["compute-1"]["ID"]
     assert entry["hardware"]["cpus"] > 0
@@ -60,7 +60,7 @@ def test_a_new_node_without_the_code_takes_jobs_and_is_left_alone_then(cluster):
     done = cluster.run("vcore.reconcile", "compute-1", "--out=json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["reconciled"]["compute-1"]["result"] == "converged"
-    assert cluster.registry.read()["compute-1"]["code"] == reconcile.code(cluster.checkout)
+    assert cluster.registry.read()["compute-1"]["code"] == enrolment.code(cluster.checkout / "salt")
     assert "new" in cluster.run("compute-1", "vcore_new.word", command="salt").stdout
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import salt.config
 import yaml
 from salt.crypt import write_keys
-from vcore import bootstrap, reconcile
+from vcore import bootstrap, enrolment, reconcile
 from vcore.nodes import Registry
 from vcore.paths import Paths
 
@@ -282,7 +282,7 @@ class Cluster:
         if code:
             self.give_code(name)
         if role:
-            known = reconcile.code(self.checkout) if code else None
+            known = enrolment.code(self.checkout / "salt") if code else None
             self.registry.update(
                 {name: {"roles": ["compute"], "by": "token", "enrolled": int(time.time()), "code": known}}
             )
@@ -290,10 +290,8 @@ class Cluster:
     def give_code(self, name: str) -> None:
         """Lay the modules where a sync would lay them."""
         place = self.root / name / "var/cache/salt/minion/extmods"
-        for kind in ("modules", "states", "utils", "grains", "returners"):
-            source = self.checkout / "salt" / f"_{kind}"
-            if source.is_dir():
-                shutil.copytree(source, place / kind, dirs_exist_ok=True)
+        for kind in enrolment.KINDS:
+            shutil.copytree(self.checkout / "salt" / f"_{kind}", place / kind, dirs_exist_ok=True)
 
     def start(self, *names: str) -> None:
         """Start these minions, all at once."""

@@ -206,11 +206,17 @@ def test_a_node_that_is_being_taken_out_does_not_come_back_meanwhile():
 def test_the_bundle_is_the_same_from_the_same_files(checkout):
     one, other = enrolment.bundle(checkout, FACTS), enrolment.bundle(checkout, FACTS)
     assert one == other
-    assert len(one) < 200_000
+    assert len(one) < 500_000
     with tarfile.open(fileobj=io.BytesIO(gzip.decompress(one))) as tar:
         entries = tar.getmembers()
     files = {name for name in enrolment.CONTENTS if name != "etc"}
-    assert {entry.name for entry in entries} >= {*files, "etc/node.conf", "etc/core.yaml"}
+    assert {entry.name for entry in entries} >= {
+        *files,
+        "etc/node.conf",
+        "etc/core.yaml",
+        "salt/_modules/vcore_node.py",
+    }
+    assert not [entry.name for entry in entries if "__pycache__" in entry.name or ".egg-info" in entry.name]
     assert all(entry.isfile() and (entry.uid, entry.mtime) == (0, 0) for entry in entries)
     assert next(entry for entry in entries if entry.name == "bootstrap.sh").mode == 0o755
 
@@ -234,6 +240,28 @@ def test_what_the_bundle_brings_is_enough_to_prove_oneself(checkout, tmp_path):
     assert verify(done.stdout.strip())
     wrong = subprocess.run(command, input="x\n", capture_output=True, text=True, check=False)
     assert (wrong.returncode, wrong.stdout, wrong.stderr) == (1, "", "this is no token of a core\n")
+
+
+def test_a_machine_says_which_code_it_has(checkout, tmp_path, capsys):
+    """What the bundle brings, laid out as bootstrap.sh does it, is what the head would send."""
+    with tarfile.open(fileobj=io.BytesIO(enrolment.bundle(checkout, FACTS))) as tar:
+        tar.extractall(tmp_path, filter="data")
+    for kind in enrolment.KINDS:
+        (tmp_path / "salt" / f"_{kind}").rename(tmp_path / kind)
+    head = enrolment.code(checkout / "salt")
+    assert enrolment.main(["code", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{head}\n"
+    module = tmp_path / "modules" / "vcore_node.py"
+    (tmp_path / "elsewhere.py").write_text("")
+    (module.parent / "notes.txt").write_text("")
+    assert enrolment.code(tmp_path, "") == head
+    (module.parent / "more.py").write_text("")
+    assert enrolment.code(tmp_path, "") != head
+
+
+def test_every_kind_of_module_is_the_nodes_or_the_heads(checkout):
+    kinds = {path.name.removeprefix("_") for path in (checkout / "salt").glob("_*")}
+    assert kinds - {"engines", "pillar", "runners"} == set(enrolment.KINDS)
 
 
 def test_the_line_is_one_that_a_shell_takes_whole():

@@ -53,8 +53,8 @@ def proof(minion="new-1", pub=PUB, scope="role=compute", ends=60):
     return enrolment.prove(enrolment.make_token(KEY, scope, NOW + ends), minion, pub)
 
 
-def review(paths, keys, minion="new-1", pub=PUB, text=None):
-    return pending.review(paths, keys, minion, pub, text or proof(minion, pub), now=NOW)
+def review(paths, keys, minion="new-1", pub=PUB, text=None, code=None):
+    return pending.review(paths, keys, minion, pub, text or proof(minion, pub), code, now=NOW)
 
 
 def entry(paths, minion="new-1"):
@@ -72,6 +72,15 @@ def test_a_good_proof_makes_a_node(paths):
     assert keys.find("new-1") == ("accepted", PUB)
     assert entry(paths) == {**nodes.UNKNOWN, "roles": ["compute"], "enrolled": NOW, "by": "token"}
     assert marked(paths) == ["new-1"]
+
+
+@pytest.mark.parametrize(
+    ("says", "believed"),
+    [("0123456789abcdef", "0123456789abcdef"), ("0123456789ABCDEF", None), ("../../x", None), ({}, None), (7, None)],
+)
+def test_what_a_machine_says_of_its_code(paths, says, believed):
+    review(paths, Keys(**{"new-1": ("pending", PUB)}), code=says)
+    assert entry(paths)["code"] == believed
 
 
 def test_once_more_changes_nothing(paths):

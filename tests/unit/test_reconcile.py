@@ -193,18 +193,6 @@ def test_what_is_no_name_of_a_node_leaves_no_mark(paths, name):
     assert reconcile.marks(paths) == {}
 
 
-def test_the_code_of_nodes_is_what_salt_gives_them(tmp_path):
-    module = tmp_path / "salt" / "_modules" / "a.py"
-    module.parent.mkdir(parents=True)
-    module.write_text("1")
-    first = reconcile.code(tmp_path)
-    (tmp_path / "salt" / "states").mkdir()
-    (tmp_path / "salt" / "states" / "a.py").write_text("1")
-    assert reconcile.code(tmp_path) == first
-    module.write_text("2")
-    assert reconcile.code(tmp_path) != first
-
-
 # --- what nodes say -------------------------------------------------------------------------------------------------
 
 A, B, MANAGER = "a" * 25, "b" * 25, "m" * 25

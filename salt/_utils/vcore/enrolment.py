@@ -33,8 +33,8 @@ VERSION = "vc1"
 TOKEN_KEY = ("enrolment", "token-key")
 #: Bytes of that key.
 KEY_LENGTH = 32
-#: The grain that carries a proof.
-GRAIN = "vcore_enrol"
+#: The grain that carries a proof, and the one beside it that says which code the machine has.
+GRAIN, CODE_GRAIN = "vcore_enrol", "vcore_code"
 #: The role that a token grants; a node has no other one but by the site file.
 ROLE = "compute"
 #: What a token can be good for.
@@ -222,18 +222,25 @@ FOLDER = "/opt/virtual-core/bundle"
 #: What the service offers.
 AUTHORITY, BUNDLE = "ca.crt", "virtual-core.tar.gz"
 #: What a machine needs to join and to be taken out again: files and folders of the checkout.
-CONTENTS = (
-    "bootstrap.sh",
-    "etc",
-    "versions.yaml",
-    "salt/_utils/vcore/__init__.py",
-    "salt/_utils/vcore/enrolment.py",
-    "salt/_utils/vcore/errors.py",
-    "salt/_utils/vcore/names.py",
-    "salt/states/roles/compute/absent.sls",
-)
+CONTENTS = ("bootstrap.sh", "etc", "versions.yaml", "salt/states/roles/compute/absent.sls")
+#: The kinds of Salt's modules that nodes get, by the names of their folders: ``salt/_<kind>`` of the checkout. The
+#: bundle brings them, so that the head need not send them one by one to a machine that has just started.
+KINDS = ("grains", "modules", "output", "returners", "states", "utils")
 #: What the bundle says of this core: the master's fingerprint, and the networks that a node must not have already.
 FACTS = "etc/core.yaml"
+
+
+def code(root: Path, prefix: str = "_") -> str:
+    """A fingerprint of the modules of a node below ``root``: ``salt`` of a checkout, or, without the prefix, where a
+    minion keeps them.
+    """
+    digest = hashlib.sha256()
+    for kind in KINDS:
+        for path in sorted((root / f"{prefix}{kind}").rglob("*.py")):
+            content = path.read_bytes()
+            name = path.relative_to(root).as_posix().removeprefix(prefix)
+            digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:16]
 
 
 def bundle(checkout: Path, facts: Mapping[str, str]) -> bytes:
@@ -244,9 +251,10 @@ def bundle(checkout: Path, facts: Mapping[str, str]) -> bytes:
     """
     said = "".join(f"{key}: {value}\n" for key, value in facts.items())
     files: dict[str, tuple[int, bytes]] = {FACTS: (0o644, said.encode())}
-    for name in CONTENTS:
+    wanted = [(name, "*") for name in CONTENTS] + [(f"salt/_{kind}", "*.py") for kind in KINDS]
+    for name, pattern in wanted:
         path = checkout / name
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        for file in sorted(path.rglob(pattern)) if path.is_dir() else [path]:
             if not file.exists():
                 raise VcoreError(f"{file} is missing; the checkout is not whole")
             if file.is_file():
@@ -329,8 +337,12 @@ def main(arguments: list[str] | None = None) -> int:
     proving.add_argument("minion")
     proving.add_argument("key", type=Path)
     commands.add_parser("finger", help="print a public key's fingerprint").add_argument("key", type=Path)
+    commands.add_parser("code", help="print which modules a minion has").add_argument("folder", type=Path)
     chosen = parser.parse_args(arguments)
     try:
+        if chosen.command == "code":
+            print(code(chosen.folder, ""))
+            return 0
         key = chosen.key.read_text()
         print(prove(sys.stdin.read().strip(), chosen.minion, key) if chosen.command == "prove" else fingerprint(key))
     except (VcoreError, OSError) as error:

@@ -6,6 +6,7 @@ All that such a minion says of itself is hostile until its proof holds, its id i
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import urllib.request
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ from .secrets import Store
 PATIENCE = 30
 #: Refusals that are remembered, the newest; anybody can cause one.
 REMEMBERED = 100
+#: What a minion may say of its code: a fingerprint as :func:`vcore.enrolment.code` makes them.
+CODE = re.compile(r"[0-9a-f]{16}")
 #: Pending keys that vcore.status lists.
 LISTED = 20
 
@@ -121,10 +124,13 @@ def review(
     minion: str,
     public_key: str,
     proof: str,
+    code: object = None,
     *,
     now: float,
 ) -> list[str]:
     """Let a minion in whose proof holds, tell the reconciler, and return the roles that it was granted.
+
+    ``code`` is which code it says that it has: where it is not the head's, or none, the reconciler sends that.
 
     The same once more changes nothing. The node is in the registry before its key is accepted, so that a run that is
     cut off in between is gone on from when the minion asks again.
@@ -138,7 +144,8 @@ def review(
         # All of this before the first look at files that grow with the number of keys.
         claim = enrolment.verify(Store(paths.secrets).read(*enrolment.TOKEN_KEY), proof, minion, public_key, now=now)
         with exclusive(_folder(paths) / ".enrolment.lock", wait=PATIENCE, busy="another minion is being looked at"):
-            roles = _let_in(paths, keys, claim, minion, public_key, now)
+            known = code if isinstance(code, str) and CODE.fullmatch(code) else None
+            roles = _let_in(paths, keys, claim, minion, public_key, known, now)
     except VcoreError as error:
         if isinstance(minion, str) and NODE_NAME.fullmatch(minion):
             notes.note(minion, str(error))
@@ -148,7 +155,9 @@ def review(
     return roles
 
 
-def _let_in(paths: Paths, keys: Keys, claim: enrolment.Claim, minion: str, public_key: str, now: float) -> list[str]:
+def _let_in(
+    paths: Paths, keys: Keys, claim: enrolment.Claim, minion: str, public_key: str, code: str | None, now: float
+) -> list[str]:
     registry = Registry(paths.nodes)
     entry = registry.read().get(minion)
     roles = enrolment.granted(core.resolved(paths), entry, claim, minion)
@@ -161,7 +170,7 @@ def _let_in(paths: Paths, keys: Keys, claim: enrolment.Claim, minion: str, publi
     if state != "pending":
         raise Refused(f"its key is {state}")
     # A machine of that name that was here before is another one now.
-    registry.update({minion: {**UNKNOWN, "roles": roles, "enrolled": int(now), "by": "token"}})
+    registry.update({minion: {**UNKNOWN, "roles": roles, "enrolled": int(now), "by": "token", "code": code}})
     keys.accept(minion)
     # Salt says that it accepted where it did not (https://github.com/saltstack/salt/issues/63477).
     state, known = keys.find(minion) or ("gone", "")

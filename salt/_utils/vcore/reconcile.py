@@ -7,7 +7,6 @@ mark or an event only makes a round come sooner. :mod:`vcore.reconciler` carries
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -452,13 +451,3 @@ class Swarm:
 # ---------------------------------------------------------------------------------------------------------------
 # The code that nodes are given
 # ---------------------------------------------------------------------------------------------------------------
-
-
-def code(checkout: Path) -> str:
-    """A fingerprint of what ``saltutil.sync_all`` gives to nodes: Salt's own folders, ``salt/_*``, in the checkout."""
-    digest = hashlib.sha256()
-    for place in sorted((checkout / "salt").glob("_*")):
-        for path in sorted(place.rglob("*.py")):
-            content = path.read_bytes()
-            digest.update(f"{path.relative_to(checkout)}\0{len(content)}\0".encode() + content)
-    return digest.hexdigest()[:16]

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from . import core, hardware, reconcile, slurm, swarm_client
+from . import core, enrolment, hardware, reconcile, slurm, swarm_client
 from .errors import VcoreError
 from .locks import exclusive
 from .names import FILE_ROUTER
@@ -261,7 +261,7 @@ class _Round:
 
     def _converge(self, names: Collection[str], full: bool) -> None:
         """Give the nodes that are due the code that they lack, and then their states."""
-        self.code = wanted = reconcile.code(self.paths.checkout)
+        self.code = wanted = enrolment.code(self.paths.checkout / "salt")
         codes = {name: entry["code"] for name, entry in self.entries.items()}
         others = [name for name in names if name != self.head and name not in self.flights]
         behind = [name for name in others if self.codes.get(name, codes.get(name)) != wanted]
