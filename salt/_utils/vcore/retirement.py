@@ -256,7 +256,8 @@ class Retirement:
 
 
 def _listed(jobs: Sequence[str]) -> str:
-    return f"{len(jobs)} jobs: {', '.join(jobs[:LISTED])}{' and more' if len(jobs) > LISTED else ''}"
+    more = " and more" if len(jobs) > LISTED else ""
+    return f"{len(jobs)} job{'s' if len(jobs) != 1 else ''}: {', '.join(jobs[:LISTED])}{more}"
 
 
 def _failure(answer: Mapping[str, Any] | None) -> str | None:
