@@ -12,11 +12,13 @@ from typing import Any
 
 import hypothesis
 import pytest
-from xdist.scheduler.loadscope import LoadScopeScheduling
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-#: What takes longest begins first, or the second process would wait for it at the end.
-LONGEST = ("functional/test_swarm", "functional/test_images", "functional/test_passwords", "integration/")
+#: What takes longest begins first, or the other processes would wait for it at the end.
+LONGEST = (
+    "integration/test_reconciler", "functional/test_swarm", "functional/test_images", "functional/test_passwords",
+    "integration/test_joining", "integration/",
+)  # fmt: skip
 
 # How long an example takes on a busy machine proves nothing.
 hypothesis.settings.register_profile("vcore", hypothesis.settings(), deadline=None)
@@ -38,21 +40,6 @@ def salt_factories_config() -> Iterator[dict[str, Any]]:
     folder = Path(tempfile.mkdtemp(prefix="vcore-"))
     yield {"root_dir": folder, "code_dir": CHECKOUT, "inject_sitecustomize": False}
     shutil.rmtree(folder, ignore_errors=True)
-
-
-class Scheduling(LoadScopeScheduling):
-    """Files go to tests/run's processes whole, since what a file's tests share is made once; so does integration,
-    whose files share the live master.
-    """
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "tests/integration" if file.startswith("tests/integration/") else file
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
-    """Have the tests that `--numprocesses` spreads scheduled by the above."""
-    return Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -59,7 +59,7 @@ def apply(head: Host, *, test: bool = False, check: bool = True) -> dict[str, An
     assert isinstance(returned, dict), returned
     states = {state["__id__"]: state for state in returned.values()}
     if check:
-        assert (done.returncode, failed(states)) == (0, {})
+        assert (done.returncode, failed(states)) == (0, {}), (done.returncode, failed(states), done.stderr)
     return states
 
 
