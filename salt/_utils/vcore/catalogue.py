@@ -60,7 +60,7 @@ class Port(Model):
         ge=1,
         le=65535,
         description="Last port, where a range is published, the same in the container.",
-        example=60063,
+        example=61063,
     )
     target: int | None = field(
         None, ge=1, le=65535, description="Port in the container, if it is another one.", example=8443

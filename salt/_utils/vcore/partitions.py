@@ -176,8 +176,8 @@ class Account(Model):
 class PortRange(Model):
     """A range of ports."""
 
-    first: int = field(60001, ge=1024, le=65535, description="First port.", example=60001)
-    last: int = field(60063, ge=1024, le=65535, description="Last port.", example=60999)
+    first: int = field(61001, ge=1024, le=65535, description="First port.", example=61001)
+    last: int = field(61063, ge=1024, le=65535, description="Last port.", example=61999)
 
 
 class NodeRule(Model):
@@ -271,7 +271,8 @@ class SlurmSettings(Model):
         None, description="Text of a script that root runs on each node behind a job.", example="#!/bin/sh"
     )
     srun_ports: PortRange = field(
-        default_factory=PortRange, description="Ports of srun, which nodes connect to on the login host."
+        default_factory=PortRange,
+        description="Ports of srun, which nodes connect to on the login host; outside net.ipv4.ip_local_port_range.",
     )
     configuration: AbsolutePath | None = field(
         None, description="slurm.conf of an existing SLURM, a file on the head.", example="/etc/slurm/slurm.conf"
