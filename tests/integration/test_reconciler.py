@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.cluster import Cluster
-from vcore import enrolment, reconcile
+from vcore import enrolment, reconcile, rolling
 
 
 @pytest.fixture
@@ -53,6 +53,14 @@ def test_a_new_node_without_the_code_takes_jobs_and_is_left_alone_then(cluster):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["reconciled"] == {}
     assert (cluster.converged("compute-1"), cluster.swarm.log) == (converged, log)
+
+    # What a roll has drained is its own to resume while it is under way, and nobody's else.
+    drained = cluster.root / "drained.json"
+    drained.write_text('{"compute-1": "vcore: update of the compute image"}')
+    with rolling.alone("slurm-compute", cluster.paths):
+        assert json.loads(cluster.run("vcore.reconcile", "--out=json").stdout)["resumed"] == []
+    assert json.loads(cluster.run("vcore.reconcile", "--out=json").stdout)["resumed"] == ["compute-1"]
+    assert drained.read_text() == "{}"
 
     # Other code is given to it, though nobody says so, and is what it runs then.
     module = cluster.checkout / "salt" / "_modules" / "vcore_new.py"

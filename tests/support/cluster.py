@@ -111,9 +111,13 @@ def state_words(node):
     return "+".join([node["state"], *node["flags"]])
 
 
-def resume(pillar, names):
+OURS = "vcore: "
+
+
+def resume(pillar, names, abandoned=()):
     drained = _kept("drained.json", {{}})
-    ours = [n for n in names if drained.get(n, "").startswith("vcore: ") and drained[n] != "vcore: retiring"]
+    kept = {{"vcore: retiring", "vcore: update of the compute image"}} - set(abandoned)
+    ours = [n for n in names if drained.get(n, "").startswith("vcore: ") and drained[n] not in kept]
     (FOLDER / "drained.json").write_text(json.dumps({{n: why for n, why in drained.items() if n not in ours}}))
     _note("resume", nodes=sorted(names))
     return ours

@@ -169,6 +169,7 @@ def test_a_running_job_outlives_what_happens_to_the_core(cluster):
     runs()
     cluster.head.run("salt --out=json '*' state.apply", timeout=600)
     runs()
+    cluster.let_write()
     cluster.slurm("sh -c 'kill -9 $(pidof slurmctld)'", check=False)
     cluster.wait(lambda: len(cluster.states()) == 2, "slurmctld answers again")
     runs()

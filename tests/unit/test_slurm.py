@@ -267,6 +267,10 @@ def test_only_what_the_system_said_is_taken_back_and_only_where_the_node_is_well
     assert scontrol.told == [["scontrol", "update", "nodename=ours-1,less-1", "state=resume"]]
     assert slurm_client.resume({}, "person-1") == []
     assert slurm_client.resume({}, because="vcore: other") == []
+    assert slurm_client.resume({}, "rolls-1") == []
+    assert slurm_client.resume({}, ["rolls-1", "store-1"], abandoned=["vcore: update of the compute image"]) == [
+        "rolls-1"
+    ]
     with pytest.raises(VcoreError, match="is taken back"):
         slurm_client.resume({}, because="")
 

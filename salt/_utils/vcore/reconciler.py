@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from . import core, enrolment, hardware, reconcile, slurm, swarm_client
 from .errors import VcoreError
-from .locks import exclusive
+from .locks import Busy, exclusive
 from .names import FILE_ROUTER
 from .nodes import UNKNOWN, Registry
 from .paths import Paths
@@ -486,7 +486,7 @@ class _Round:
                     # Whom it knows; those that were drained by hand it leaves alone.
                     known = slurm.compute_nodes(pillar)
                     well = [n for n, record in self.records.items() if record.succeeded and not record.attempts]
-                    self.result["resumed"] = list(slurm_client.resume(pillar, [n for n in well if n in known]))
+                    self.result["resumed"] = self._resume(pillar, [name for name in well if name in known])
             if managed and full:
                 self._account(pillar)
             self.slurm = self.slurm.went_well(time.time())
@@ -494,6 +494,18 @@ class _Round:
             self.slurm = self.slurm.failed(str(error), time.time())
             self.result["slurm"] = str(error)
             self.say(str(error))
+
+    def _resume(self, pillar: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+        """Have nodes take jobs again that the system drained. What a roll drained is its own to resume, as long as it
+        is under way: one that was cut off resumes nothing, and a slurmctld that was killed forgets its last seconds.
+        """
+        from . import rolling, slurm_client
+
+        try:
+            with rolling.alone(slurm.COMPUTE, self.paths):
+                return slurm_client.resume(pillar, names, abandoned=[f"{slurm_client.OURS}{rolling.REASON}"])
+        except Busy:
+            return slurm_client.resume(pillar, names)
 
     def _account(self, pillar: Mapping[str, Any]) -> None:
         """Have SLURM's accounting know of people who were made or changed by nobody who tells it, such as on the

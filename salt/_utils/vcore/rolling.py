@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -30,6 +31,8 @@ STEP = 2.0
 #: Seconds that a node may take to run its new generation: the pull of an image of a gigabyte, and slurmd.
 START = 900.0
 REASON = "update of the compute image"
+#: Seconds that a roll waits for who looks after what the last one left.
+ROOM = 10.0
 
 
 class Queue(Protocol):
@@ -202,6 +205,11 @@ def _label(client: Swarm, name: str, node: str, generation: str) -> None:
 # --- the roll -------------------------------------------------------------------------------------------------------
 
 
+def alone(name: str, paths: Paths, *, wait: float = 0.0) -> AbstractContextManager[None]:
+    """While this is held, no roll of the service is under way; raises :class:`vcore.locks.Busy` where one is."""
+    return exclusive(paths.state / f"roll-{name}.lock", wait=wait, busy=f"another roll of {name} is under way")
+
+
 def roll(
     name: str,
     *,
@@ -233,7 +241,7 @@ def roll(
         progress.report(paths, f"roll {name}", message)
         say(message)
 
-    with exclusive(paths.state / f"roll-{name}.lock", wait=0, busy=f"another roll of {name} is under way"):
+    with alone(name, paths, wait=ROOM):
         client = Swarm()
         planned = plan(client, deployment.wanted(name, pillar=pillar, paths=paths))
         if planned.generation is None:

@@ -323,11 +323,18 @@ def drain(pillar: Mapping[str, Any], names: str | Iterable[str], reason: str) ->
     return todo
 
 
-def resume(pillar: Mapping[str, Any], names: str | Iterable[str] | None = None, *, because: str = OURS) -> list[str]:
+def resume(
+    pillar: Mapping[str, Any],
+    names: str | Iterable[str] | None = None,
+    *,
+    because: str = OURS,
+    abandoned: Sequence[str] = (),
+) -> list[str]:
     """Have nodes take jobs again that the system drained: their reason begins with ``because``, or slurmctld gave it.
 
     A node with a reason of anybody else's is left as it is: the administrator wins. So is one that is not well yet.
-    Without names it goes through all of them.
+    Without names it goes through all of them. ``abandoned`` are beginnings of reasons which somebody else would take
+    back (:data:`KEPT`), and does not any more.
 
     Returns:
         The nodes that take jobs again.
@@ -341,7 +348,8 @@ def resume(pillar: Mapping[str, Any], names: str | Iterable[str] | None = None, 
         ours = (node["reason"] or "").startswith(because)
         found = because == OURS and by_the_system(node)
         # What a program on the node itself found (its health check) it takes back itself.
-        if is_drained(node) and is_well(node) and (ours or found) and not _looked_after(node):
+        kept = _looked_after(node) and not (node["reason"] or "").startswith(tuple(abandoned))
+        if is_drained(node) and is_well(node) and (ours or found) and not kept:
             todo.append(name)
     _update(pillar, todo, "state=resume")
     return todo
