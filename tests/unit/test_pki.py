@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from vcore import pki, trust
 from vcore.errors import NotFound, VcoreError
@@ -365,6 +365,7 @@ def test_check_supplied_survives_well_formed_pem_of_damaged_der(files, tmp_path,
 
     @settings(max_examples=400)
     @given(der_damaged(der))
+    @example(der + b"\x00")
     def survives(data):
         (tmp_path / "x.crt").write_text(ssl.DER_cert_to_PEM_cert(data))
         found = pki.check_supplied(tmp_path / "x.crt", files / "ca.key", authority=True, now=NOW)

@@ -490,11 +490,14 @@ def read_supplied(
         return None, problems
     # Whatever a file holds has to end in a sentence, and OpenSSL's readers fail in many ways: hence Exception.
     try:
-        chain = tuple(X509.load_cert_string(block) for block in pem_certificates(data[0]))
+        blocks = pem_certificates(data[0])
+        chain = tuple(X509.load_cert_string(block) for block in blocks)
         facts = [read_facts(certificate) for certificate in chain]
+        # OpenSSL reads over bytes behind the certificate, and over encodings that are not DER; other readers do not.
+        readable = bool(chain) and [certificate.as_pem() for certificate in chain] == blocks
     except Exception:
-        chain, facts = (), []
-    if not chain:
+        readable = False
+    if not readable:
         return None, [f"{certificate_path} is not a PEM certificate"]
     try:
         key = EVP.load_key_string(data[1], _no_passphrase)
