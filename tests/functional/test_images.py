@@ -25,6 +25,7 @@ import docker
 import pytest
 import salt.config
 from saltfactories.utils.functional import Loaders
+from support.cost import least_seconds
 from support.images import CACHE, REGISTRY, build
 from vcore import docker_client, images, registry
 from vcore.catalogue import load
@@ -198,16 +199,6 @@ def wait_healthy(api: Any, container_id: str, seconds: float = 30) -> None:
         time.sleep(0.3)
 
 
-def quickest(holds: Any) -> float:
-    """The fewest seconds of five times that something takes and holds: others are at work on this machine, too."""
-    seconds = []
-    for _ in range(5):
-        started = time.monotonic()
-        assert holds()
-        seconds.append(time.monotonic() - started)
-    return min(seconds)
-
-
 def openssl(*arguments: str) -> None:
     subprocess.run(["openssl", *arguments], check=True, capture_output=True)
 
@@ -372,7 +363,7 @@ def test_an_image_is_built_once(head):
     assert result.changes == {"tag": {"old": None, "new": tag}, "image": "built"}
     before = head.local()
     assert f"probe:{tag}" in before
-    assert quickest(lambda: head.builder.plan("probe").changes == {}) < 0.1
+    assert least_seconds(lambda: head.builder.plan("probe").changes == {}) < 0.1
     assert head.apply("built", "probe").changes == {}
     assert head.local() == before
     head.add("probe", "two", push=False)
@@ -547,7 +538,7 @@ def test_an_image_is_pushed_once_and_deployed_by_digest(live):
     digest = images.read_records(live.paths)["first"]["digest"]
     assert live.builder.registry.digest(*reference.rpartition("/")[2].split(":")) == digest
     assert images.reference("first", live.pillar, live.paths) == f"{reference}@{digest}"
-    seconds = quickest(lambda: live.builder.plan("first").changes == {})
+    seconds = least_seconds(lambda: live.builder.plan("first").changes == {})
     print(f"nothing to do: {seconds * 1000:.0f} ms")
     assert seconds < 0.2
     assert live.apply("built", "first").changes == {}

@@ -137,10 +137,32 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[TAILS] = {}
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What changes the shared core for good comes behind the rest, and last what takes it off its head."""
+    """What changes the shared core for good comes behind the rest, and last what takes it off its head.
+
+    Files that do without the core have a process of their own.
+    """
     late = ("test_compute", "test_interruptions")
     items.sort(key=lambda item: next((n for n, name in enumerate(late, 1) if name in item.nodeid), 0))
+    apart = ("test_guest", "test_lab")
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("apart" if item.path.stem.startswith(apart) else "core"))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process tells the one that started it what it has for the end of the output."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["timings"] = vars(session.config.stash[TIMINGS])
+        output["tails"] = session.config.stash[TAILS]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object | None) -> None:
+    """Take what a process has told; one that crashed told nothing."""
+    told = getattr(node, "workeroutput", {})
+    node.config.stash[TIMINGS].add(**told.get("timings", {}))
+    node.config.stash[TAILS].update(told.get("tails", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

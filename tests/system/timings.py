@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 class Timings:
@@ -32,6 +33,11 @@ class Timings:
     def report(self, what: str, value: str) -> None:
         """Note something that is no time, such as a throughput, in words."""
         self.measures[what] = value
+
+    def add(self, steps: Iterable[dict[str, Any]] = (), measures: Mapping[str, str] | None = None) -> None:
+        """Take over what another process recorded, which vars() gives."""
+        self.steps += steps
+        self.measures |= measures or {}
 
     def write(self, path: Path) -> None:
         """Write the report, with what it was measured on."""
