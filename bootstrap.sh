@@ -681,7 +681,7 @@ confirm() {
     [[ $answer == [yY]* ]]
 }
 
-# A node that was never converged has neither the states nor anything that they would take off.
+# A node without these modules, which it joins with, has nothing that they would take off.
 can_take_off() { [[ -x $VENV/bin/salt-call && -f $MINION && ($ROLE == head || -d $MODULES/states) ]]; }
 
 uninstall_role() {

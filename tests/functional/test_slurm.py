@@ -312,6 +312,6 @@ def test_a_new_image_that_refuses_the_configuration_takes_the_one_before(queue: 
 def test_a_node_that_is_taken_out_is_gone(queue: Queue) -> None:
     del queue.enrolled["compute-2"]
     queue.change(partitions={"main": {"default": True}})
-    slurm_client.remove(queue.pillar, queue.paths)
+    slurm_client.configure(queue.pillar, queue.paths)
     assert list(queue.nodes()) == ["compute-1"]
     assert COMPUTE not in queue.logs_of(CONTROLLER)

@@ -251,8 +251,9 @@ def test_a_node_is_where_the_swarm_sees_it():
 def test_docker_knows_of_apparmor_from_its_25th_version_on(version, knows):
     one = member("c1", "10.0.0.2")
     one["Description"]["Engine"] = {"EngineVersion": version}
-    assert reconcile.Swarm({A: one}, MANAGER, NODES, {}).knows_apparmor(Facts(A, None)) is knows
-    assert not reconcile.Swarm(MEMBERS, MANAGER, NODES, {}).knows_apparmor(Facts(A, None))
+    assert reconcile.Swarm({A: one}, MANAGER, NODES, {}, unconfined=True).opens(Facts(A, None)) is knows
+    assert not reconcile.Swarm({A: one}, MANAGER, NODES, {}).opens(Facts(A, None))
+    assert not reconcile.Swarm(MEMBERS, MANAGER, NODES, {}, unconfined=True).opens(Facts(A, None))
 
 
 @pytest.mark.parametrize(
@@ -281,6 +282,13 @@ def test_a_place_that_the_swarm_does_not_know_is_told_from_a_lie():
     with pytest.raises(VcoreError) as lie:
         verified("c1", MANAGER)
     assert not isinstance(lie.value, reconcile.NoSuchNode)
+
+
+def test_nobody_is_known_while_the_manager_does_not_answer():
+    swarm = reconcile.Swarm({}, "", NODES, {}, problem="the Docker daemon does not answer")
+    with pytest.raises(VcoreError, match="does not answer") as why:
+        swarm.verify("c1", Facts(A, None))
+    assert not isinstance(why.value, reconcile.NoSuchNode)
 
 
 def test_two_new_nodes_cannot_be_the_same_one():

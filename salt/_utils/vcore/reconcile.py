@@ -381,11 +381,16 @@ class Swarm:
         own_id: str,
         nodes: Mapping[str, Mapping[str, Any]],
         registry: Mapping[str, Mapping[str, Any]],
+        *,
+        problem: str | None = None,
+        unconfined: bool = False,
     ) -> None:
         """``members`` are the nodes of the swarm by id, ``own_id`` is the manager's, ``nodes`` those of the resolved
-        configuration.
+        configuration; ``problem`` is why the manager does not say, ``unconfined`` whether its service runs slurmd
+        without AppArmor.
         """
         self.members, self.own_id, self.nodes = members, own_id, nodes
+        self.problem, self.unconfined = problem, unconfined
         self.ids: dict[str, str] = {}
         self.addresses: dict[str, dict[str, set[str]]] = {"seen": {}, "said": {}}
         for name in {*nodes, *registry}:
@@ -408,8 +413,10 @@ class Swarm:
 
         Raises:
             NoSuchNode: the swarm does not know it.
-            VcoreError: it cannot be what it says.
+            VcoreError: it cannot be what it says, or the manager does not answer.
         """
+        if self.problem:
+            raise VcoreError(self.problem)
         member = self.members.get(said.swarm_id)
         if member is None:
             raise NoSuchNode(f"it says that it is {said.swarm_id} of the swarm, which has no such node")
@@ -429,11 +436,11 @@ class Swarm:
         self._has("seen", address, name)
         return {"swarm_id": said.swarm_id, "address": address}
 
-    def knows_apparmor(self, said: Facts) -> bool:
-        """Whether Docker on a node does without its AppArmor profile where a service says so."""
+    def opens(self, said: Facts) -> bool:
+        """Whether Docker on a node runs slurmd without its AppArmor profile, as the service says."""
         engine = (self.members[said.swarm_id].get("Description") or {}).get("Engine") or {}
         number = str(engine.get("EngineVersion")).partition(".")[0]
-        return number.isdecimal() and int(number) >= KNOWS_APPARMOR
+        return self.unconfined and number.isdecimal() and int(number) >= KNOWS_APPARMOR
 
     def _address(self, name: str, address: str) -> str:
         try:

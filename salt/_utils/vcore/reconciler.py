@@ -379,52 +379,50 @@ class _Round:
 
     def _register(self) -> bool:
         """Write what is now known of the nodes into the registry; whether that changed it."""
-        said = {**self.looked, **self.failing, **self.landed}
         changes: dict[str, dict[str, Any]] = {}
-        now = time.time()
         for name, code in self.codes.items():
             if self.entries.get(name, UNKNOWN)["code"] != code:
                 changes[name] = {"code": code}
-        if said:
-            members, own_id, problem, unconfined = self._members()
-            swarm = reconcile.Swarm(members, own_id, self.pillar["nodes"], self.entries)
+        if said := {**self.looked, **self.failing, **self.landed}:
+            swarm, now = self._swarm(), time.time()
             for name, value in sorted(said.items()):
                 known = self.entries.get(name, UNKNOWN)
-                if isinstance(value, dict) and not value.get("swarm_id") and known["swarm_id"]:
-                    # It has left the swarm: to join again, it is given the token again.
-                    changes[name] = changes.get(name, {}) | {"swarm_id": None}
-                try:
-                    if problem:
-                        raise VcoreError(problem)
-                    facts = reconcile.facts(value)
-                    entry = swarm.verify(name, facts)
-                    # Without hardware it gets neither a line of SLURM's nor a label: its states have failed.
-                    if name not in self.failing:
-                        opens = unconfined and swarm.knows_apparmor(facts)
-                        entry["hardware"] = hardware.validate(facts.hardware, opens=opens)
-                except VcoreError as error:
-                    if isinstance(error, reconcile.NoSuchNode):
-                        # Swarm's own word, since a registry may be lost: it leaves that place, and is given a token.
-                        changes[name] = changes.get(name, {}) | {"swarm_id": None, "forgotten": facts.swarm_id}
-                    if name not in self.failing:
-                        self._failed(name, str(error))
-                    continue
-                entry["forgotten"] = None
-                entry |= {} if known["enrolled"] else {"enrolled": int(now)}
+                entry = self._identify(name, value, swarm, now)
                 if different := {key: new for key, new in entry.items() if known[key] != new}:
                     changes[name] = changes.get(name, {}) | different
-                record = self.records.get(name, Record())
-                if name in self.landed:
-                    self.records[name] = record.went_well(now, self.begun.get(name), facts.boot)
-                    self.result["converged"].append(name)
-                elif name in self.looked and record.boot is not None and record.boot != facts.boot:
-                    reconcile.mark(self.paths, [name])  # it has started anew, and nobody has heard of it
         if changes:
             self.registry.update(changes)
             # SLURM and the swarm are owed these, also when this round ends here.
-            self.slurm = replace(self.slurm, next=now)
+            self.slurm = replace(self.slurm, next=time.time())
         self._save()
         return bool(changes)
+
+    def _identify(self, name: str, said: Any, swarm: reconcile.Swarm, now: float) -> dict[str, Any]:
+        """What the registry has to hold of a node that answered; its record, too, is brought to date."""
+        known = self.entries.get(name, UNKNOWN)
+        entry: dict[str, Any] = {}
+        if isinstance(said, dict) and not said.get("swarm_id") and known["swarm_id"]:
+            entry["swarm_id"] = None  # It has left the swarm: to join again, it is given the token again.
+        try:
+            facts = reconcile.facts(said)
+            identity = swarm.verify(name, facts)
+            # Without hardware it gets neither a line of SLURM's nor a label: its states have failed.
+            if name not in self.failing:
+                identity["hardware"] = hardware.validate(facts.hardware, opens=swarm.opens(facts))
+        except VcoreError as error:
+            if isinstance(error, reconcile.NoSuchNode):
+                # Swarm's own word, since a registry may be lost: it leaves that place, and is given a token.
+                entry |= {"swarm_id": None, "forgotten": facts.swarm_id}
+            if name not in self.failing:
+                self._failed(name, str(error))
+            return entry
+        record = self.records.get(name, Record())
+        if name in self.landed:
+            self.records[name] = record.went_well(now, self.begun.get(name), facts.boot)
+            self.result["converged"].append(name)
+        elif name in self.looked and record.boot is not None and record.boot != facts.boot:
+            reconcile.mark(self.paths, [name])  # it has started anew, and nobody has heard of it
+        return identity | {"forgotten": None} | ({} if known["enrolled"] else {"enrolled": int(now)})
 
     def _admit(self) -> None:
         """Have the file router let nodes in to homes and data, once the swarm's manager has said where they are."""
@@ -446,14 +444,16 @@ class _Round:
             self.result["storage"] = f"new nodes are not let in to homes and data: {error}"
             self.say(self.result["storage"])
 
-    def _members(self) -> tuple[Mapping[str, Any], str, str | None, bool]:
-        """The nodes of the swarm, its manager's id, why it does not say, and whether slurmd runs without AppArmor."""
+    def _swarm(self) -> reconcile.Swarm:
+        """The swarm as its manager sees it now; one that knows nobody, and why, where it does not answer."""
+        nodes, entries = self.pillar["nodes"], self.entries
         try:
             self.swarm = swarm_client.Swarm()
             own_id, members = self.swarm.members()
-            return members, own_id, None, self.swarm.runs_unconfined(slurm.COMPUTE)
+            unconfined = self.swarm.runs_unconfined(slurm.COMPUTE)
         except VcoreError as error:
-            return {}, "", str(error), False
+            return reconcile.Swarm({}, "", nodes, entries, problem=str(error))
+        return reconcile.Swarm(members, own_id, nodes, entries, unconfined=unconfined)
 
     # --- SLURM and swarm -----------------------------------------------------------------------------------------
 

@@ -418,11 +418,6 @@ def jobs_on(pillar: Mapping[str, Any], names: str | Iterable[str]) -> dict[str, 
     return found
 
 
-def remove(pillar: Mapping[str, Any], paths: Paths) -> dict[str, Any]:
-    """Take nodes out of SLURM that the pillar does not have any more; see :func:`configure`."""
-    return configure(pillar, paths)
-
-
 # --- what people ask ------------------------------------------------------------------------------------------------
 
 
