@@ -97,6 +97,16 @@ def test_what_it_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("first", "last", "ok"),
+    [(61001, 61063, True), (32700, 32767, True), (60000, 61000, False), (60990, 61063, False), (40000, 40063, False)],
+)
+def test_the_doctor_names_ports_of_srun_that_a_connection_can_take(first: int, last: int, ok: bool) -> None:
+    found = login_host.free_ports({"number": first, "last": last}, 32768, 60999)
+    assert found["ok"] is ok and ("slurm.srun_ports" in found["remedy"]) is not ok
+    assert f"{first} to {last}" in found["saw"]
+
+
+@pytest.mark.parametrize(
     ("said", "ok"), [(b"SSH-2.0-OpenSSH_10.0\r\n", True), (b"HTTP/1.1 400\r\n", False), (b"", False)]
 )
 def test_the_doctor_tells_ssh_from_something_else(tmp_path: Path, said: bytes, ok: bool) -> None:

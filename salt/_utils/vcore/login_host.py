@@ -13,6 +13,8 @@ from .errors import VcoreError
 from .paths import Paths
 
 SERVICE = "login"
+#: The first and the last port that the kernel gives to outgoing connections (ip-sysctl).
+OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
 #: What is asked in its container: what is tried, the command, what is wrong if it fails.
 WITHIN = (
     (
@@ -31,11 +33,15 @@ WITHIN = (
 
 
 def check(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
-    """End-to-end checks of the login host: ssh through the network; storage and SLURM in its container."""
+    """End-to-end checks of the login host: ssh through the network; on its node also srun's ports, and what its
+    container sees of storage and SLURM.
+    """
     service = pillar["services"][SERVICE]
     address, port = pillar["nodes"][service["node"]]["address"], service["ports"]["ssh"]["number"]
     checks = [_ssh(address, port)]
     if SERVICE in pillar["node"]["services"]:
+        first, last = (int(port) for port in OUTGOING.read_text().split())
+        checks.append(free_ports(service["ports"]["srun"], first, last))
         volume = Path(service["volumes"]["state"]["source"])
         for tried, command, wrong, remedy in WITHIN:
             try:
@@ -50,6 +56,17 @@ def check(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
                 code, saw = 1, str(error)
             checks.append(result(tried, code == 0, saw, remedy))
     return checks
+
+
+def free_ports(srun: Mapping[str, Any], first: int, last: int) -> Check:
+    """Whether srun's ports lie outside those from ``first`` to ``last``, of which any may be taken at any time."""
+    return result(
+        "no outgoing connection takes one of srun's ports",
+        srun["last"] < first or srun["number"] > last,
+        f"srun has {srun['number']} to {srun['last']}, outgoing connections {first} to {last}",
+        "give slurm.srun_ports in the site file others, or this node another net.ipv4.ip_local_port_range (sysctl): "
+        "while one is taken, the login host does not start",
+    )
 
 
 def _ssh(address: str, port: int) -> Check:
