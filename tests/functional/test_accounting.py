@@ -298,6 +298,37 @@ def test_rows_outlive_the_daemons_and_jobs_run_without_them(core, ready):
     assert ready.ended(meanwhile) == ["ada", "people", "COMPLETED"]
 
 
+def test_who_has_used_more_waits_behind_who_has_used_less(core, ready):
+    def used() -> dict[tuple[str, str], tuple[int, float]]:
+        code, output = core.on("slurm-compute", "sshare", "-a", "-n", "-P", "--format=Account,User,RawUsage,LevelFS")
+        assert code == 0, output
+        rows = [line.split("|") for line in output.replace(" ", "").splitlines()]
+        return {(account, user): (int(usage or 0), float(level or 0)) for account, user, usage, level in rows}
+
+    jobs = [ready.job("ada", *options, script="sleep 8") for options in ((), ("--account sequencing",))]
+    for job in jobs:
+        assert ready.ended(job)[2] == "COMPLETED"
+    core.run("slurm-controller")  # which counts every five minutes, and when it starts
+    core.run_node()
+    before = ready.eventually(used, lambda rows: rows["people", "ada"][0] >= 8)
+    assert before["sequencing", ""][0] >= 8
+    assert before["people", "ada"][1] < before["people", "charles"][1]
+    # The node is full; of those who wait, she came first and goes last.
+    full = ready.job("grace", "--ntasks 2", script="sleep 60")
+    hers, his = (ready.job(name, "--ntasks 2", script="sleep 60") for name in ("ada", "charles"))
+
+    def states() -> dict[str, str]:
+        jobs = core.on("slurm-controller", "squeue", "-h", "-o", "%i %T", "-j", f"{hers},{his}")[1]
+        return dict(line.split() for line in jobs.splitlines())
+
+    assert states() == {hers: "PENDING", his: "PENDING"}
+    core.on("slurm-controller", "scancel", full)
+    assert ready.eventually(states, lambda found: "RUNNING" in found.values()) == {hers: "PENDING", his: "RUNNING"}
+    core.on("slurm-controller", "scancel", hers, his)
+    for job in (full, hers, his):
+        ready.ended(job)
+
+
 def test_switched_off_and_on_again(core, ready, salt):
     job = ready.job("ada")
     assert ready.ended(job)[2] == "COMPLETED"
