@@ -7,7 +7,6 @@ With a bridge of this machine, such as that of a lab's network, it is on that ne
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import secrets
 import shlex
@@ -84,8 +83,7 @@ def disk() -> tuple[Path, Path]:
         return paths
     machine.require_root("building the guest's disk")
     CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with machine.one_at_a_time("guest-disk"):
         if not folder.is_dir():
             build(folder)
     return paths

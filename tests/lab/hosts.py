@@ -97,16 +97,23 @@ class Lab:
         """Create the lab's network on a subnet that no route of this machine and no network inside the hosts uses."""
         if inspect("network", self.network):
             return
+        for subnet in self.free_subnets():
+            progress(f"creating network {self.network} ({subnet})")
+            command = ["network", "create", "--subnet", str(subnet), "--label", f"{LABEL}={self.name}", self.network]
+            done = docker(*command, check=False)
+            if done.returncode == 0:
+                return
+            if "overlaps" not in done.stderr:  # which is one that somebody took meanwhile
+                raise LabError(f"the network {self.network} cannot be created: {done.stderr.strip()}")
+        raise LabError("no subnet in 10.213.0.0/16 is free of this machine's routes: the lab needs one /24.")
+
+    def free_subnets(self) -> list[ipaddress.IPv4Network]:
+        """Return those that a lab's network can have."""
         networks = docker("network", "ls", "--quiet").stdout.split()
         taken = [pool["Subnet"] for entry in inspect("network", *networks) for pool in entry["IPAM"]["Config"] or ()]
         used = [ipaddress.ip_network(name, strict=False) for name in (*taken, *machine.routes(), *TAKEN_INSIDE)]
         candidates = ipaddress.IPv4Network("10.213.0.0/16").subnets(new_prefix=24)
-        free = [one for one in candidates if not any(other.version == 4 and one.overlaps(other) for other in used)]
-        if not free:
-            raise LabError("no subnet in 10.213.0.0/16 is free of this machine's routes: the lab needs one /24.")
-        subnet = free[0]
-        progress(f"creating network {self.network} ({subnet})")
-        docker("network", "create", "--subnet", str(subnet), "--label", f"{LABEL}={self.name}", self.network)
+        return [one for one in candidates if not any(other.version == 4 and one.overlaps(other) for other in used)]
 
     def create_host(self, host: str, image: str, names: dict[str, str]) -> None:
         """Create one host's container, not yet started, with its own files on its disk; `names` is host → address."""

@@ -66,13 +66,14 @@ def ensure_image(yes: bool) -> str:
     """Return the reference of the lab host's image, built now unless one of the same input is there."""
     data = context()
     reference = f"{REPOSITORY}:{hashlib.sha256(data).hexdigest()[:12]}"
-    if not inspect("image", reference):
-        make_base(yes)
-        progress(f"building the host image {reference} (about 30 s)")
-        docker("build", "--quiet", "--force-rm", "--build-arg", f"BASE={BASE}", "--tag", reference, "-", data=data)
-        former = docker("image", "ls", "--quiet", "--filter", f"before={reference}", REPOSITORY).stdout.split()
-        if former:
-            docker("image", "rm", *former, check=False)  # refused for those that a host of another lab still uses
+    with machine.one_at_a_time("host-image"):
+        if not inspect("image", reference):
+            make_base(yes)
+            progress(f"building the host image {reference} (about 30 s)")
+            docker("build", "--quiet", "--force-rm", "--build-arg", f"BASE={BASE}", "--tag", reference, "-", data=data)
+            former = docker("image", "ls", "--quiet", "--filter", f"before={reference}", REPOSITORY).stdout.split()
+            if former:
+                docker("image", "rm", *former, check=False)  # refused for those that a host of another lab still uses
     return reference
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import configparser
+import fcntl
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +61,14 @@ def docker(
 def inspect(kind: str, *names: str) -> list[dict[str, Any]]:
     """Return `docker <kind> inspect` of those names that exist."""
     return json.loads(docker(kind, "inspect", *names, check=False).stdout or "[]") if names else []
+
+
+@contextmanager
+def one_at_a_time(name: str) -> Iterator[None]:
+    """Only one process of this user makes something of this name; the next one finds it made."""
+    with Path(tempfile.gettempdir(), f"virtual-core-{os.getuid()}-{name}.lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def require_root(purpose: str) -> None:

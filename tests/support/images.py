@@ -5,17 +5,14 @@ The base image is the brain's own work, so that tests of the brain and those of 
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import functools
 import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
+from lab.machine import one_at_a_time
 from vcore import downloads, images
 from vcore.paths import Paths
 
@@ -47,14 +44,6 @@ def machine() -> docker.APIClient:
 def reference(name: str) -> str:
     """What an image is called that :func:`build` made."""
     return DEBIAN if name == images.DEBIAN else f"virtual-core/test-{name}:1"
-
-
-@contextlib.contextmanager
-def one_at_a_time(name: str) -> Iterator[None]:
-    """Only one process of this machine makes something of this name; the next one finds it made."""
-    with Path(tempfile.gettempdir(), f"virtual-core-test-{name}.lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 @functools.cache

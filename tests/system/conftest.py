@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from timings import Timings
+from xdist.scheduler import LoadScopeScheduling
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CHECKOUT / "tests"))
@@ -31,6 +32,8 @@ LOGS = {
     "docker": "docker ps --all --no-trunc; docker service ls; docker node ls",
 }
 SHOWN_LINES = 25
+#: Files whose tests do without the shared lab, by how their names begin.
+APART = ("tests/system/test_guest", "tests/system/test_lab")
 
 TIMINGS = pytest.StashKey[Timings]()
 TAILS = pytest.StashKey[dict[str, str]]()
@@ -137,17 +140,25 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[TAILS] = {}
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What changes the shared core for good comes behind the rest, and last what takes it off its head.
+class Scheduling(LoadScopeScheduling):
+    """Which tests have a process of their own: those of files that do without the shared lab."""
 
-    Files that do without the core have a process of their own.
-    """
+    def _split_scope(self, nodeid: str) -> str:
+        return "apart" if nodeid.startswith(APART) else "with the core"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    """Have pytest-xdist take ours; its groups by mark are lost where pytest makes no use of a changed id."""
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What changes the shared core for good comes behind the rest, and last what takes it off its head."""
     late = ("test_compute", "test_interruptions")
     items.sort(key=lambda item: next((n for n, name in enumerate(late, 1) if name in item.nodeid), 0))
-    apart = ("test_guest", "test_lab")
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("apart" if item.path.stem.startswith(apart) else "core"))
+        if item.nodeid.startswith(APART) and "lab" in getattr(item, "fixturenames", ()):
+            raise pytest.UsageError(f"{item.nodeid} uses the shared lab, which another process has")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

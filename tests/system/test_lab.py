@@ -70,8 +70,8 @@ def test_a_host_is_a_running_machine(second):
 
 
 @pytest.mark.parametrize("program", ["docker", "dockerd", "salt-call", "python3"])
-def test_a_bare_host_has_nothing_of_virtual_core(client, program):
-    assert client.run(f"command -v {program}", check=False).returncode != 0
+def test_a_bare_host_has_nothing_of_virtual_core(second, program):
+    assert second.run(f"command -v {program}", check=False).returncode != 0
 
 
 def test_a_host_has_the_checkout(second, checkout):
