@@ -313,17 +313,19 @@ def test_who_has_used_more_waits_behind_who_has_used_less(core, ready):
     before = ready.eventually(used, lambda rows: rows["people", "ada"][0] >= 6)
     assert before["sequencing", ""][0] >= 6
     assert before["people", "ada"][1] < before["people", "charles"][1]
+
+    def states(*jobs: str) -> list[str]:
+        told = core.on("slurm-controller", "squeue", "-h", "-o", "%i %T", "-j", ",".join(jobs))[1]
+        found = dict(line.split() for line in told.splitlines())
+        return [found[job] for job in jobs]
+
     # The node is full; of those who wait, she came first and goes last.
     full = ready.job("grace", "--ntasks 2", script="sleep 60")
+    ready.eventually(lambda: states(full), lambda found: found == ["RUNNING"])
     hers, his = (ready.job(name, "--ntasks 2", script="sleep 60") for name in ("ada", "charles"))
-
-    def states() -> dict[str, str]:
-        jobs = core.on("slurm-controller", "squeue", "-h", "-o", "%i %T", "-j", f"{hers},{his}")[1]
-        return dict(line.split() for line in jobs.splitlines())
-
-    assert states() == {hers: "PENDING", his: "PENDING"}
+    assert states(hers, his) == ["PENDING", "PENDING"]
     core.on("slurm-controller", "scancel", full)
-    assert ready.eventually(states, lambda found: "RUNNING" in found.values()) == {hers: "PENDING", his: "RUNNING"}
+    assert ready.eventually(lambda: states(hers, his), lambda found: "RUNNING" in found) == ["PENDING", "RUNNING"]
     core.on("slurm-controller", "scancel", hers, his)
     for job in (full, hers, his):
         ready.ended(job)
