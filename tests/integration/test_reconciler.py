@@ -320,6 +320,12 @@ def test_a_node_that_died_is_taken_out_from_wherever_that_was_cut_off(cluster):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "dead-1: out of SLURM, out of the swarm, key deleted, forgotten." in done.stdout
 
+    began = time.monotonic()
+    done = cluster.run("vcore.retire", "dead-2")
+    assert done.returncode != 0
+    assert "dead-2: it does not answer. Mend that and run salt-run vcore.retire dead-2 again" in done.stdout
+    assert time.monotonic() - began < 120
+
     done = cluster.run("vcore.retire", "dead-2", "dead=True", "--out=json")
     assert done.returncode == 0, done.stdout + done.stderr
     line = "site.sls:7: vcore.nodes.dead-2: still names the node: take this out, and apply the states"

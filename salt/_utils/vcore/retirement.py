@@ -24,12 +24,15 @@ from .reconciler import Call, locked
 REASON = "vcore: retiring"
 #: Seconds between two looks at nodes that still run jobs, and between two times that it is said.
 LOOK, SAY = 2.0, 60.0
-#: Seconds that a round of the reconciler may take to make room, and that a node has to take the core off itself.
-ROOM, FAREWELL = 180.0, 300.0
+#: Seconds that a round of the reconciler may take to make room; that a node has to say that it is there; and that it
+#: has to take the core off itself.
+ROOM, HERE, FAREWELL = 180.0, 30.0, 300.0
 #: How many nodes are named one by one, and how many jobs of each.
 LISTED = 10
 
-#: What is asked of a node before its key goes: what the role brought, then secrets and the minion itself.
+#: What is asked of a node before its key goes: whether it is there; what the role brought; then secrets and the minion
+#: itself.
+PING: Call = ("test.ping", [], {})
 ABSENT: Call = ("state.apply", ["roles.compute.absent"], {})
 LEAVE: Call = ("vcore_node.leave", [], {})
 
@@ -203,16 +206,15 @@ class Retirement:
         if not names:
             return
         self.say(f"{hostlist.collect_hostlist(names)}: taking the core off")
-        why: dict[str, str | None] = {}
-        end, asked = time.monotonic() + FAREWELL, [*names]
-        while True:
+        # One that is off is soon told from one that takes its time, and holds up nobody.
+        why: dict[str, str | None] = dict.fromkeys(names, _failure(None))
+        end, asked = time.monotonic() + FAREWELL, [*self.salt.gather(names, [PING], wait=HERE)]
+        while asked and time.monotonic() < end:
             answers = self.salt.gather(asked, [ABSENT], wait=FAREWELL)
             why |= {name: _failure(answers.get(name)) for name in asked}
             # Its states are being applied, which the reconciler may have begun before.
             asked = [name for name in asked if "is running as PID" in (why[name] or "")]
-            if not asked or time.monotonic() >= end:
-                break
-            time.sleep(LOOK)
+            time.sleep(LOOK if asked else 0)
         bare = [name for name in names if why[name] is None]
         answers = self.salt.gather(bare, [LEAVE], wait=FAREWELL)
         for name in bare:
