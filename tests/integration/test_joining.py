@@ -155,7 +155,7 @@ def test_a_machine_with_a_token_is_let_in_by_itself(door, record_property):
         entry = entries(door)["new-1"]
         assert (entry["roles"], entry["by"], entry["swarm_id"]) == (["compute"], "token", None)
         assert entry["code"] == CODE
-        assert (door.paths().state / "reconcile/dirty/new-1").exists()
+        wait((door.paths().state / "reconcile/dirty/new-1").exists)  # by the same hand, behind the key
         wait(lambda: answers(door, "new-1"))
         pillar = door.ask("new-1", "pillar.items", unmask=True)["vcore"]
         assert pillar["node"]["roles"] == ["compute"]
