@@ -72,6 +72,7 @@ ldap_unbind($connection);
 // Nobody else may know the number of the session that is logged in from here on.
 session_regenerate_id(true);
 if (! $app['server']->login($dn, $password, 'user')) {
+    virtual_core_note($name, "phpLDAPadmin's own bind failed");
     virtual_core_refuse('The directory does not answer. Try again in a minute.', 503);
 }
 virtual_core_note($name, 'accepted');
