@@ -18,6 +18,7 @@ import ldap.modlist
 import pytest
 import requests
 from Cryptodome.Hash import MD4
+from support.containers import execute
 from support.directory import CHECKOUT, SUFFIX, Core, build_image, free_port
 from support.images import build
 from vcore import accounts, accounts_client, directory_web, templates
@@ -83,9 +84,7 @@ class Web:
         self.url = f"https://127.0.0.1:{service['ports']['https']['number']}/"
 
     def execute(self, command: str) -> tuple[int, str]:
-        execution = self.api.exec_create(self.container, ["sh", "-c", command])
-        output = self.api.exec_start(execution).decode(errors="replace")
-        return self.api.exec_inspect(execution)["ExitCode"], output
+        return execute(self.api, self.container, "sh", "-c", command)
 
     def wait(self) -> None:
         deadline = time.monotonic() + 30

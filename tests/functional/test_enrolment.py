@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from salt.crypt import write_keys
 from support import sites
+from support.containers import execute
 from support.directory import free_port
 from support.images import build, machine
 from vcore import enrolment, pending, pki
@@ -94,9 +95,8 @@ def head(tmp_path_factory, checkout) -> Iterator[Head]:
         while True:
             if not api.inspect_container(container)["State"]["Running"]:
                 pytest.fail(f"the container has ended:\n{api.logs(container).decode(errors='replace')}")
-            execution = api.exec_create(container, ["/sbin/server_health.sh"])
-            said = api.exec_start(execution).decode(errors="replace")
-            if api.exec_inspect(execution)["ExitCode"] == 0:
+            code, said = execute(api, container, "/sbin/server_health.sh")
+            if code == 0:
                 break
             assert time.monotonic() < deadline, f"{said}\n{api.logs(container).decode(errors='replace')}"
             time.sleep(0.2)

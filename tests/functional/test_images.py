@@ -25,6 +25,7 @@ import docker
 import pytest
 import salt.config
 from saltfactories.utils.functional import Loaders
+from support.containers import execute
 from support.cost import least_seconds
 from support.images import CACHE, REGISTRY, build
 from vcore import docker_client, images, registry
@@ -183,12 +184,6 @@ def container(api: Any, image: str, *, files: dict[Path, str] | None = None, **a
         yield created
     finally:
         api.remove_container(created, force=True, v=True)
-
-
-def execute(api: Any, container_id: str, *command: str) -> tuple[int, str]:
-    execution = api.exec_create(container_id, list(command))
-    output = api.exec_start(execution).decode(errors="replace")
-    return api.exec_inspect(execution)["ExitCode"], output
 
 
 def wait_healthy(api: Any, container_id: str, seconds: float = 30) -> None:

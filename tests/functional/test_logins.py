@@ -14,6 +14,7 @@ from pathlib import Path
 import ldap
 import ldap.modlist
 import pytest
+from support.containers import execute
 from support.directory import SUFFIX, Core, build_image
 from support.images import DEBIAN, machine
 from vcore import clients
@@ -51,9 +52,7 @@ class Host:
     def run(self, command: str, *, data: str = "") -> tuple[int, str]:
         """Run in sh as root: exit code and output; ``data`` is standard input."""
         line = f"printf %s {shlex.quote(data)} | ( {command} )" if data else command
-        execution = self.api.exec_create(self.container, ["sh", "-c", line])
-        output = self.api.exec_start(execution).decode(errors="replace")
-        return self.api.exec_inspect(execution)["ExitCode"], output
+        return execute(self.api, self.container, "sh", "-c", line)
 
     def must(self, command: str, **more: str) -> str:
         code, output = self.run(command, **more)

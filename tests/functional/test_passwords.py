@@ -333,14 +333,17 @@ def test_at_a_terminal(core: Passwords, report: dict[str, Any]) -> None:
     # Promised: 1.5 s to the first prompt, 1 s from the last answer, 3 s of it all. This machine is not for us alone,
     # so the best counts, and a busy moment is waited out.
     promised = {"prompt": 1.5, "said": 1.0, "total": 3.0}
-    last = 2
-    while last < 8 and not all(min(found[key] for found in times) < limit for key, limit in promised.items()):
+    last, deadline = 2, time.monotonic() + 60
+
+    def best(key: str) -> float:
+        return min(found[key] for found in times)
+
+    while any(best(key) >= limit for key, limit in promised.items()) and time.monotonic() < deadline:
         old, new = (f"Chosen-before-{index}" for index in (last, last + 1))
         last += 1
         times.append(drive_terminal(core, dora, [old, new, new]))
         assert times[-1]["code"] == 0, times[-1]
-    for key, limit in promised.items():
-        assert min(found[key] for found in times) < limit, times
+    assert all(best(key) < limit for key, limit in promised.items()), times
     # Who leaves has changed nothing.
     found = drive_terminal(core, dora, [f"Chosen-before-{last}"])
     assert (found["code"], "Left. Nothing is changed." in found["text"]) == (130, True), found

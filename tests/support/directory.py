@@ -18,6 +18,7 @@ from vcore.paths import Paths
 from vcore.resolve import node_pillar, resolve
 from vcore.secrets import Store, generate
 
+from support.containers import execute
 from support.images import CHECKOUT, build, machine, reference
 
 SERVICE = CHECKOUT / "salt" / "states" / "services" / "ldap"
@@ -166,9 +167,7 @@ class Core:
 
     def execute(self, *command: str) -> tuple[int, str]:
         """Run a program in the container: exit code and output."""
-        execution = self.api.exec_create(self.container, list(command))
-        output = self.api.exec_start(execution).decode(errors="replace")
-        return self.api.exec_inspect(execution)["ExitCode"], output
+        return execute(self.api, self.container, *command)
 
     def remove(self) -> None:
         """Remove the container; the volume stays."""

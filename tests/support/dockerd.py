@@ -22,6 +22,7 @@ from pathlib import Path
 import docker
 import pytest
 
+from support.containers import execute
 from support.images import machine
 
 PACKAGES = ("docker.io", "docker-cli", "iptables", "iproute2", "procps", "busybox-static", "ca-certificates")
@@ -122,10 +123,7 @@ class Dockerd:
 
     def run(self, script: str) -> str:
         """Run a shell script on the daemon's host, with ``docker`` talking to the daemon; its output."""
-        execution = self.machine.exec_create(
-            self.name, ["/bin/sh", "-ec", script], environment={"DOCKER_HOST": "unix:///shared/docker.sock"}
-        )
-        output = self.machine.exec_start(execution).decode(errors="replace")
-        code = self.machine.exec_inspect(execution)["ExitCode"]
+        environment = {"DOCKER_HOST": "unix:///shared/docker.sock"}
+        code, output = execute(self.machine, self.name, "/bin/sh", "-ec", script, environment=environment)
         assert code == 0, f"exit code {code} of:\n{script}\n{output}"
         return output

@@ -19,6 +19,7 @@ from vcore import exports, file_router, samba, templates
 from vcore.files import write_atomic
 from vcore.secrets import Store
 
+from support.containers import execute
 from support.directory import SUFFIX, Core, build_image, free_port
 from support.images import CHECKOUT, build, build_client
 
@@ -211,7 +212,7 @@ class FileCore(Core):
 
     def on_router(self, *command: str, user: str = "") -> tuple[int, str]:
         """Run a program in the file router's container: exit code and output."""
-        return self._execute(self.router, command, user)
+        return execute(self.api, self.router, *command, user=user)
 
     def router_logs(self) -> str:
         """What the file router's container wrote."""
@@ -227,7 +228,7 @@ class FileCore(Core):
 
     def on_client(self, *command: str) -> tuple[int, str]:
         """Run a program on a machine of the network with smbclient, ssh and NFS clients: exit code and output."""
-        return self._execute(self.client(), command)
+        return execute(self.api, self.client(), *command)
 
     def client(self) -> str:
         """The container of the clients, which is started when it is first wanted."""
@@ -289,11 +290,6 @@ class FileCore(Core):
         return done.returncode, done.stdout
 
     # -- all of it
-
-    def _execute(self, container: str | None, command: tuple[str, ...], user: str = "") -> tuple[int, str]:
-        execution = self.api.exec_create(container, list(command), user=user)
-        output = self.api.exec_start(execution).decode(errors="replace")
-        return self.api.exec_inspect(execution)["ExitCode"], output
 
     def bring_up(self) -> None:
         """The directory with its entries, and the file router with its configuration."""

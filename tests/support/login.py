@@ -13,6 +13,7 @@ import yaml
 from vcore import templates
 from vcore.secrets import Store
 
+from support.containers import execute
 from support.directory import build_image, free_port
 from support.file_router import FileCore
 from support.images import CHECKOUT, build
@@ -144,11 +145,11 @@ class LoginCore(FileCore):
 
     def on_login(self, *command: str, user: str = "") -> tuple[int, str]:
         """Run a program in the login host's container: exit code and output."""
-        return self._execute(self.login_host, command, user)
+        return execute(self.api, self.login_host, *command, user=user)
 
     def on_node(self, node: str, *command: str) -> tuple[int, str]:
         """Run a program as root in a node's container: exit code and output."""
-        return self._execute(self.slurm[node], command)
+        return execute(self.api, self.slurm[node], *command)
 
     def login(self, name: str, *command: str, **more: Any) -> tuple[int, str]:
         """Log in to the login host, as :meth:`ssh` does to the file router."""

@@ -15,6 +15,7 @@ import yaml
 from vcore import resolve, site, storage, templates
 from vcore.secrets import Store, generate
 
+from support.containers import execute
 from support.directory import Core
 from support.file_router import Connection, octets, person_dn
 from support.images import CHECKOUT, build
@@ -236,9 +237,7 @@ class SlurmCore(Core):
 
     def on(self, name: str, *command: str, user: str = "", folder: str = "/") -> tuple[int, str]:
         """Run a program in a container: exit code and output."""
-        execution = self.api.exec_create(self.containers[name], list(command), user=user, workdir=folder)
-        output = self.api.exec_start(execution).decode(errors="replace")
-        return self.api.exec_inspect(execution)["ExitCode"], output
+        return execute(self.api, self.containers[name], *command, user=user, workdir=folder)
 
     def logs_of(self, name: str) -> str:
         """What a container wrote."""

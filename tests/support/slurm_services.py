@@ -15,6 +15,7 @@ import yaml
 from vcore import accounts_client, existing, slurm, templates
 from vcore.secrets import Store, generate
 
+from support.containers import execute
 from support.directory import CHECKOUT, write_pillar
 from support.file_router import FileCore, Network
 from support.images import build, machine
@@ -193,7 +194,7 @@ class SlurmCore(FileCore):
 
     def on(self, service: str, *command: str, user: str = "") -> tuple[int, str]:
         """Run a program in the container of a service: exit code and output."""
-        return self._execute(self.containers[service], command, user)
+        return execute(self.api, self.containers[service], *command, user=user)
 
     def sql(self, statement: str) -> str:
         code, output = self.on("slurm-accounting", "mariadb", "--batch", "--skip-column-names", "-e", statement)

@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from . import containers
 from .errors import CommandFailed, VcoreError
 from .paths import Paths
 from .secrets import Store
@@ -152,9 +153,9 @@ def _stored(api: Any, container: str) -> int:
 
 
 def _execute(api: Any, container: str, command: list[str]) -> str:
-    execution = api.exec_create(container, command, user="registry")
-    output = str(api.exec_start(execution).decode(errors="replace"))
-    if api.exec_inspect(execution)["ExitCode"] != 0:
+    code, answer = containers.execute(container, command, client=api, user="registry")
+    output = answer.decode(errors="replace")
+    if code != 0:
         last = "\n".join(output.splitlines()[-20:])
         raise CommandFailed(f"{' '.join(command)} failed in the registry's container:\n{last}")
     return output
