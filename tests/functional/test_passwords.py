@@ -311,6 +311,7 @@ def test_servers_that_are_down(core: Passwords) -> None:
         assert (code, "directory does not answer" in said) == (20, True), said
     finally:
         core.api.connect_container_to_network(core.container, core.network.id, aliases=["ldap"])
+    wait_for_names(core)
     assert core.accepts(name, current) == (True, True)
 
 
