@@ -762,8 +762,10 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _stop)
     places.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     if arguments.pull:
-        # A pull does not outlive the program that minds it (prctl(2), PR_SET_PDEATHSIG).
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+        # A pull does not outlive the program that minds it (prctl(2), PR_SET_PDEATHSIG). Where somebody starts one by
+        # `docker exec`, its parent is outside the container: a helper of Docker's that ends as soon as the pull runs.
+        if os.getppid():
+            ctypes.CDLL(None).prctl(1, signal.SIGTERM)
         routes = json.loads((places.configuration / "routes.json").read_text())["routes"]
         pull = Pull(places, arguments.pull, routes[arguments.pull])
         try:
