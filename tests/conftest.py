@@ -16,7 +16,7 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[1]
 #: What takes longest begins first, or the other processes would wait for it at the end.
 LONGEST = (
-    "integration/test_reconciler", "functional/test_swarm", "functional/test_images", "functional/test_passwords",
+    "integration/test_reconciler", "functional/swarm/", "functional/images/", "functional/passwords/",
     "integration/test_joining", "integration/",
 )  # fmt: skip
 

@@ -14,11 +14,11 @@ import time
 import salt.utils.event
 
 try:
-    from vcore import reconcile, reconciler
-    from vcore.errors import VcoreError
-    from vcore.locks import Busy
-    from vcore.master import Master
-    from vcore.paths import Paths
+    from vcore.base.errors import VcoreError
+    from vcore.base.locks import Busy
+    from vcore.base.paths import Paths
+    from vcore.nodes import decisions, rounds
+    from vcore.nodes.master import Master
 
     HAS_VCORE = True
 except ImportError as error:
@@ -49,7 +49,7 @@ def start(quiet=2.0, most=15.0, every=300.0):
     every
         Seconds between rounds that nothing asked for.
     """
-    engine = _Engine(reconcile.Bell(float(quiet), float(most), float(every)))
+    engine = _Engine(decisions.Bell(float(quiet), float(most), float(every)))
     while True:
         try:
             with salt.utils.event.get_event("master", opts=__opts__, listen=True) as bus:
@@ -68,7 +68,7 @@ class _Engine:
         self.bell.looked = time.monotonic() - self.bell.every + SETTLE
         self.paths = Paths.from_opts(__opts__)
         self.seen = {}
-        self.state = reconcile.load(self.paths)
+        self.state = decisions.load(self.paths)
         self.again = None
 
     def hear(self, event):
@@ -79,8 +79,8 @@ class _Engine:
         if not isinstance(name, str):
             return
         # The master has put the id there, the one of the key; the tag may be anything that a minion likes.
-        if event["tag"] == f"salt/minion/{name}/start" and reconcile.is_news(self.state, name, _when(event["data"])):
-            reconcile.mark(self.paths, [name])
+        if event["tag"] == f"salt/minion/{name}/start" and decisions.is_news(self.state, name, _when(event["data"])):
+            decisions.mark(self.paths, [name])
         flight = self.state.flights.get(name)
         if flight and event["tag"] == f"salt/job/{flight.jid}/ret/{name}":
             self.bell.heard(time.monotonic())
@@ -88,20 +88,20 @@ class _Engine:
     def turn(self):
         """Begin a round when it is time for one."""
         now = time.monotonic()
-        marks = reconcile.marks(self.paths)
+        marks = decisions.marks(self.paths)
         if any(self.seen.get(name) != stamp for name, stamp in marks.items()):
             self.bell.heard(now)
         self.seen = marks
-        due = reconcile.next_due(self.state)
+        due = decisions.next_due(self.state)
         due = self.again if due is None else now + due - time.time()
         if not self.bell.rings(now, due):
             return
         full = self.bell.looks(now) or self.again is not None
         self.again = None
         try:
-            result = reconciler.run(self.paths, Master(__opts__), full=full)
+            result = rounds.run(self.paths, Master(__opts__), full=full)
             worth = any(result[what] for what in ("converged", "failed", "labelled", "storage", "slurm"))
-            log.log(logging.WARNING if worth else logging.INFO, "Reconciler: %s", reconciler.summary(result))
+            log.log(logging.WARNING if worth else logging.INFO, "Reconciler: %s", rounds.summary(result))
         except Busy:
             self.bell.heard(time.monotonic())
             return
@@ -109,7 +109,7 @@ class _Engine:
             log.error("Reconciler: %s", error)
             self.again = time.monotonic() + AGAIN
         finally:
-            self.state = reconcile.load(self.paths)
+            self.state = decisions.load(self.paths)
         self.bell.rang(time.monotonic(), full=full)
 
 

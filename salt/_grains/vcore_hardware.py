@@ -2,8 +2,8 @@
 The hardware of a node, as SLURM wants to know it
 =================================================
 
-The grain ``vcore_hardware``. The head believes none of it before it has checked it (vcore.hardware). Grains cannot
-import what Salt synchronises, so this file stands alone.
+The grain ``vcore_hardware``. The head believes none of it before it has checked it (vcore.nodes.hardware). Grains
+cannot import what Salt synchronises, so this file stands alone.
 """
 
 import json

@@ -12,12 +12,16 @@ from pathlib import Path as FilePath
 from salt.exceptions import SaltInvocationError
 
 try:
-    from vcore import accounts_client, adapter, directory, pending, samba_passwords
-    from vcore import doctor as vcore_doctor
-    from vcore import status as vcore_status
-    from vcore.files import write_atomic
-    from vcore.paths import Paths
-    from vcore.progress import report
+    from vcore import adapter
+    from vcore.base.files import write_atomic
+    from vcore.base.paths import Paths
+    from vcore.base.progress import report
+    from vcore.directory import client
+    from vcore.enrolment import admission
+    from vcore.file_router import passwords
+    from vcore.kernel import doctor as kernel_doctor
+    from vcore.kernel import status as kernel_status
+    from vcore.people import accounts
 
     HAS_VCORE = True
 except ImportError as error:
@@ -43,8 +47,8 @@ def status():
         salt-call vcore.status --out json
     """
     with adapter.salt_errors():
-        keys = pending.master_pki(__opts__)
-        facts = vcore_status.collect(adapter.head(__pillar__), Paths.from_opts(__opts__), keys)
+        keys = admission.master_pki(__opts__)
+        facts = kernel_status.collect(adapter.head(__pillar__), Paths.from_opts(__opts__), keys)
     if not facts["ok"]:
         __context__["retcode"] = 1
     return facts
@@ -64,7 +68,7 @@ def doctor():
         salt-call vcore.doctor --out json
     """
     with adapter.salt_errors():
-        checks = vcore_doctor.examine(adapter.head(__pillar__), Paths.from_opts(__opts__))
+        checks = kernel_doctor.examine(adapter.head(__pillar__), Paths.from_opts(__opts__))
     if not all(check["ok"] for check in checks):
         __context__["retcode"] = 1
     return checks
@@ -75,9 +79,9 @@ def _accounts():
     """The accounts of this core; what is wrong with arguments becomes Salt's error for that."""
     with adapter.salt_errors():
         try:
-            with accounts_client.opened(adapter.head(__pillar__), Paths.from_opts(__opts__)) as ours:
+            with accounts.opened(adapter.head(__pillar__), Paths.from_opts(__opts__)) as ours:
                 yield ours
-        except accounts_client.Invalid as error:
+        except accounts.Invalid as error:
             raise SaltInvocationError(str(error)) from None
 
 
@@ -85,7 +89,7 @@ def _accounts():
 def _administrator():
     """The pillar, the folders, and a connection to the directory as its administrator."""
     pillar, paths = adapter.head(__pillar__), Paths.from_opts(__opts__)
-    with directory.open_administrator(pillar, paths) as connection:
+    with client.open_administrator(pillar, paths) as connection:
         yield pillar, paths, connection
 
 
@@ -460,7 +464,7 @@ def samba_user_add(name, reset=False):
         salt-call vcore.samba_user_add ada
     """
     with adapter.salt_errors(), _administrator() as (pillar, paths, connection):
-        return str(samba_passwords.add_account(pillar, paths, connection, _name(name), reset=reset is True))
+        return str(passwords.add_account(pillar, paths, connection, _name(name), reset=reset is True))
 
 
 def password_check(name):
@@ -477,7 +481,7 @@ def password_check(name):
         salt-call vcore.password_check ada --out json
     """
     with adapter.salt_errors(), _administrator() as (pillar, _, connection):
-        found = samba_passwords.check(pillar, connection, _name(name))
+        found = passwords.check(pillar, connection, _name(name))
     if not found["in_sync"]:
         __context__["retcode"] = 1
     return found

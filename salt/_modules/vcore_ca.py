@@ -9,11 +9,12 @@ What is about trust also works on nodes other than the head, which have no M2Cry
 from salt.exceptions import SaltInvocationError
 
 try:
-    from vcore import adapter, pki
-    from vcore import trust as node_trust
-    from vcore.authority import Authority
-    from vcore.errors import VcoreError
-    from vcore.paths import Paths
+    from vcore import adapter
+    from vcore.base.errors import VcoreError
+    from vcore.base.paths import Paths
+    from vcore.certificates import trust as certificates_trust
+    from vcore.certificates import x509
+    from vcore.certificates.authority import Authority
 
     HAS_VCORE = True
 except ImportError as error:
@@ -27,13 +28,13 @@ def __virtual__():
 
 
 def _authority():
-    return Authority(Paths.from_opts(__opts__).authority, pki.policy(adapter.head(__pillar__)))
+    return Authority(Paths.from_opts(__opts__).authority, x509.policy(adapter.head(__pillar__)))
 
 
 def _leaves(name):
     """The wanted certificates that ``name`` means; None means all."""
     pillar = adapter.head(__pillar__)
-    return pki.wanted_all(pillar) if name is None else [pki.wanted(pillar, name)]
+    return x509.wanted_all(pillar) if name is None else [x509.wanted(pillar, name)]
 
 
 def root():
@@ -219,19 +220,19 @@ def _trusted_root(certificate):
         if "certificate_authority" in pillar:
             return _authority().anchor()
         certificate = pillar.get("authority_certificate") or ""
-    return node_trust.root_of(certificate.encode())
+    return certificates_trust.root_of(certificate.encode())
 
 
 def _trust_files(registry):
     # Given a registry, this also works on a node that has lost its pillar.
-    return node_trust.trust_files(__grains__["os_family"], registry or adapter.node(__pillar__).get("registry"))
+    return certificates_trust.trust_files(__grains__["os_family"], registry or adapter.node(__pillar__).get("registry"))
 
 
 def _trusted_files(registry):
     # What a node was trusted by, it finds by itself where it no longer has a pillar that names the core.
     if registry or __pillar__.get("vcore") or "_errors" in __pillar__:
         return _trust_files(registry)
-    return node_trust.trust_files(__grains__["os_family"], node_trust.known_registry())
+    return certificates_trust.trust_files(__grains__["os_family"], certificates_trust.known_registry())
 
 
 def _run(command):
@@ -256,7 +257,7 @@ def trust_difference(certificate=None, registry=None):
     """
     with adapter.salt_errors():
         store, files = _trust_files(registry)
-        return node_trust.trust_difference(_trusted_root(certificate), store, files)
+        return certificates_trust.trust_difference(_trusted_root(certificate), store, files)
 
 
 def trust(certificate=None, registry=None):
@@ -280,8 +281,8 @@ def trust(certificate=None, registry=None):
         pem = _trusted_root(certificate)
         if pem is None:
             raise VcoreError("there is no certificate authority yet: apply the head's states, which make it")
-        changes = node_trust.trust_difference(pem, store, files)
-        node_trust.trust(pem, store, changes, _run)
+        changes = certificates_trust.trust_difference(pem, store, files)
+        certificates_trust.trust(pem, store, changes, _run)
         return changes
 
 
@@ -298,7 +299,7 @@ def distrust_difference(registry=None):
         salt-call vcore_ca.distrust_difference
     """
     with adapter.salt_errors():
-        return node_trust.distrust_difference(*_trusted_files(registry))
+        return certificates_trust.distrust_difference(*_trusted_files(registry))
 
 
 def distrust(registry=None):
@@ -317,6 +318,6 @@ def distrust(registry=None):
     """
     with adapter.salt_errors():
         store, files = _trusted_files(registry)
-        changes = node_trust.distrust_difference(store, files)
-        node_trust.distrust(store, changes, _run)
+        changes = certificates_trust.distrust_difference(store, files)
+        certificates_trust.distrust(store, changes, _run)
         return changes

@@ -8,9 +8,10 @@ For administrators on the head: these functions bind as the directory's administ
 from salt.exceptions import SaltInvocationError
 
 try:
-    from vcore import adapter, directory
-    from vcore.errors import VcoreError
-    from vcore.paths import Paths
+    from vcore import adapter
+    from vcore.base.errors import VcoreError
+    from vcore.base.paths import Paths
+    from vcore.directory import client, entries, health
 
     HAS_VCORE = True
 except ImportError as error:
@@ -25,7 +26,7 @@ def _open():
     pillar = adapter.head(__pillar__)
     if "ldap" not in pillar["services"]:
         raise VcoreError("the service ldap is not switched on in the site file")
-    return directory.open_administrator(pillar, Paths.from_opts(__opts__))
+    return client.open_administrator(pillar, Paths.from_opts(__opts__))
 
 
 def whoami():
@@ -65,13 +66,13 @@ def search(filter="(objectClass=*)", attributes=None):
         salt-call vcore_directory.search '(uid=ada)' '[mail, memberOf]'
     """
     names = [attributes] if isinstance(attributes, str) else list(attributes or ["*"])
-    hashes = [name for name in names if directory.is_hash(name)]
+    hashes = [name for name in names if entries.is_hash(name)]
     if hashes:
         raise SaltInvocationError(f"{', '.join(hashes)}: hashes of passwords are never returned")
     with adapter.salt_errors(), _open() as connection:
         try:
-            return dict(connection.search(directory.suffix(adapter.head(__pillar__)), filter, names))
-        except directory.BadFilter as error:
+            return dict(connection.search(entries.suffix(adapter.head(__pillar__)), filter, names))
+        except client.BadFilter as error:
             raise SaltInvocationError(str(error)) from None
 
 
@@ -86,4 +87,4 @@ def status():
         salt-call vcore_directory.status
     """
     with adapter.salt_errors(), _open() as connection:
-        return directory.status(adapter.head(__pillar__), connection)
+        return health.status(adapter.head(__pillar__), connection)

@@ -6,8 +6,9 @@ For administrators on the node that it runs on.
 """
 
 try:
-    from vcore import adapter, file_router
-    from vcore.paths import Paths
+    from vcore import adapter
+    from vcore.base.paths import Paths
+    from vcore.file_router import configuration, health
 
     HAS_VCORE = True
 except ImportError as error:
@@ -31,7 +32,7 @@ def exports():
         salt-call vcore_file_router.exports
     """
     with adapter.salt_errors():
-        return file_router.live_exports(adapter.node(__pillar__))
+        return health.live_exports(adapter.node(__pillar__))
 
 
 def sessions():
@@ -47,7 +48,7 @@ def sessions():
         salt-call vcore_file_router.sessions
     """
     with adapter.salt_errors():
-        return file_router.sessions(adapter.node(__pillar__))
+        return health.sessions(adapter.node(__pillar__))
 
 
 def admit_nodes():
@@ -65,7 +66,7 @@ def admit_nodes():
         salt-call vcore_file_router.admit_nodes
     """
     with adapter.salt_errors():
-        return file_router.admit(adapter.node(__pillar__), Paths.from_opts(__opts__))
+        return configuration.admit(adapter.node(__pillar__), Paths.from_opts(__opts__))
 
 
 def difference():
@@ -79,4 +80,4 @@ def difference():
         salt-call vcore_file_router.difference
     """
     with adapter.salt_errors():
-        return file_router.plan(adapter.node(__pillar__), Paths.from_opts(__opts__), test=True).changes
+        return configuration.plan(adapter.node(__pillar__), Paths.from_opts(__opts__), test=True).changes

@@ -6,7 +6,8 @@ What the core puts on every host: names of its services, and folders for their d
 from pathlib import Path
 
 try:
-    from vcore import adapter, host
+    from vcore import adapter
+    from vcore.host import network
 
     HAS_VCORE = True
 except ImportError as error:
@@ -30,7 +31,7 @@ def names_difference(names):
 
         salt-call vcore_host.names_difference '{"10.0.0.1": ["ldap.vcore.test"]}'
     """
-    return host.hosts_difference(names)
+    return network.hosts_difference(names)
 
 
 def write_names(names):
@@ -44,7 +45,7 @@ def write_names(names):
         salt-call vcore_host.write_names '{"10.0.0.1": ["ldap.vcore.test"]}'
     """
     with adapter.salt_errors("/etc/hosts cannot be written"):
-        host.write_hosts(names)
+        network.write_hosts(names)
 
 
 def directory_difference(path, wanted):
@@ -57,7 +58,7 @@ def directory_difference(path, wanted):
 
         salt-call vcore_host.directory_difference /srv/data '{"owner": 0, "group": 0, "mode": "0750"}'
     """
-    return host.directory_difference(Path(path), wanted)
+    return network.directory_difference(Path(path), wanted)
 
 
 def make_directory(path, wanted):
@@ -71,4 +72,4 @@ def make_directory(path, wanted):
         salt-call vcore_host.make_directory /srv/data '{"owner": 0, "group": 0, "mode": "0750"}'
     """
     with adapter.salt_errors(f"the folder {path} cannot be made"):
-        host.make_directory(Path(path), wanted)
+        network.make_directory(Path(path), wanted)

@@ -8,8 +8,10 @@ An image is a folder below ``images/``; docs/images.md tells what it has to hold
 from datetime import UTC, datetime
 
 try:
-    from vcore import adapter, docker_client, images
-    from vcore.paths import Paths
+    from vcore import adapter
+    from vcore.base.paths import Paths
+    from vcore.host import docker_client
+    from vcore.images import builder
 
     HAS_VCORE = True
 except ImportError as error:
@@ -26,7 +28,7 @@ def _builder():
     # Connecting costs as much as everything else that an unchanged image needs: one client for all states of a run.
     if "vcore_image.api" not in __context__:
         __context__["vcore_image.api"] = docker_client.connect()
-    return images.Builder(adapter.head(__pillar__), Paths.from_opts(__opts__), __context__["vcore_image.api"])
+    return builder.Builder(adapter.head(__pillar__), Paths.from_opts(__opts__), __context__["vcore_image.api"])
 
 
 def list_():
@@ -93,7 +95,7 @@ def reference(name):
         salt-call vcore_image.reference ldap
     """
     with adapter.salt_errors():
-        return images.reference(name, adapter.head(__pillar__), Paths.from_opts(__opts__))
+        return builder.reference(name, adapter.head(__pillar__), Paths.from_opts(__opts__))
 
 
 def superseded(updated=None, ask_registry=True):

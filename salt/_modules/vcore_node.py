@@ -15,10 +15,10 @@ from pathlib import Path
 import salt.loader
 
 try:
-    from vcore.errors import VcoreError
-    from vcore.paths import Paths
+    from vcore.base.errors import VcoreError
+    from vcore.base.paths import Paths
 
-    # vcore.docker_client is imported where it is used: with docker it takes 70 ms to load.
+    # vcore.host.docker_client is imported where it is used: with docker it takes 70 ms to load.
     HAS_VCORE, MISSING = importlib.util.find_spec("docker") is not None, "No module named 'docker'"
 except ImportError as error:
     HAS_VCORE, MISSING = False, str(error)
@@ -58,7 +58,7 @@ def facts(base_directory):
 
 
 def _swarm_id():
-    from vcore.docker_client import connect, docker_errors
+    from vcore.host.docker_client import connect, docker_errors
 
     try:
         with docker_errors():

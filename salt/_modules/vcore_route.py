@@ -4,7 +4,8 @@ Routes from other file servers
 """
 
 try:
-    from vcore import adapter, routes
+    from vcore import adapter
+    from vcore.file_router import routes
 
     HAS_VCORE = True
 except ImportError as error:

@@ -12,8 +12,8 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 try:
     from vcore import adapter
-    from vcore.paths import Paths
-    from vcore.secrets import Store, generate
+    from vcore.base.paths import Paths
+    from vcore.base.secrets import Store, generate
 
     HAS_VCORE = True
 except ImportError as error:

@@ -6,8 +6,9 @@ For administrators, on the head.
 """
 
 try:
-    from vcore import adapter, slurm, slurm_client
-    from vcore.paths import Paths
+    from vcore import adapter
+    from vcore.base.paths import Paths
+    from vcore.slurm import configuration, controller, queue
 
     HAS_VCORE = True
 except ImportError as error:
@@ -32,7 +33,7 @@ def show_nodes():
         salt-call vcore_slurm.show_nodes
     """
     with adapter.salt_errors():
-        return slurm_client.show_nodes(adapter.head(__pillar__))
+        return queue.show_nodes(adapter.head(__pillar__))
 
 
 def difference():
@@ -46,7 +47,7 @@ def difference():
         salt-call vcore_slurm.difference
     """
     with adapter.salt_errors():
-        return slurm_client.plan(adapter.head(__pillar__), Paths.from_opts(__opts__)).changes
+        return controller.plan(adapter.head(__pillar__), Paths.from_opts(__opts__)).changes
 
 
 def left_out():
@@ -60,7 +61,7 @@ def left_out():
         salt-call vcore_slurm.left_out
     """
     with adapter.salt_errors():
-        return slurm.left_out(adapter.head(__pillar__))
+        return configuration.left_out(adapter.head(__pillar__))
 
 
 def drain(node, reason):
@@ -83,7 +84,7 @@ def drain(node, reason):
         salt-call vcore_slurm.drain compute-3 'a new disk'
     """
     with adapter.salt_errors():
-        return slurm_client.drain(adapter.head(__pillar__), node.split(","), reason)
+        return queue.drain(adapter.head(__pillar__), node.split(","), reason)
 
 
 def resume(node=None):
@@ -102,4 +103,4 @@ def resume(node=None):
         salt-call vcore_slurm.resume compute-3
     """
     with adapter.salt_errors():
-        return slurm_client.resume(adapter.head(__pillar__), node.split(",") if node else None)
+        return queue.resume(adapter.head(__pillar__), node.split(",") if node else None)

@@ -6,8 +6,9 @@ For administrators on the head.
 """
 
 try:
-    from vcore import accounting_client, adapter
-    from vcore.paths import Paths
+    from vcore import adapter
+    from vcore.base.paths import Paths
+    from vcore.slurm import sacctmgr
 
     HAS_VCORE = True
 except ImportError as error:
@@ -32,4 +33,4 @@ def synchronise():
         salt-call vcore_slurm_accounting.synchronise
     """
     with adapter.salt_errors():
-        return accounting_client.synchronise(adapter.head(__pillar__), Paths.from_opts(__opts__))
+        return sacctmgr.synchronise(adapter.head(__pillar__), Paths.from_opts(__opts__))

@@ -4,8 +4,9 @@ Homes and data on a node: how they are
 """
 
 try:
-    from vcore import adapter, storage
+    from vcore import adapter
     from vcore.adapter import salt_errors
+    from vcore.storage import health, mounting
 
     HAS_VCORE = True
 except ImportError as error:
@@ -31,7 +32,7 @@ def status():
     ``source``, ``ok`` and ``message``. On an error (the site has a mistake) it says which one.
     """
     with salt_errors("the storage cannot be looked at"):
-        return storage.facts(adapter.node(__pillar__))
+        return health.facts(adapter.node(__pillar__))
 
 
 def mark():
@@ -49,4 +50,4 @@ def mark():
     it says which one.
     """
     with salt_errors("the storage cannot be marked"):
-        return storage.mark_all(adapter.node(__pillar__))
+        return mounting.mark_all(adapter.node(__pillar__))

@@ -8,10 +8,11 @@ import importlib.util
 from salt.exceptions import SaltInvocationError
 
 try:
-    from vcore import adapter, swarm
-    from vcore.paths import Paths
+    from vcore import adapter
+    from vcore.base.paths import Paths
+    from vcore.swarm import specification
 
-    # vcore.swarm_client is imported where it is used: with docker it takes 70 ms to load.
+    # vcore.swarm.membership is imported where it is used: with docker it takes 70 ms to load.
     HAS_VCORE, MISSING = importlib.util.find_spec("docker") is not None, "No module named 'docker'"
 except ImportError as error:
     HAS_VCORE, MISSING = False, str(error)
@@ -38,10 +39,10 @@ def status():
 
         salt-call vcore_swarm.status
     """
-    from vcore import swarm_client
+    from vcore.swarm import membership
 
     with adapter.salt_errors():
-        return swarm_client.overview()
+        return membership.overview()
 
 
 def services():
@@ -75,7 +76,7 @@ def inspect(name):
 
         salt-call vcore_swarm.inspect ldap
     """
-    from vcore import deployment
+    from vcore.swarm import deployment
 
     with adapter.salt_errors():
         pillar = adapter.head(__pillar__)
@@ -85,4 +86,4 @@ def inspect(name):
         # As a plan: what does not exist yet shows as unknown.
         spec = deployment.wanted(name, pillar=pillar, paths=Paths.from_opts(__opts__), plan=True).spec
     # The label repeats the specification.
-    return {**spec, "Labels": {key: value for key, value in spec["Labels"].items() if key != swarm.SPEC_LABEL}}
+    return {**spec, "Labels": {key: value for key, value in spec["Labels"].items() if key != specification.SPEC_LABEL}}

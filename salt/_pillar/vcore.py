@@ -14,9 +14,9 @@ A mistake in the site file fails the pillar of every minion, and with it every s
 import salt.exceptions
 
 try:
-    from vcore import core
-    from vcore.errors import VcoreError
-    from vcore.paths import Paths
+    from vcore.base.errors import VcoreError
+    from vcore.base.paths import Paths
+    from vcore.kernel import pillar as kernel_pillar
 
     HAS_VCORE = True
 except ImportError as error:
@@ -31,7 +31,7 @@ def ext_pillar(minion_id, pillar, **_):
     """Return ``{"vcore": ...}`` for a node that the site names, nothing for any other minion."""
     paths = Paths.from_opts(__opts__)
     try:
-        data = core.pillar(paths, minion_id)
+        data = kernel_pillar.pillar(paths, minion_id)
     except VcoreError as error:
         raise salt.exceptions.SaltRenderError(str(error)) from None
     return {"vcore": data} if data else {}

@@ -9,8 +9,8 @@ whole ``state.apply`` that was no plan is recorded, and only how it went: no nam
 import time
 
 try:
-    from vcore import convergence
-    from vcore.paths import Paths
+    from vcore.base.paths import Paths
+    from vcore.kernel import convergence
 
     HAS_VCORE = True
 except ImportError as error:

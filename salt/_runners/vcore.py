@@ -11,13 +11,16 @@ from pathlib import Path
 from salt.exceptions import NotImplemented as Refused
 
 try:
-    from vcore import clients, core, directory, enrolment, logins, overview, reconciler, retirement
-    from vcore import reconcile as decisions
-    from vcore.errors import NotFound, VcoreError
-    from vcore.master import Master
-    from vcore.paths import Paths
-    from vcore.secrets import Store, generate
-    from vcore.site import Site
+    from vcore.base.errors import NotFound, VcoreError
+    from vcore.base.paths import Paths
+    from vcore.base.secrets import Store, generate
+    from vcore.directory import client
+    from vcore.enrolment import bundle, tokens
+    from vcore.kernel import pillar as kernel_pillar
+    from vcore.kernel.site import Site
+    from vcore.logins import bundles, sssd
+    from vcore.nodes import decisions, overview, retirement, rounds
+    from vcore.nodes.master import Master
 
     HAS_VCORE = True
 except ImportError as error:
@@ -45,7 +48,7 @@ def validate():
 
         salt-run vcore.validate
     """
-    problems = core.problems(_paths())
+    problems = kernel_pillar.problems(_paths())
     if problems:
         raise Refused("\n".join(problems))
     return "The configuration is valid."
@@ -79,7 +82,7 @@ def show(service=None):
         salt-run vcore.show ldap
     """
     try:
-        data = core.resolved(_paths())
+        data = kernel_pillar.resolved(_paths())
     except VcoreError as error:
         raise Refused(str(error)) from None
     if service is None:
@@ -116,25 +119,25 @@ def client_bundle(os=None, file=None, groups=None):
     paths = _paths()
     names = [name.strip() for name in groups.split(",")] if isinstance(groups, str) else list(groups or ())
     try:
-        clients.kind(os)
-        pillar = core.resolved(paths)
+        bundles.kind(os)
+        pillar = kernel_pillar.resolved(paths)
         root = paths.authority / "ca.crt"
         if not root.is_file():
             raise NotFound(f"there is no certificate authority in {root} yet; apply the states on the head")
         password = Store(paths.secrets).read("ldap", "readonly-password").decode()
-        made = clients.core(pillar, root.read_text(), password, names)
+        made = bundles.core(pillar, root.read_text(), password, names)
         if names:
-            with directory.open_administrator(pillar, paths) as connection:
+            with client.open_administrator(pillar, paths) as connection:
                 found = connection.search(made.access.group_base, "(objectClass=posixGroup)", ["cn"])
                 known = [entry["cn"][0] for _, entry in found]
-            logins.check_groups(names, known, pillar["accounts"]["group"])
+            sssd.check_groups(names, known, pillar["accounts"]["group"])
         target = Path(file or f"/root/virtual-core-logins-{os}.tar.gz")
-        clients.write(os, made, paths.checkout, target)
+        bundles.write(os, made, paths.checkout, target)
     except (VcoreError, OSError) as error:
         raise Refused(str(error)) from None
     return {
         "file": str(target),
-        "for": clients.kind(os).title,
+        "for": bundles.kind(os).title,
         "secret": f"It holds the password of {made.access.bind_dn}: copy it by ssh, delete it when the host is done.",
     }
 
@@ -165,8 +168,8 @@ def enrol_token(ttl="1h", node=None, role=None):
     """
     paths = _paths()
     try:
-        scope, expiry = enrolment.scope_of(node, role), int(time.time()) + enrolment.seconds(ttl)
-        pillar = core.resolved(paths)
+        scope, expiry = tokens.scope_of(node, role), int(time.time()) + tokens.seconds(ttl)
+        pillar = kernel_pillar.resolved(paths)
         if node == pillar["head"]["name"]:
             raise VcoreError(f"{node} is the head itself; choose another name")
         service = pillar["services"].get("enrolment")
@@ -176,17 +179,17 @@ def enrol_token(ttl="1h", node=None, role=None):
                 "or switch it on with vcore.services.enrolment.enabled"
             )
         root, store = paths.authority / "ca.crt", Store(paths.secrets)
-        if not root.is_file() or not store.exists(*enrolment.TOKEN_KEY):
+        if not root.is_file() or not store.exists(*tokens.TOKEN_KEY):
             raise VcoreError(
                 "the service enrolment is not there yet; apply the states on the head: salt-call state.apply"
             )
-        token = enrolment.make_token(store.read(*enrolment.TOKEN_KEY), scope, expiry)
+        token = tokens.make_token(store.read(*tokens.TOKEN_KEY), scope, expiry)
         port = service["ports"]["https"]["number"]
-        line = enrolment.command(token, pillar["head"]["address"], port, root.read_bytes())
+        line = bundle.command(token, pillar["head"]["address"], port, root.read_bytes())
     except (VcoreError, OSError) as error:
         raise Refused(str(error)) from None
     who = f"the node {node}" if node else "any new machine, under a name of its own"
-    return f"Run this on the new machine. It is good for {who}, until {enrolment.moment(expiry)}.\n\n{line}"
+    return f"Run this on the new machine. It is good for {who}, until {tokens.moment(expiry)}.\n\n{line}"
 
 
 def enrol_revoke():
@@ -200,7 +203,7 @@ def enrol_revoke():
         salt-run vcore.enrol_revoke
     """
     try:
-        Store(_paths().secrets).write(*enrolment.TOKEN_KEY, generate("bytes", enrolment.KEY_LENGTH))
+        Store(_paths().secrets).write(*tokens.TOKEN_KEY, generate("bytes", tokens.KEY_LENGTH))
     except (VcoreError, OSError) as error:
         raise Refused(str(error)) from None
     return "All tokens that were made so far have ended."
@@ -226,11 +229,11 @@ def roll_compute(node=None, patience=604800):
         salt-run vcore.roll_compute
         salt-run vcore.roll_compute node=compute-3
     """
-    from vcore import rolling  # with docker it takes a while to load
+    from vcore.swarm import rolling  # with docker it takes a while to load
 
     paths = _paths()
     try:
-        pillar = core.pillar(paths, core.resolved(paths)["head"]["name"])
+        pillar = kernel_pillar.pillar(paths, kernel_pillar.resolved(paths)["head"]["name"])
         if "slurm-compute" not in pillar["services"]:
             raise VcoreError("the core runs no compute nodes of SLURM; see vcore.slurm.mode of the site file")
         done = rolling.roll(
@@ -256,7 +259,7 @@ def rotate_join_token():
 
         salt-run vcore.rotate_join_token
     """
-    from vcore.swarm_client import Swarm  # with docker it takes a while to load
+    from vcore.swarm.membership import Swarm  # with docker it takes a while to load
 
     try:
         Swarm().rotate_join_token(Store(_paths().secrets))
@@ -310,7 +313,7 @@ def reconcile(node=None, wait=600):
         while True:
             left = max(end - time.monotonic(), 0)
             full = not results
-            results.append(reconciler.run(paths, master, forced=forced, full=full, wait=left, say=_say))
+            results.append(rounds.run(paths, master, forced=forced, full=full, wait=left, say=_say))
             waiting = set(results[-1]["waiting"])
             if node is not None:
                 waiting &= {str(node)}

@@ -2,7 +2,7 @@
 Enrolment, the half that reacts: a new machine's key is accepted when its proof holds
 =====================================================================================
 
-Tokens are made by ``salt-run vcore.enrol_token``; :mod:`vcore.enrolment` says what they are.
+Tokens are made by ``salt-run vcore.enrol_token``; :mod:`vcore.enrolment.tokens` says what they are.
 """
 
 import logging
@@ -11,9 +11,9 @@ import time
 import salt.key
 
 try:
-    from vcore import pending
-    from vcore.errors import VcoreError
-    from vcore.paths import Paths
+    from vcore.base.errors import VcoreError
+    from vcore.base.paths import Paths
+    from vcore.enrolment import admission, health
 
     HAS_VCORE = True
 except ImportError as error:
@@ -69,9 +69,9 @@ def review(id, pub, proof, code=None):
         salt-run vcore_enrolment.review compute-1 "$(cat compute-1.pub)" vc1.role=compute...
     """
     try:
-        roles = pending.review(Paths.from_opts(__opts__), _Keys(__opts__), id, pub, proof, code, now=time.time())
+        roles = admission.review(Paths.from_opts(__opts__), _Keys(__opts__), id, pub, proof, code, now=time.time())
     except VcoreError as error:
-        shown = pending.printable(str(id))
+        shown = health.printable(str(id))
         log.warning("The key of %s was not accepted: %s", shown, error)
         return {"id": shown, "accepted": False, "reason": str(error)}
     return {"id": id, "accepted": True, "roles": roles}

@@ -6,8 +6,10 @@ People and groups of the site file, in the directory
 import contextlib
 
 try:
-    from vcore import accounts_client, adapter, directory
-    from vcore.paths import Paths
+    from vcore import adapter
+    from vcore.base.paths import Paths
+    from vcore.directory import client
+    from vcore.people import accounts
 
     HAS_VCORE = True
 except ImportError as error:
@@ -34,21 +36,21 @@ def people_present(name):
 
     with contextlib.ExitStack() as stack:
 
-        @directory.remedies()
+        @client.remedies()
         def difference():
             nonlocal ours, planned
             pillar = adapter.head(__pillar__)
-            opened = directory.open_for_state(pillar, paths, test=test)
+            opened = client.open_for_state(pillar, paths, test=test)
             if isinstance(opened, str):
                 return opened
             if opened is not None:
                 stack.enter_context(opened)
-            ours = accounts_client.Accounts(pillar, paths, opened)
+            ours = accounts.Accounts(pillar, paths, opened)
             stack.enter_context(ours.exclusive(test))
             planned = ours.plan_site(tidy=not test)
             return planned.changes(paths, ours.homes)
 
-        @directory.remedies()
+        @client.remedies()
         def apply(changes):
             ours.apply_site(planned)
             return f"{len(changes)} things were put in place."

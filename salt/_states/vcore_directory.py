@@ -4,8 +4,9 @@ Entries of the LDAP directory that the core owns
 """
 
 try:
-    from vcore import adapter, directory
-    from vcore.paths import Paths
+    from vcore import adapter
+    from vcore.base.paths import Paths
+    from vcore.directory import client
 
     HAS_VCORE = True
 except ImportError as error:
@@ -29,23 +30,23 @@ def base_present(name):
     paths, test = Paths.from_opts(__opts__), __opts__["test"]
     pillar = connection = planned = None
 
-    @directory.remedies()
+    @client.remedies()
     def difference():
         nonlocal pillar, connection, planned
         pillar = adapter.head(__pillar__)
-        opened = directory.open_for_state(pillar, paths, test=test)
+        opened = client.open_for_state(pillar, paths, test=test)
         if isinstance(opened, str):
             return opened
         connection = opened
-        planned = directory.plan(pillar, paths, connection)
+        planned = client.plan(pillar, paths, connection)
         changes = planned.changes()
         if not changes and not test:
-            directory.apply(pillar, paths, connection, planned)  # remembers what the comparison has found out
+            client.apply(pillar, paths, connection, planned)  # remembers what the comparison has found out
         return changes
 
-    @directory.remedies()
+    @client.remedies()
     def apply(changes):
-        directory.apply(pillar, paths, connection, planned)
+        client.apply(pillar, paths, connection, planned)
         return f"{len(changes)} entries were put in place."
 
     try:

@@ -4,8 +4,9 @@ Enrolment: what new machines fetch from the head
 """
 
 try:
-    from vcore import adapter, pending
-    from vcore.paths import Paths
+    from vcore import adapter
+    from vcore.base.paths import Paths
+    from vcore.enrolment import admission
 
     HAS_VCORE = True
 except ImportError as error:
@@ -24,7 +25,7 @@ def offered(name):
     name
         A sentence; it changes nothing.
     """
-    offer = pending.Offer(adapter.head(__pillar__), Paths.from_opts(__opts__), pending.master_pki(__opts__))
+    offer = admission.Offer(adapter.head(__pillar__), Paths.from_opts(__opts__), admission.master_pki(__opts__))
     return adapter.converge(
         name,
         test=__opts__["test"],

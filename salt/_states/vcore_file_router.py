@@ -4,8 +4,9 @@ The file router: its configuration, and the instruments' accounts
 """
 
 try:
-    from vcore import adapter, file_router
-    from vcore.paths import Paths
+    from vcore import adapter
+    from vcore.base.paths import Paths
+    from vcore.file_router import configuration, instruments
 
     HAS_VCORE = True
 except ImportError as error:
@@ -35,14 +36,14 @@ def configured(name):
     def difference():
         nonlocal pillar, planned
         pillar = adapter.node(__pillar__)
-        planned = file_router.plan(pillar, paths, test=test)
+        planned = configuration.plan(pillar, paths, test=test)
         return planned.changes
 
     return adapter.converge(
         name,
         test=test,
         difference=difference,
-        apply=lambda _: file_router.apply(pillar, paths, planned),
+        apply=lambda _: configuration.apply(pillar, paths, planned),
         unchanged="The file router has its configuration.",
         planned="The file router's configuration would be changed.",
         done="The file router's configuration was changed.",
@@ -65,7 +66,7 @@ def serving(name):
     def difference():
         pillar = adapter.node(__pillar__)
         if not test:
-            return file_router.settle(pillar, paths) or {}
+            return configuration.settle(pillar, paths) or {}
         return {}
 
     return adapter.converge(
@@ -88,25 +89,25 @@ def instruments_present(name):
 
     In the scheme ``tdbsam`` the directory has none; the file router takes them from its configuration.
     """
-    from vcore import directory
+    from vcore.directory import client
 
     paths, test = Paths.from_opts(__opts__), __opts__["test"]
     connection = writes = None
 
-    @directory.remedies()
+    @client.remedies()
     def difference():
         nonlocal connection, writes
         pillar = adapter.head(__pillar__)
-        opened = directory.open_for_state(pillar, paths, test=test)
+        opened = client.open_for_state(pillar, paths, test=test)
         if isinstance(opened, str):
             return opened
         connection = opened
-        changes, writes = file_router.instrument_changes(pillar, paths, connection, test=test)
+        changes, writes = instruments.instrument_changes(pillar, paths, connection, test=test)
         return changes
 
-    @directory.remedies()
+    @client.remedies()
     def apply(changes):
-        file_router.write_instruments(connection, changes, writes)
+        instruments.write_instruments(connection, changes, writes)
         return f"{len(changes)} instruments were put in place."
 
     try:

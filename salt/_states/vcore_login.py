@@ -6,10 +6,12 @@ Logins of the core's people on a node itself
 from pathlib import Path
 
 try:
-    from vcore import adapter, logins, trust
-    from vcore.errors import VcoreError
-    from vcore.paths import Paths
-    from vcore.secrets import Store, node_secret
+    from vcore import adapter
+    from vcore.base.errors import VcoreError
+    from vcore.base.paths import Paths
+    from vcore.base.secrets import Store, node_secret
+    from vcore.certificates import trust
+    from vcore.logins import sssd
 
     HAS_VCORE = True
 except ImportError as error:
@@ -40,14 +42,14 @@ def _system():
         if not __salt__[f"service.{function}"](name):
             raise VcoreError(f"the service {name} does not {function}; see journalctl -u {name}")
 
-    return logins.System(
+    return sssd.System(
         installed=installed,
         install=install,
         remove=remove,
         running=lambda name: bool(__salt__["service.status"](name)),
         enabled=lambda name: bool(__salt__["service.enabled"](name)),
         service=service,
-        run=logins.run,
+        run=sssd.run,
     )
 
 
@@ -61,17 +63,17 @@ def _check_groups(groups, pillar, paths, *, before):
     """
     if "head" not in pillar["node"]["roles"]:
         if not before or __salt__["service.status"]("sssd"):
-            logins.check_groups_by_sssd(groups, logins.run)
+            sssd.check_groups_by_sssd(groups, sssd.run)
     elif before and groups:
-        from vcore import directory
+        from vcore.directory import client, entries
 
-        opened = directory.open_for_state(pillar, paths, test=__opts__["test"])
-        if isinstance(opened, directory.Directory):
+        opened = client.open_for_state(pillar, paths, test=__opts__["test"])
+        if isinstance(opened, client.Directory):
             with opened as connection:
-                base = f"ou=groups,{directory.suffix(pillar)}"
+                base = f"ou=groups,{entries.suffix(pillar)}"
                 found = connection.search(base, "(objectClass=posixGroup)", ["cn"])
                 known = [entry["cn"][0] for _, entry in found]
-            logins.check_groups(groups, known, pillar["accounts"]["group"])
+            sssd.check_groups(groups, known, pillar["accounts"]["group"])
 
 
 def present(name, groups=None, made_elsewhere=None):
@@ -97,9 +99,9 @@ def present(name, groups=None, made_elsewhere=None):
     def difference():
         nonlocal access, password, family, system
         pillar = adapter.node(__pillar__)
-        family, system = logins.family(__grains__["os_family"]), _system()
+        family, system = sssd.family(__grains__["os_family"]), _system()
         authority = trust.TRUST_STORES[__grains__["os_family"]].anchors / "virtual-core.crt"
-        access = logins.access(pillar, authority, groups or ())
+        access = sssd.access(pillar, authority, groups or ())
         try:
             password = node_secret(pillar, Store(paths.secrets), "ldap", "readonly-password")
         except VcoreError:
@@ -108,10 +110,10 @@ def present(name, groups=None, made_elsewhere=None):
                 raise
             password = ""
         _check_groups(made_elsewhere or (), pillar, paths, before=True)
-        return logins.present_difference(access, password, family, system, folder)
+        return sssd.present_difference(access, password, family, system, folder)
 
     def apply(changes):
-        logins.apply_present(access, password, family, system, folder, changes)
+        sssd.apply_present(access, password, family, system, folder, changes)
         _check_groups(made_elsewhere or (), adapter.node(__pillar__), paths, before=False)
 
     return adapter.converge(
@@ -137,15 +139,15 @@ def absent(name):
     folder = _state_folder()
 
     def difference():
-        if not logins.read_record(folder):
+        if not sssd.read_record(folder):
             return {}
-        return logins.absent_difference(logins.family(__grains__["os_family"]), _system(), folder)
+        return sssd.absent_difference(sssd.family(__grains__["os_family"]), _system(), folder)
 
     return adapter.converge(
         name,
         test=__opts__["test"],
         difference=difference,
-        apply=lambda _: logins.apply_absent(logins.family(__grains__["os_family"]), _system(), folder),
+        apply=lambda _: sssd.apply_absent(sssd.family(__grains__["os_family"]), _system(), folder),
         unchanged="People of the core do not log in here.",
         planned="People of the core would no longer log in here.",
         done="People of the core no longer log in here.",

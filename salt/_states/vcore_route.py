@@ -4,10 +4,11 @@ Routes from other file servers
 """
 
 try:
-    from vcore import adapter, file_router, routes
-    from vcore.errors import VcoreError
-    from vcore.files import write_atomic
-    from vcore.paths import Paths
+    from vcore import adapter
+    from vcore.base.errors import VcoreError
+    from vcore.base.files import write_atomic
+    from vcore.base.paths import Paths
+    from vcore.file_router import container, routes
 
     HAS_VCORE = True
 except ImportError as error:
@@ -30,7 +31,7 @@ def configured(name):
     def difference():
         nonlocal path, content
         pillar = adapter.node(__pillar__)
-        path, content = file_router.folder(pillar) / routes.CONFIGURATION, routes.configuration(pillar)
+        path, content = container.folder(pillar) / routes.CONFIGURATION, routes.configuration(pillar)
         old = path.read_bytes() if path.exists() else b""
         return {} if old == content else {path.name: {"old": old.decode() or None, "new": content.decode()}}
 

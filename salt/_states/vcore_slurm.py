@@ -5,10 +5,10 @@ SLURM: its configuration, and the names of its nodes
 
 try:
     from vcore import adapter
-    from vcore.files import write_atomic
-    from vcore.paths import Paths
+    from vcore.base.files import write_atomic
+    from vcore.base.paths import Paths
 
-    # vcore.slurm_client is imported where it is used: only the head has what it needs.
+    # vcore.slurm.controller is imported where it is used: only the head has what it needs.
     HAS_VCORE = True
 except ImportError as error:
     HAS_VCORE, MISSING = False, str(error)
@@ -31,7 +31,7 @@ def configured(name):
 
     Changes are unified diffs, by file.
     """
-    from vcore import slurm_client
+    from vcore.slurm import controller
 
     paths = Paths.from_opts(__opts__)
     pillar = planned = None
@@ -39,14 +39,14 @@ def configured(name):
     def difference():
         nonlocal pillar, planned
         pillar = adapter.head(__pillar__)
-        planned = slurm_client.plan(pillar, paths)
+        planned = controller.plan(pillar, paths)
         return planned.changes
 
     return adapter.converge(
         name,
         test=__opts__["test"],
         difference=difference,
-        apply=lambda _: slurm_client.apply(pillar, paths, planned, replacing=True),
+        apply=lambda _: controller.apply(pillar, paths, planned, replacing=True),
         unchanged="SLURM has its configuration.",
         planned="SLURM's configuration would be changed.",
         done="SLURM's configuration was changed.",
@@ -63,12 +63,12 @@ def serving(name):
     It changes nothing that a plan could announce. It fails where a container that started refused the configuration;
     the one before is then in force.
     """
-    from vcore import slurm_client
+    from vcore.slurm import controller
 
     def difference():
         pillar = adapter.head(__pillar__)
         if not __opts__["test"]:
-            slurm_client.settle(pillar)
+            controller.settle(pillar)
         return {}
 
     return adapter.converge(

@@ -6,8 +6,11 @@ Accounts, people and qualities of service in SLURM's accounting
 import contextlib
 
 try:
-    from vcore import accounting_client, accounts_client, adapter, directory
-    from vcore.paths import Paths
+    from vcore import adapter
+    from vcore.base.paths import Paths
+    from vcore.directory import client
+    from vcore.people import accounts
+    from vcore.slurm import sacctmgr
 
     HAS_VCORE = True
 except ImportError as error:
@@ -38,26 +41,26 @@ def present(name, part="all"):
 
     with contextlib.ExitStack() as stack:
 
-        @directory.remedies()
+        @client.remedies()
         def difference():
             nonlocal pillar, planned
             pillar = adapter.head(__pillar__)
-            opened = directory.open_for_state(pillar, paths, test=test)
+            opened = client.open_for_state(pillar, paths, test=test)
             if isinstance(opened, str):
                 return opened
             if opened is not None:
                 stack.enter_context(opened)
             if not test:
-                stack.enter_context(accounting_client.exclusive(paths))
-            present = accounts_client.Accounts(pillar, paths, opened).look()
-            found = accounting_client.plan(pillar, paths, present, test=test, part=part)
+                stack.enter_context(sacctmgr.exclusive(paths))
+            present = accounts.Accounts(pillar, paths, opened).look()
+            found = sacctmgr.plan(pillar, paths, present, test=test, part=part)
             if isinstance(found, str):
                 return found
             planned = found
             return planned.changes
 
         def apply(changes):
-            accounting_client.apply(pillar, planned)
+            sacctmgr.apply(pillar, planned)
             return f"{len(changes)} things were put in place."
 
         return adapter.converge(

@@ -4,8 +4,9 @@ A SLURM that the site has
 """
 
 try:
-    from vcore import adapter, existing
-    from vcore.paths import Paths
+    from vcore import adapter
+    from vcore.base.paths import Paths
+    from vcore.slurm import offer
 
     HAS_VCORE = True
 except ImportError as error:
@@ -31,13 +32,13 @@ def offered(name):
     def difference():
         nonlocal pillar
         pillar = adapter.head(__pillar__)
-        return existing.differences(pillar, paths)
+        return offer.differences(pillar, paths)
 
     return adapter.converge(
         name,
         test=__opts__["test"],
         difference=difference,
-        apply=lambda _: existing.write_offer(pillar, paths) and None,
+        apply=lambda _: offer.write_offer(pillar, paths) and None,
         unchanged="The files on offer list the compute nodes.",
         planned="The files on offer would be changed.",
         done="The files on offer were changed: have slurmctld read its configuration again.",

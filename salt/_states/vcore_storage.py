@@ -4,9 +4,10 @@ Homes and data on a node
 """
 
 try:
-    from vcore import adapter, storage
-    from vcore.errors import VcoreError
-    from vcore.paths import Paths
+    from vcore import adapter
+    from vcore.base.errors import VcoreError
+    from vcore.base.paths import Paths
+    from vcore.storage import mounting
 
     HAS_VCORE = True
 except ImportError as error:
@@ -28,13 +29,13 @@ def present(name):
     It fails where something else is there, or nothing answers. Where systemd runs, a timer goes on trying.
     """
     test = __opts__["test"]
-    host = storage.Host(Paths.from_opts(__opts__), __grains__["os_family"])
+    host = mounting.Host(Paths.from_opts(__opts__), __grains__["os_family"])
     roots = {}
 
     def difference():
-        roots.update(storage.wanted(adapter.node(__pillar__)))
-        changes = storage.difference(roots, host)
-        if not changes and (lines := storage.problem_lines(roots, host)):
+        roots.update(mounting.wanted(adapter.node(__pillar__)))
+        changes = mounting.difference(roots, host)
+        if not changes and (lines := mounting.problem_lines(roots, host)):
             raise VcoreError("\n".join(lines))
         return changes
 
@@ -42,7 +43,7 @@ def present(name):
         name,
         test=test,
         difference=difference,
-        apply=lambda changes: storage.apply(roots, changes, host, __salt__["pkg.install"]),
+        apply=lambda changes: mounting.apply(roots, changes, host, __salt__["pkg.install"]),
         unchanged="The storage is as it should be.",
         planned="The storage would be mounted.",
         done="The storage was mounted.",
@@ -56,13 +57,13 @@ def absent(name):
     name
         A sentence; one state is for all storage of a node.
     """
-    host = storage.Host(Paths.from_opts(__opts__), __grains__["os_family"])
+    host = mounting.Host(Paths.from_opts(__opts__), __grains__["os_family"])
 
     return adapter.converge(
         name,
         test=__opts__["test"],
-        difference=lambda: storage.difference({}, host),
-        apply=lambda changes: storage.apply({}, changes, host, __salt__["pkg.install"]),
+        difference=lambda: mounting.difference({}, host),
+        apply=lambda changes: mounting.apply({}, changes, host, __salt__["pkg.install"]),
         unchanged="No storage is mounted here.",
         planned="The storage would be unmounted.",
         done="The storage was unmounted.",

@@ -7,11 +7,12 @@ import importlib.util
 import os
 
 try:
-    from vcore import adapter, swarm
-    from vcore.paths import Paths
-    from vcore.secrets import Store
+    from vcore import adapter
+    from vcore.base.paths import Paths
+    from vcore.base.secrets import Store
+    from vcore.swarm import specification
 
-    # vcore.swarm_client is imported where it is used: with docker it takes 70 ms to load.
+    # vcore.swarm.membership is imported where it is used: with docker it takes 70 ms to load.
     HAS_VCORE, MISSING = importlib.util.find_spec("docker") is not None, "No module named 'docker'"
 except ImportError as error:
     HAS_VCORE, MISSING = False, str(error)
@@ -23,7 +24,7 @@ def __virtual__():
 
 def _swarm():
     """The connection to the daemon: one for all states of a run, which also shares what it has listed."""
-    from vcore.swarm_client import Swarm
+    from vcore.swarm.membership import Swarm
 
     key = f"vcore_swarm {os.environ.get('DOCKER_HOST', '')}"
     if key not in __context__:
@@ -216,7 +217,7 @@ def service_running(name, timeout=None):
         Seconds that the service has to become healthy, the pull of its image and a rollback included; by default
         it follows from the limits of the service's health check.
     """
-    from vcore import deployment
+    from vcore.swarm import deployment
 
     paths = Paths.from_opts(__opts__)
     plan = None
@@ -239,7 +240,7 @@ def service_running(name, timeout=None):
             plan,
             paths=paths,
             authorization=deployment.registry_authorization(image, _pillar(), paths),
-            timeout=timeout or swarm.patience(service),
+            timeout=timeout or specification.patience(service),
         )
 
     return _converge(
@@ -262,7 +263,7 @@ def service_offered(name):
     name
         The service, such as ``slurm-compute``.
     """
-    from vcore import deployment, rolling
+    from vcore.swarm import deployment, rolling
 
     paths = Paths.from_opts(__opts__)
     plan = None

@@ -11,7 +11,7 @@ import pytest
 import salt.config
 from saltfactories.utils.functional import Loaders, StateResult
 from support import sites
-from vcore.paths import Paths
+from vcore.base.paths import Paths
 
 SITE = "vcore:\n  nodes: {head: {roles: [head], address: 10.0.0.1}}\n"
 

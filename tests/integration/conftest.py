@@ -26,7 +26,7 @@ import salt.config
 import yaml
 from saltfactories.manager import FactoriesManager
 from vcore import bootstrap
-from vcore.paths import Paths
+from vcore.base.paths import Paths
 
 HEAD, COMPUTE, STRANGER = MINIONS = ("head", "compute-1", "stranger")
 

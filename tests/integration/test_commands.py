@@ -6,7 +6,7 @@ import json
 
 import jsonschema
 import pytest
-import vcore.core
+import vcore.kernel.pillar
 import yaml
 
 
@@ -31,7 +31,7 @@ def test_the_schema_accepts_what_the_site_may_say_and_refuses_the_rest(core):
 
 
 def test_show_prints_the_resolved_configuration(core):
-    wanted = vcore.core.resolved(core.paths())
+    wanted = vcore.kernel.pillar.resolved(core.paths())
     done = core.run("salt-run", "--out=json", "vcore.show")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == wanted
@@ -40,7 +40,7 @@ def test_show_prints_the_resolved_configuration(core):
 def test_show_prints_one_service(core):
     done = core.run("salt-run", "--out=json", "vcore.show", "ldap")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == vcore.core.resolved(core.paths())["services"]["ldap"]
+    assert json.loads(done.stdout) == vcore.kernel.pillar.resolved(core.paths())["services"]["ldap"]
 
 
 def test_show_says_which_services_there_are(core):

@@ -17,9 +17,10 @@ import pytest
 import salt.channel.client
 import yaml
 from salt.crypt import write_keys
-from vcore import enrolment, nodes
-from vcore.names import JOIN_TOKEN
-from vcore.secrets import Store
+from vcore.base.names import JOIN_TOKEN
+from vcore.base.secrets import Store
+from vcore.enrolment import tokens
+from vcore.nodes import registry
 
 CHECKOUT = Path(__file__).parents[2]
 KEY = b"k" * 32
@@ -43,7 +44,7 @@ def key_pair(tmp_path_factory) -> str:
 def door(core):
     """A core whose secrets are made, and no keys of strangers but those of this test."""
     store = Store(core.paths().secrets)
-    store.write(*enrolment.TOKEN_KEY, KEY)
+    store.write(*tokens.TOKEN_KEY, KEY)
     store.write(*JOIN_TOKEN, b"SWMTKN-of-this-test")
     before = keys(core)
     yield core
@@ -61,7 +62,7 @@ def keys(core) -> dict[str, set[str]]:
 
 
 def token(scope: str = "role=compute", ends: float = 3600, key: bytes = KEY) -> str:
-    return enrolment.make_token(key, scope, int(time.time() + ends))
+    return tokens.make_token(key, scope, int(time.time() + ends))
 
 
 def ask(core, minion: Any, public_key: Any, proof: Any = None) -> Any:
@@ -77,7 +78,7 @@ def ask_by(channel, minion: Any, public_key: Any, proof: Any) -> Any:
     load = {"cmd": "_auth", "id": minion, "nonce": uuid.uuid4().hex, "pub": public_key}
     load |= {"enc_algo": "OAEP-SHA1", "sig_algo": "PKCS1v15-SHA1"}
     if proof is not None:
-        load["autosign_grains"] = {enrolment.GRAIN: proof}
+        load["autosign_grains"] = {tokens.GRAIN: proof}
     return channel.send(load, timeout=20, tries=1)
 
 
@@ -95,7 +96,7 @@ def accepted(core, name: str) -> bool:
 
 
 def entries(core) -> dict[str, Any]:
-    return nodes.Registry(core.paths().nodes).read()
+    return registry.Registry(core.paths().nodes).read()
 
 
 def refusals(core) -> dict[str, str]:
@@ -106,7 +107,7 @@ def refusals(core) -> dict[str, str]:
 def settled(core, public_key: str, key: bytes = KEY) -> None:
     """Wait until the reactor has seen all that was asked before: it takes events in their order."""
     name = f"last-{uuid.uuid4().hex[:8]}"
-    ask(core, name, public_key, enrolment.prove(token(key=key), name, public_key))
+    ask(core, name, public_key, tokens.prove(token(key=key), name, public_key))
     wait(lambda: accepted(core, name))
 
 
@@ -118,12 +119,12 @@ def machine(core, name: str, given: str | None):
     pki.mkdir(parents=True)
     write_keys(str(pki), "minion", 2048)
     ports = core.options("stranger")
-    finger = enrolment.fingerprint((core.master / "pki" / "master.pub").read_text())
+    finger = tokens.fingerprint((core.master / "pki" / "master.pub").read_text())
     own: dict[str, Any] = {"root_dir": str(folder), "pki_dir": "pki/minion", "master_port": ports["master_port"]}
     own |= {"sock_dir": f"/tmp/{uuid.uuid4().hex[:8]}"}
     if given:
-        proof = enrolment.prove(given, name, (pki / "minion.pub").read_text())
-        grains = {enrolment.GRAIN: proof, enrolment.CODE_GRAIN: CODE}
+        proof = tokens.prove(given, name, (pki / "minion.pub").read_text())
+        grains = {tokens.GRAIN: proof, tokens.CODE_GRAIN: CODE}
         own |= {"autosign_grains": [*grains], "grains": grains}
     placeholders = {"ID": name, "MASTER": "127.0.0.1", "MASTER_FINGER": finger}
     core.configure(CHECKOUT / "etc" / "node.conf", folder, placeholders, own, daemon="minion")
@@ -161,7 +162,7 @@ def test_a_machine_with_a_token_is_let_in_by_itself(door, record_property):
         assert pillar["node"]["roles"] == ["compute"]
         # It has to join the swarm yet; once the manager has seen it, nobody gives it the token any more.
         assert pillar["secrets"] == {"swarm": {"join-token": "SWMTKN-of-this-test"}}
-        nodes.Registry(door.paths().nodes).update({"new-1": {"swarm_id": "abc"}})
+        registry.Registry(door.paths().nodes).update({"new-1": {"swarm_id": "abc"}})
         assert "secrets" not in door.ask("new-1", "pillar.items", unmask=True)["vcore"]
         assert door.ask("stranger", "pillar.items", unmask=True) == {}
 
@@ -179,8 +180,8 @@ def test_a_key_is_accepted_by_hand_without_a_token(door):
 def test_ids_that_mean_something_to_somebody_mean_nothing_here(door, key_pair):
     before = keys(door)["minions"]
     for name in HOSTILE:
-        with contextlib.suppress(enrolment.Refused):
-            ask(door, name, key_pair, enrolment.prove(token(), name, key_pair))
+        with contextlib.suppress(tokens.Refused):
+            ask(door, name, key_pair, tokens.prove(token(), name, key_pair))
     ask(door, "compute-7", key_pair, None)  # what a glob would have taken along
     settled(door, key_pair)
     assert {name for name in keys(door)["minions"] - before if not name.startswith("last-")} == set()
@@ -194,10 +195,10 @@ def test_what_does_not_prove_anything_stays_outside(door, key_pair, tmp_path, wh
     other = (tmp_path / "minion.pub").read_text()
     name = f"evil-{uuid.uuid4().hex[:6]}"
     proof, says = {
-        "expired": (enrolment.prove(token(ends=-1), name, key_pair), "its token ended"),
-        "replayed with another key": (enrolment.prove(token(), name, other), ""),
-        "foreign": (enrolment.prove(token(key=b"f" * 32), name, key_pair), ""),
-        "of another name": (enrolment.prove(token("node=somebody"), name, key_pair), "its token is for somebody"),
+        "expired": (tokens.prove(token(ends=-1), name, key_pair), "its token ended"),
+        "replayed with another key": (tokens.prove(token(), name, other), ""),
+        "foreign": (tokens.prove(token(key=b"f" * 32), name, key_pair), ""),
+        "of another name": (tokens.prove(token("node=somebody"), name, key_pair), "its token is for somebody"),
         "the token itself": (token(), ""),
     }[what]
     ask(door, name, key_pair, proof)
@@ -215,8 +216,8 @@ def test_what_does_not_prove_anything_stays_outside(door, key_pair, tmp_path, wh
 @pytest.mark.parametrize("name", ["head", "compute-1"])
 def test_a_name_that_is_taken_is_not_given_to_another_key(door, key_pair, name):
     before = (door.master / "pki/minions" / name).read_text()
-    ask(door, name, key_pair, enrolment.prove(token(), name, key_pair))
-    ask(door, name, key_pair, enrolment.prove(token(f"node={name}"), name, key_pair))
+    ask(door, name, key_pair, tokens.prove(token(), name, key_pair))
+    ask(door, name, key_pair, tokens.prove(token(f"node={name}"), name, key_pair))
     settled(door, key_pair)
     assert (door.master / "pki/minions" / name).read_text() == before
     assert name not in entries(door)
@@ -228,9 +229,9 @@ def test_malformed_requests_break_nothing(door, key_pair):
         ("odd-1", key_pair, ["a", "list"]),
         ("odd-2", key_pair, {"a": "mapping"}),
         ("odd-3", key_pair, "vc1." * 100_000),
-        ("odd-4", "no key", enrolment.prove(token(), "odd-4", key_pair)),
-        ("odd-5", "A" * 100_000, enrolment.prove(token(), "odd-5", key_pair)),
-        ("n" * 64, key_pair, enrolment.prove(token(), "n" * 64, key_pair)),
+        ("odd-4", "no key", tokens.prove(token(), "odd-4", key_pair)),
+        ("odd-5", "A" * 100_000, tokens.prove(token(), "odd-5", key_pair)),
+        ("n" * 64, key_pair, tokens.prove(token(), "n" * 64, key_pair)),
     ]:
         ask(door, name, key, proof)
     settled(door, key_pair)
@@ -256,7 +257,7 @@ def test_a_thousand_strangers_hold_nobody_up(door, key_pair, record_property, pr
     start = time.monotonic()
     with salt.channel.client.ReqChannel.factory(options, crypt="clear") as channel:
         for number, name in enumerate(names):
-            ask_by(channel, name, key_pair, enrolment.prove(foreign, name, key_pair) if proves else None)
+            ask_by(channel, name, key_pair, tokens.prove(foreign, name, key_pair) if proves else None)
             if number % 250 == 249:
                 pings.append(ping())
     asked = time.monotonic() - start
@@ -280,11 +281,11 @@ def test_no_secret_of_enrolment_is_in_a_log_or_an_event(door, key_pair):
     given = token()
     settled(door, key_pair)
     name = f"quiet-{uuid.uuid4().hex[:6]}"
-    ask(door, name, key_pair, enrolment.prove(given, name, key_pair))
+    ask(door, name, key_pair, tokens.prove(given, name, key_pair))
     wait(lambda: accepted(door, name))
     contents = {path: path.read_bytes() for path in door.master.rglob("*") if path.is_file()}
     assert any(name.encode() in text for path, text in contents.items() if path.suffix == ".log")
-    for secret in (enrolment.parse(given).mac.encode(), KEY, KEY.hex().encode()):
+    for secret in (tokens.parse(given).mac.encode(), KEY, KEY.hex().encode()):
         assert [path for path, text in contents.items() if secret in text] == []
 
 
@@ -311,7 +312,7 @@ def test_tokens_are_made_for_people_in_a_sentence(door):
     assert done.returncode == 0
     first, _, line = done.stdout.strip().splitlines()
     assert first.startswith("Run this on the new machine. It is good for the node gpu-1, until 20")
-    made = enrolment.parse(line.split()[1])
+    made = tokens.parse(line.split()[1])
     assert made.scope == "node=gpu-1"
     assert 1700 < made.expiry - time.time() <= 1800
     assert line.endswith("exec ./bootstrap.sh --join 10.0.0.1'")
@@ -320,6 +321,6 @@ def test_tokens_are_made_for_people_in_a_sentence(door):
 def test_revoked_tokens_have_ended(door, key_pair):
     given = token()
     assert door.run("salt-run", "vcore.enrol_revoke").stdout == "All tokens that were made so far have ended.\n"
-    ask(door, "late-1", key_pair, enrolment.prove(given, "late-1", key_pair))
-    settled(door, key_pair, Store(door.paths().secrets).read(*enrolment.TOKEN_KEY))
+    ask(door, "late-1", key_pair, tokens.prove(given, "late-1", key_pair))
+    settled(door, key_pair, Store(door.paths().secrets).read(*tokens.TOKEN_KEY))
     assert not accepted(door, "late-1")

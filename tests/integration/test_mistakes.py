@@ -6,12 +6,13 @@ import json
 from ipaddress import ip_address
 
 import pytest
-from vcore import convergence, host
+from vcore.host import network
+from vcore.kernel import convergence
 
 
 def clash() -> tuple[str, str]:
     """The network that this machine reaches the world by, and its interface."""
-    route = next(route for route in host.read_routes() if ip_address(host.own_address() or "") in route.network)
+    route = next(route for route in network.read_routes() if ip_address(network.own_address() or "") in route.network)
     return str(route.network), route.interface
 
 

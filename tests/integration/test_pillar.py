@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import salt.channel.client
 import salt.loader
-import vcore.core
+import vcore.kernel.pillar
 from salt.exceptions import AuthenticationError
 
 MASKED = "**********"
@@ -23,7 +23,7 @@ def pillar(core, minion: str) -> dict[str, Any]:
 
 def test_the_head_gets_the_whole_configuration(core):
     found = pillar(core, "head")
-    assert found == {"vcore": vcore.core.pillar(core.paths(), "head")}
+    assert found == {"vcore": vcore.kernel.pillar.pillar(core.paths(), "head")}
     assert set(found["vcore"]["services"]) == {"ldap", "registry"}
     assert found["vcore"]["services"]["ldap"]["settings"]["suffix"] == "dc=core,dc=test"
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 from support.cluster import Cluster
-from vcore import enrolment, reconcile, rolling
+from vcore.nodes import code, decisions
+from vcore.swarm import rolling
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_a_new_node_without_the_code_takes_jobs_and_is_left_alone_then(cluster):
     cluster.start("compute-1")
     cluster.until(lambda: well(cluster, "compute-1"), 90)
     entry = cluster.registry.read()["compute-1"]
-    assert entry["code"] == enrolment.code(cluster.checkout / "salt")
+    assert entry["code"] == code.code(cluster.checkout / "salt")
     assert entry["address"] == cluster.swarm.nodes["compute-1"]["Status"]["Addr"]
     assert entry["swarm_id"] == cluster.swarm.nodes["compute-1"]["ID"]
     assert entry["hardware"]["cpus"] > 0
@@ -68,7 +69,7 @@ def test_a_new_node_without_the_code_takes_jobs_and_is_left_alone_then(cluster):
     done = cluster.run("vcore.reconcile", "compute-1", "--out=json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["reconciled"]["compute-1"]["result"] == "converged"
-    assert cluster.registry.read()["compute-1"]["code"] == enrolment.code(cluster.checkout / "salt")
+    assert cluster.registry.read()["compute-1"]["code"] == code.code(cluster.checkout / "salt")
     assert "new" in cluster.run("compute-1", "vcore_new.word", command="salt").stdout
 
 
@@ -100,9 +101,9 @@ def test_a_burst_of_marks_is_one_round(cluster):
     time.sleep(3)  # what its start may have asked for
     before = cluster.converged("compute-1")
     for _ in range(30):
-        reconcile.mark(cluster.paths, ["compute-1", "*", "nobody"])
+        decisions.mark(cluster.paths, ["compute-1", "*", "nobody"])
         time.sleep(0.05)
-    cluster.until(lambda: cluster.converged("compute-1") > before and not reconcile.marks(cluster.paths), 60)
+    cluster.until(lambda: cluster.converged("compute-1") > before and not decisions.marks(cluster.paths), 60)
     time.sleep(4)
     assert cluster.converged("compute-1") == before + 1
 
@@ -110,7 +111,7 @@ def test_a_burst_of_marks_is_one_round(cluster):
 def at_its_states(cluster, name):
     """Whether a node was given its states, and has not answered."""
     flight = cluster.state.flights.get(name)
-    return flight is not None and flight.kind == reconcile.CONVERGE
+    return flight is not None and flight.kind == decisions.CONVERGE
 
 
 def test_a_lost_event_costs_nothing_but_time(cluster):
@@ -119,7 +120,7 @@ def test_a_lost_event_costs_nothing_but_time(cluster):
     cluster.start("compute-1")
     cluster.until(lambda: "True" in cluster.run("compute-1", "test.ping", command="salt").stdout, 90)
     cluster.stop("master")
-    shutil.rmtree(reconcile.folder(cluster.paths), ignore_errors=True)
+    shutil.rmtree(decisions.folder(cluster.paths), ignore_errors=True)
     cluster.start_master(every=10)  # nobody tells this one that the minion has started
     cluster.until(lambda: well(cluster, "compute-1"), 120)
 
@@ -133,7 +134,7 @@ def test_a_master_that_is_killed_in_the_middle_goes_on(cluster):
     time.sleep(1)
     cluster.stop("master", signal.SIGKILL)
     # It is at its job, or was heard to start meanwhile: either is noted.
-    assert {"compute-1"} & (cluster.state.flights.keys() | reconcile.marks(cluster.paths).keys())
+    assert {"compute-1"} & (cluster.state.flights.keys() | decisions.marks(cluster.paths).keys())
     (cluster.root / "compute-1" / "slow").unlink()
     cluster.start_master(every=3600)
     cluster.until(lambda: well(cluster, "compute-1"), 180)
@@ -149,10 +150,10 @@ def test_nobody_waits_for_a_node_that_is_slow_dead_or_broken(cluster):
     cluster.until(lambda: well(cluster, "fine"), 60)
     assert not well(cluster, "slow")
     assert "slow" not in cluster.asked("configure")[-1]["nodes"]
-    broken = cluster.until(lambda: cluster.state.nodes.get("broken", reconcile.Record()).attempts >= 2, 90)
+    broken = cluster.until(lambda: cluster.state.nodes.get("broken", decisions.Record()).attempts >= 2, 90)
     broken = cluster.state.nodes["broken"]
     assert broken.error == "Something is wrong here: the disk is on fire"
-    assert broken.next - broken.tried == reconcile.back_off(broken.attempts)
+    assert broken.next - broken.tried == decisions.back_off(broken.attempts)
     dead = cluster.until(lambda: cluster.state.nodes.get("dead"), 90)
     assert dead.error == "it does not answer"
     cluster.until(lambda: well(cluster, "slow"), 150)
@@ -179,7 +180,7 @@ def test_a_node_that_vanishes_half_way_comes_back(cluster):
     cluster.until(lambda: at_its_states(cluster, "compute-1"), 90)
     time.sleep(2)
     cluster.stop("compute-1", signal.SIGKILL)
-    cluster.until(lambda: cluster.state.nodes.get("compute-1", reconcile.Record()).error == "it does not answer", 120)
+    cluster.until(lambda: cluster.state.nodes.get("compute-1", decisions.Record()).error == "it does not answer", 120)
     (cluster.root / "compute-1" / "slow").unlink()
     cluster.start("compute-1")
     cluster.until(lambda: well(cluster, "compute-1"), 60)
@@ -280,8 +281,8 @@ def test_nodes_are_taken_out_as_their_jobs_end(cluster):
     assert "compute-2" not in cluster.registry.read()
     assert "compute-2" not in keys(cluster)
     assert "compute-1 is being retired" in cluster.run("vcore.reconcile", "compute-1").stdout
-    reconcile.mark(cluster.paths, ["compute-1"])
-    cluster.until(lambda: not reconcile.marks(cluster.paths), 30)
+    decisions.mark(cluster.paths, ["compute-1"])
+    cluster.until(lambda: not decisions.marks(cluster.paths), 30)
     assert cluster.asked("configure")[-1]["nodes"] == ["compute-1"]  # it is in SLURM as long as its jobs run
 
     assert cluster.run("vcore.retire", "compute-1", "cancel=True").returncode == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import salt.utils.event
-from vcore.secrets import Store
+from vcore.base.secrets import Store
 
 KNOWN = {
     ("ldap", "admin-password"): b"known-admin-password-7Hq2",

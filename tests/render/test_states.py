@@ -7,7 +7,7 @@ import pytest
 import salt.client
 import salt.config
 from support import sites
-from vcore import catalogue
+from vcore.services import catalogue
 
 CHECKOUT = Path(__file__).parents[2]
 STATES = CHECKOUT / "salt" / "states"

@@ -18,9 +18,11 @@ from typing import Any
 import salt.config
 import yaml
 from salt.crypt import write_keys
-from vcore import bootstrap, enrolment, reconcile
-from vcore.nodes import Registry
-from vcore.paths import Paths
+from vcore import bootstrap
+from vcore.base.paths import Paths
+from vcore.nodes import code as nodes_code
+from vcore.nodes import decisions
+from vcore.nodes.registry import Registry
 
 from .swarm_api import SwarmApi
 
@@ -68,7 +70,7 @@ SLURM = '''\
 """What the reconciler asks of SLURM, written down."""
 import json, time
 from pathlib import Path
-from vcore.errors import VcoreError
+from vcore.base.errors import VcoreError
 
 FOLDER = Path({folder!r})
 
@@ -90,9 +92,9 @@ def manages(pillar):
 def configure(pillar, paths):
     if (FOLDER / "refuses").exists():
         raise VcoreError("slurmctld refuses the configuration: no such partition")
-    from vcore import slurm
+    from vcore.slurm import configuration
 
-    nodes = sorted(slurm.compute_nodes(pillar))
+    nodes = sorted(configuration.compute_nodes(pillar))
     _note("configure", nodes=nodes)
     old = _kept("nodes.json", [])
     (FOLDER / "nodes.json").write_text(json.dumps(nodes))
@@ -204,7 +206,8 @@ class Cluster:
         stand_in.mkdir()
         (stand_in / "slurm_stand_in.py").write_text(SLURM.format(folder=str(self.root)))
         (stand_in / "sitecustomize.py").write_text(
-            'import sys, slurm_stand_in\nsys.modules["vcore.slurm_client"] = slurm_stand_in\n'
+            "import sys, slurm_stand_in\n"
+            'sys.modules["vcore.slurm.controller"] = sys.modules["vcore.slurm.queue"] = slurm_stand_in\n'
         )
 
     @property
@@ -286,7 +289,7 @@ class Cluster:
         if code:
             self.give_code(name)
         if role:
-            known = enrolment.code(self.checkout / "salt") if code else None
+            known = nodes_code.code(self.checkout / "salt") if code else None
             self.registry.update(
                 {name: {"roles": ["compute"], "by": "token", "enrolled": int(time.time()), "code": known}}
             )
@@ -294,7 +297,7 @@ class Cluster:
     def give_code(self, name: str) -> None:
         """Lay the modules where a sync would lay them."""
         place = self.root / name / "var/cache/salt/minion/extmods"
-        for kind in enrolment.KINDS:
+        for kind in nodes_code.KINDS:
             shutil.copytree(self.checkout / "salt" / f"_{kind}", place / kind, dirs_exist_ok=True)
 
     def start(self, *names: str) -> None:
@@ -325,9 +328,9 @@ class Cluster:
         return len(path.read_text().split()) if path.exists() else 0
 
     @property
-    def state(self) -> reconcile.State:
+    def state(self) -> decisions.State:
         """What the reconciler remembers."""
-        return reconcile.load(self.paths)
+        return decisions.load(self.paths)
 
     def asked(self, what: str) -> list[dict[str, Any]]:
         """What SLURM's client was asked for."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import docker
-from vcore import containers
+from vcore.host import containers
 
 
 def execute(api: docker.APIClient, container: str | None, *command: str, **options: Any) -> tuple[int, str]:

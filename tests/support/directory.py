@@ -13,10 +13,13 @@ from typing import Any
 
 import ldap
 import pytest
-from vcore import directory, existing, site, templates
-from vcore.paths import Paths
-from vcore.resolve import node_pillar, resolve
-from vcore.secrets import Store, generate
+from vcore.base.paths import Paths
+from vcore.base.secrets import Store, generate
+from vcore.directory import client, entries
+from vcore.kernel import site as kernel_site
+from vcore.kernel.resolve import node_pillar, resolve
+from vcore.services import templates
+from vcore.slurm import existing
 
 from support.containers import execute
 from support.images import CHECKOUT, build, machine, reference
@@ -66,7 +69,7 @@ class Core:
         """What the external pillar gives a head at 127.0.0.1 whose directory is published on a free port."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "site.sls").write_text(self.site(settings))
-        configuration, _ = site.load(
+        configuration, _ = kernel_site.load(
             self.folder / "site.sls", services=self.paths.services, flavors=self.paths.flavors, routes=()
         )
         own_slurm = existing.read(configuration.site.slurm.model_dump(mode="json"))
@@ -144,9 +147,9 @@ class Core:
         began = time.monotonic()
         while time.monotonic() - began < timeout:
             try:
-                directory.open_administrator(self.pillar, self.paths).close()
+                client.open_administrator(self.pillar, self.paths).close()
                 return time.monotonic() - began
-            except directory.Unreachable:
+            except client.Unreachable:
                 if not self.api.inspect_container(self.container)["State"]["Running"]:
                     break
                 time.sleep(0.05)
@@ -177,7 +180,7 @@ class Core:
 
     def bind(self, dn: str = ADMINISTRATOR, password: str | None = None) -> ldap.ldapobject.LDAPObject:
         """A plain python-ldap connection, verified, bound; for whatever a test wants to try."""
-        connection = ldap.initialize(directory.uri(self.pillar))
+        connection = ldap.initialize(entries.uri(self.pillar))
         connection.set_option(ldap.OPT_NETWORK_TIMEOUT, 5)
         connection.set_option(ldap.OPT_TIMEOUT, 10)
         connection.set_option(ldap.OPT_X_TLS_REQUIRE_CERT, ldap.OPT_X_TLS_DEMAND)
@@ -191,8 +194,8 @@ class Core:
         self.make_secrets()
         self.make_authority()
         self.start()
-        with directory.open_administrator(self.pillar, self.paths) as connection:
-            directory.apply(self.pillar, self.paths, connection, directory.plan(self.pillar, self.paths, connection))
+        with client.open_administrator(self.pillar, self.paths) as connection:
+            client.apply(self.pillar, self.paths, connection, client.plan(self.pillar, self.paths, connection))
 
 
 def loaders(core: Core) -> Any:

@@ -15,9 +15,12 @@ from typing import Any
 import ldap
 import pytest
 import yaml
-from vcore import exports, file_router, samba, templates
-from vcore.files import write_atomic
-from vcore.secrets import Store
+from vcore.base.files import write_atomic
+from vcore.base.secrets import Store
+from vcore.directory import samba_ids
+from vcore.file_router import configuration as file_router_configuration
+from vcore.file_router import ganesha
+from vcore.services import templates
 
 from support.containers import execute
 from support.directory import SUFFIX, Core, build_image, free_port
@@ -121,7 +124,7 @@ class FileCore(Core):
                 homeDirectory=f"/home/{name}",
                 loginShell="/bin/bash",
                 sshPublicKey=keys,
-                sambaSID=samba.person_sid(SUFFIX, number),
+                sambaSID=samba_ids.person_sid(SUFFIX, number),
                 sambaAcctFlags="[U          ]",
             )
             connection.passwd(name, password, first=first)
@@ -141,14 +144,16 @@ class FileCore(Core):
         """Write the configuration as the brain makes it; ``files`` with _ for . and - take the place of its own."""
         for name, content in {**self.wanted(), "settle.json": json.dumps(self.settle())}.items():
             key = name.replace(".", "_").replace("-", "_")
-            mode = 0o600 if name == file_router.SECRET_FILE else 0o644
+            mode = 0o600 if name == file_router_configuration.SECRET_FILE else 0o644
             write_atomic(self.volume("configuration") / name, files.get(key, content).encode(), mode=mode)
 
     def wanted(self) -> dict[str, str]:
         """The files of the configuration; exports keep their numbers."""
         path = self.volume("configuration") / "ganesha.conf"
-        numbers = exports.numbers_in(path.read_text()) if path.exists() else {}
-        return {name: data.decode() for name, data in file_router.wanted(self.pillar, numbers).content.items()}
+        numbers = ganesha.numbers_in(path.read_text()) if path.exists() else {}
+        return {
+            name: data.decode() for name, data in file_router_configuration.wanted(self.pillar, numbers).content.items()
+        }
 
     def settle(self) -> dict[str, Any]:
         """What the container makes by itself."""

@@ -1,4 +1,4 @@
-"""Images of this checkout for tests, built as vcore.images builds them but under names of their own.
+"""Images of this checkout for tests, built as vcore.images.builder builds them but under names of their own.
 
 The base image is the brain's own work, so that tests of the brain and those of services share one.
 """
@@ -13,8 +13,9 @@ from typing import Any
 import docker
 import pytest
 from lab.machine import one_at_a_time
-from vcore import downloads, images
-from vcore.paths import Paths
+from vcore.base.paths import Paths
+from vcore.images import builder as images_builder
+from vcore.images import downloads
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEBIAN = "virtual-core/test-debian:trixie"
@@ -43,7 +44,7 @@ def machine() -> docker.APIClient:
 
 def reference(name: str) -> str:
     """What an image is called that :func:`build` made."""
-    return DEBIAN if name == images.DEBIAN else f"virtual-core/test-{name}:1"
+    return DEBIAN if name == images_builder.DEBIAN else f"virtual-core/test-{name}:1"
 
 
 @functools.cache
@@ -52,44 +53,44 @@ def build(name: str) -> str:
 
     Docker's own layer cache makes the second time quick.
     """
-    if name in (images.BASE, images.DEBIAN):
+    if name in (images_builder.BASE, images_builder.DEBIAN):
         return _base(name)
-    return _build(name, images.read_folder(CHECKOUT / "images" / name))
+    return _build(name, images_builder.read_folder(CHECKOUT / "images" / name))
 
 
 def _base(name: str) -> str:
     api = machine()
     paths = Paths(CHECKOUT, CACHE / "state", CACHE / "state")
     pillar: dict[str, Any] = {"registry": REGISTRY, "build": SETTINGS, "services": {}}
-    with one_at_a_time(images.BASE):
+    with one_at_a_time(images_builder.BASE):
         paths.state.mkdir(parents=True, exist_ok=True)
         if not (paths.state / "cache").is_symlink():
             (paths.state / "cache").symlink_to(CACHE)
-        builder = images.Builder(pillar, paths, api)
+        builder = images_builder.Builder(pillar, paths, api)
         try:
-            if name == images.BASE:
+            if name == images_builder.BASE:
                 builder.ensure(name)
-                made = builder.full(name, images.recipe(name, pillar, paths).tag)
+                made = builder.full(name, images_builder.recipe(name, pillar, paths).tag)
             else:
                 made = builder._debian(_way())
-        except images.VcoreError as error:
+        except images_builder.VcoreError as error:
             pytest.fail(str(error))
         api.tag(made, *reference(name).split(":"), force=True)
     return reference(name)
 
 
-def _build(name: str, files: dict[str, images.Entry]) -> str:
+def _build(name: str, files: dict[str, images_builder.Entry]) -> str:
     api = machine()
     dockerfile = files["Dockerfile"].content.decode()
-    below = build(images.parent_name(dockerfile))
-    versions = images.read_versions(Paths(CHECKOUT, CHECKOUT, CHECKOUT))
+    below = build(images_builder.parent_name(dockerfile))
+    versions = images_builder.read_versions(Paths(CHECKOUT, CHECKOUT, CHECKOUT))
     lines: list[str] = []
     with one_at_a_time(name):
         for message in api.build(
-            fileobj=images.context(files),
+            fileobj=images_builder.context(files),
             custom_context=True,
             tag=reference(name),
-            buildargs={"BASE": below, **images.version_arguments(dockerfile, versions), **_way().environment},
+            buildargs={"BASE": below, **images_builder.version_arguments(dockerfile, versions), **_way().environment},
             network_mode="host" if _way().on_this_host else None,
             rm=True,
             forcerm=True,
@@ -103,7 +104,7 @@ def _build(name: str, files: dict[str, images.Entry]) -> str:
 
 @functools.cache
 def _way() -> downloads.Way:
-    suite = images.read_versions(Paths(CHECKOUT, CHECKOUT, CHECKOUT))["base"]["suite"]
+    suite = images_builder.read_versions(Paths(CHECKOUT, CHECKOUT, CHECKOUT))["base"]["suite"]
     return downloads.Way.find(SETTINGS, suite)
 
 
@@ -122,4 +123,4 @@ HEALTHCHECK NONE
 @functools.cache
 def build_client() -> str:
     """An image with smbclient, ssh and libnfs's nfs-ls, nfs-cp and nfs-cat; its reference."""
-    return _build("client", {"Dockerfile": images.Entry("file", CLIENT.encode())})
+    return _build("client", {"Dockerfile": images_builder.Entry("file", CLIENT.encode())})

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from vcore import templates
-from vcore.secrets import Store
+from vcore.base.secrets import Store
+from vcore.services import templates
 
 from support.containers import execute
 from support.directory import build_image, free_port
@@ -21,7 +21,7 @@ from support.images import CHECKOUT, build
 SERVICE, CONTROLLER, COMPUTE = "login", "slurm-controller", "slurm-compute"
 NODES = ("node-1", "node-2")
 MARKER = ".virtual-core-storage"
-#: Containers have their names on the network in place of addresses; the rest is as vcore.slurm has it.
+#: Containers have their names on the network in place of addresses; the rest is as vcore.slurm.configuration has it.
 SLURM_CONF = """\
 ClusterName=test
 SlurmctldHost=slurm-controller

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vcore import existing, resolve, site
-from vcore.paths import Paths
+from vcore.base.paths import Paths
+from vcore.kernel import resolve, site
+from vcore.slurm import existing
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

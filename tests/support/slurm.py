@@ -12,8 +12,12 @@ from typing import Any
 import docker
 import pytest
 import yaml
-from vcore import resolve, site, storage, templates
-from vcore.secrets import Store, generate
+from vcore.base.secrets import Store, generate
+from vcore.kernel import resolve as kernel_resolve
+from vcore.kernel import site as kernel_site
+from vcore.services import templates
+from vcore.storage import mounting
+from vcore.storage import resolve as storage_resolve
 
 from support.containers import execute
 from support.directory import Core
@@ -91,12 +95,12 @@ class SlurmCore(Core):
     def _pillar(self, settings: dict[str, Any]) -> dict[str, Any]:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "site.sls").write_text(self.site(settings))
-        configuration, _ = site.load(
+        configuration, _ = kernel_site.load(
             self.folder / "site.sls", services=self.paths.services, flavors=self.paths.flavors, routes=()
         )
         address = self.network.address(100) if self.network else "127.0.0.1"
-        everything = resolve.resolve(configuration, head_address=address, enrolled=self.enrolled)
-        pillar = resolve.node_pillar(everything, "head")
+        everything = kernel_resolve.resolve(configuration, head_address=address, enrolled=self.enrolled)
+        pillar = kernel_resolve.node_pillar(everything, "head")
         pillar["services"]["ldap"]["ports"]["ldaps"]["number"] = self.port
         return pillar
 
@@ -218,9 +222,9 @@ class SlurmCore(Core):
     def mark(self, folder: Path, kind: str) -> None:
         """Make it the storage that the nodes look for."""
         folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / storage.MARKER).exists():
-            (folder / storage.MARKER).write_text(
-                storage.marker(self.pillar["storage"], self.pillar["site"]["domain"], kind)
+        if not (folder / mounting.MARKER).exists():
+            (folder / mounting.MARKER).write_text(
+                storage_resolve.marker(self.pillar["storage"], self.pillar["site"]["domain"], kind)
             )
 
     def wait_healthy(self, name: str, timeout: float = 180) -> float:
@@ -285,9 +289,9 @@ class SlurmCore(Core):
 
     def nodes(self) -> dict[str, Any]:
         """The nodes as slurmctld shows them."""
-        from vcore import slurm_client
+        from vcore.slurm import queue
 
-        return slurm_client.show_nodes(self.pillar)
+        return queue.show_nodes(self.pillar)
 
     def wait_for(self, names: list[str], *states: str, timeout: float = 160) -> float:
         """Wait until nodes are in one of these states, with no flag; the seconds that it took."""
@@ -310,10 +314,10 @@ class SlurmCore(Core):
         self.network = Network(self.api)
         self.start()
         self.api.connect_container_to_network(self.container, self.network.id, aliases=["ldap", "ldap.vcore.test"])
-        from vcore import directory
+        from vcore.directory import client
 
-        with directory.open_administrator(self.pillar, self.paths) as connection:
-            directory.apply(self.pillar, self.paths, connection, directory.plan(self.pillar, self.paths, connection))
+        with client.open_administrator(self.pillar, self.paths) as connection:
+            client.apply(self.pillar, self.paths, connection, client.plan(self.pillar, self.paths, connection))
         connection = Connection(self)
         for name, number in PEOPLE.items():
             connection.add(

@@ -12,8 +12,11 @@ from typing import Any
 import docker
 import pytest
 import yaml
-from vcore import accounts_client, existing, slurm, templates
-from vcore.secrets import Store, generate
+from vcore.base.secrets import Store, generate
+from vcore.people import accounts
+from vcore.services import templates
+from vcore.slurm import configuration as slurm_configuration
+from vcore.slurm import service as slurm_service
 
 from support.containers import execute
 from support.directory import CHECKOUT, write_pillar
@@ -119,7 +122,7 @@ class SlurmCore(FileCore):
             files = CHECKOUT / "salt" / "states" / "services" / service / "files"
             (rendered / name).unlink(missing_ok=True)
             content = (
-                existing.content(Path(config["file"]))
+                slurm_service.content(Path(config["file"]))
                 if "file" in config
                 else templates.render(files, config["template"], names)
             )
@@ -205,7 +208,7 @@ class SlurmCore(FileCore):
         """slurm.conf and its files as the brain makes them, where slurmctld reads them."""
         place = self.source("slurm-controller", "configuration")
         place.mkdir(parents=True, exist_ok=True)
-        for name, content in slurm.files(self.seen_by_containers()).items():
+        for name, content in slurm_configuration.files(self.seen_by_containers()).items():
             # Its program belongs to the node's half, which these tests have nothing of.
             lines = [line for line in content.decode().splitlines() if not line.startswith("HealthCheck")]
             (place / name).write_text("\n".join([*lines, ""]))
@@ -214,13 +217,13 @@ class SlurmCore(FileCore):
         """The directory, and people in groups."""
         super(FileCore, self).bring_up()
         self.settle_pillar()
-        with accounts_client.opened(self.pillar, self.paths) as ours:
+        with accounts.opened(self.pillar, self.paths) as ours:
             ours.group_add("sequencing", {})
             ours.group_add("statistics", {})
         self.add_person("ada", 10001, password="Chosen-by-ada-1")
         self.add_person("grace", 10002, password="Chosen-by-grace-1")
         self.add_person("charles", 10003, password="Chosen-by-charles-1")
-        with accounts_client.opened(self.pillar, self.paths) as ours:
+        with accounts.opened(self.pillar, self.paths) as ours:
             ours.group_modify("sequencing", {}, add=["ada"])
             ours.group_modify("statistics", {}, add=["ada", "grace"])
 

@@ -10,10 +10,10 @@ from typing import Any
 
 sys.path.insert(0, "/srv/virtual-core/source/salt/_utils")
 
-from vcore import routes
-from vcore.errors import VcoreError
-from vcore.paths import Paths
-from vcore.secrets import Store
+from vcore.base.errors import VcoreError
+from vcore.base.paths import Paths
+from vcore.base.secrets import Store
+from vcore.file_router import routes
 
 
 def install(package: str) -> None:

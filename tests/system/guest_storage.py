@@ -10,9 +10,9 @@ from typing import Any
 
 sys.path.insert(0, "/srv/virtual-core/source/salt/_utils")
 
-from vcore import storage
-from vcore.errors import VcoreError
-from vcore.paths import Paths
+from vcore.base.errors import VcoreError
+from vcore.base.paths import Paths
+from vcore.storage import health, mounting
 
 
 def install(package: str) -> None:
@@ -23,14 +23,14 @@ def install(package: str) -> None:
 def answer(given: dict[str, Any]) -> Any:
     """Do what a request asks for."""
     if given["do"] == "facts":
-        return storage.facts(given["pillar"])
-    host = storage.Host(Paths(), "Debian")
-    roots = {} if given["do"] == "absent" else storage.wanted(given["pillar"])
-    changes = storage.difference(roots, host)
-    comment, ok = "\n".join(storage.problem_lines(roots, host)) if not changes else "", True
+        return health.facts(given["pillar"])
+    host = mounting.Host(Paths(), "Debian")
+    roots = {} if given["do"] == "absent" else mounting.wanted(given["pillar"])
+    changes = mounting.difference(roots, host)
+    comment, ok = "\n".join(mounting.problem_lines(roots, host)) if not changes else "", True
     if given["do"] != "plan" and changes:
         try:
-            comment = storage.apply(roots, changes, host, install)
+            comment = mounting.apply(roots, changes, host, install)
         except VcoreError as error:
             comment, ok = str(error), False
     return {"changes": changes, "comment": comment, "ok": ok}

@@ -14,7 +14,10 @@ import pytest
 from lab.guest import Guest
 from support import sites
 from timings import Timings
-from vcore import file_router, resolve, storage
+from vcore.file_router import configuration
+from vcore.kernel import resolve as kernel_resolve
+from vcore.storage import mounting
+from vcore.storage import resolve as storage_resolve
 
 if TYPE_CHECKING:
     from support.file_router import FileCore
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 CHECKOUT = Path(__file__).resolve().parents[2]
 PROGRAM = CHECKOUT / "images/slurm-compute/rootfs/usr/lib/virtual-core/node-health"
 BASE = "/srv/virtual-core/data"
-HOME, DATA = (f"{BASE}/storage/{kind}" for kind in storage.KINDS)
+HOME, DATA = (f"{BASE}/storage/{kind}" for kind in storage_resolve.KINDS)
 ADA, BOB = 10001, 10002
 #: A scontrol that remembers what it was told, in the guest: SLURM itself has its own tests.
 SCONTROL = """#!/bin/sh
@@ -93,8 +96,8 @@ def served(tmp_path_factory: pytest.TempPathFactory, timings: Timings) -> Iterat
         for name, number in (("ada", ADA), ("bob", BOB)):
             core.add_person(name, number, password="correct-horse-7")
             assert core.on_router("/usr/lib/virtual-core/make-home", name)[0] == 0
-        for root in storage.wanted(core.pillar).values():
-            storage.mark(root)
+        for root in mounting.wanted(core.pillar).values():
+            mounting.mark(root)
         yield Served(core, tmp_path_factory.mktemp("site"))
     finally:
         core.take_down()
@@ -105,7 +108,7 @@ class Node:
 
     def __init__(self, guest: Guest, served: Served, process: subprocess.Popen[str]) -> None:
         self.guest, self.served, self.process = guest, served, process
-        self.pillar = resolve.node_pillar(served.resolved(), "compute-1")
+        self.pillar = kernel_resolve.node_pillar(served.resolved(), "compute-1")
 
     def call(self, what: str, pillar: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run the core's code in the guest: plan, apply, absent or facts."""
@@ -147,7 +150,7 @@ def node(served: Served, timings: Timings) -> Iterator[Node]:
         guest.run("mkdir -p /etc/virtual-core/node /run/virtual-core /data; : > /run/node-reason")
         guest.run("echo compute-1 > /etc/virtual-core/node/name")
         identifier = served.core.pillar["storage"]["identifier"]
-        lines = "".join(f"{BASE}/storage/{kind} virtual-core {identifier} {kind}\n" for kind in storage.KINDS)
+        lines = "".join(f"{BASE}/storage/{kind} virtual-core {identifier} {kind}\n" for kind in storage_resolve.KINDS)
         guest.run("cat > /etc/virtual-core/storage-markers", input=lines)
         with guest.background(["python3", "/srv/virtual-core/source/tests/system/guest_storage.py"]) as process:
             yield Node(guest, served, process)
@@ -206,10 +209,10 @@ def test_a_new_home_is_seen_at_once(mounted: Node) -> None:
 
 @pytest.mark.parametrize("person", [None, ADA])
 def test_nobody_on_a_node_takes_the_storage_away(mounted: Node, person: int | None) -> None:
-    for command in (f"rm -f {HOME}/{storage.MARKER}", f"touch {HOME}/mallory", f"mv {HOME}/ada {HOME}/eve"):
+    for command in (f"rm -f {HOME}/{mounting.MARKER}", f"touch {HOME}/mallory", f"mv {HOME}/ada {HOME}/eve"):
         assert "Permission denied" in mounted.run(command, person=person, check=False), command
     assert "Permission denied" in mounted.run(f"echo > {HOME}/ada/result", check=False), "root is nobody there"
-    mounted.served.execute("test", "-f", f"/home/{storage.MARKER}")
+    mounted.served.execute("test", "-f", f"/home/{mounting.MARKER}")
 
 
 def test_locks_and_many_small_files(mounted: Node, timings: Timings) -> None:
@@ -232,7 +235,7 @@ def test_another_node_costs_no_session(mounted: Node, timings: Timings) -> None:
         process = served.execute("cat", "/run/ganesha.pid")
         served.core.pillar["storage_clients"] = [*served.resolved()["storage_clients"], "192.0.2.77"]
         with timings.step("guest: another node is let in"):
-            assert file_router.admit(served.core.pillar, served.core.paths) is True
+            assert configuration.admit(served.core.pillar, served.core.paths) is True
         assert served.execute("cat", "/run/ganesha.pid") == process
         assert "192.0.2.77" in served.execute("cat", "/etc/virtual-core/file-router/ganesha.conf")
         mounted.run(f"echo meanwhile > {HOME}/ada/meanwhile", person=ADA)
@@ -265,7 +268,9 @@ def test_a_server_that_hangs_drains_the_node_until_it_answers(mounted: Node, tim
         with timings.step("guest: the health check of a node whose file server hangs", limit=30):
             assert mounted.health() == ("IDLE+DRAIN", f"vcore: storage {HOME} does not answer")
         seen = mounted.call("facts")
-        assert seen["problems"] == [f"storage {kind}: {BASE}/storage/{kind} does not answer" for kind in storage.KINDS]
+        assert seen["problems"] == [
+            f"storage {kind}: {BASE}/storage/{kind} does not answer" for kind in storage_resolve.KINDS
+        ]
     finally:
         served.core.api.unpause(served.core.router)
     deadline = time.monotonic() + 60
@@ -275,10 +280,10 @@ def test_a_server_that_hangs_drains_the_node_until_it_answers(mounted: Node, tim
 
 
 def test_what_is_unmounted_comes_back_by_itself(mounted: Node, timings: Timings) -> None:
-    mounted.run(f"systemctl stop {storage.RETRY}.timer {storage.RETRY}.service && umount {HOME}")
+    mounted.run(f"systemctl stop {mounting.RETRY}.timer {mounting.RETRY}.service && umount {HOME}")
     assert mounted.health() == ("IDLE+DRAIN", f"vcore: storage {HOME} is missing")
     assert "Operation not permitted" in mounted.run(f"touch {HOME}/lost", check=False)
-    mounted.run(f"systemctl start {storage.RETRY}.timer")
+    mounted.run(f"systemctl start {mounting.RETRY}.timer")
     with timings.step("guest: the storage is mounted again", limit=40):
         while not mounted.call("facts")["ok"]:
             time.sleep(0.5)
@@ -288,7 +293,7 @@ def test_what_is_unmounted_comes_back_by_itself(mounted: Node, timings: Timings)
 def test_a_node_that_leaves_keeps_nothing(mounted: Node) -> None:
     done = mounted.call("absent")
     assert done["ok"], done
-    assert {name for name, change in done["changes"].items() if change["new"] is None} == set(storage.KINDS)
+    assert {name for name, change in done["changes"].items() if change["new"] is None} == set(storage_resolve.KINDS)
     found = mounted.run("cat /proc/mounts; ls /etc/systemd/system /etc/virtual-core/storage; systemctl list-timers")
     assert "core.home" not in found
     assert "virtual-core-storage" not in found
@@ -300,14 +305,14 @@ def test_a_node_that_leaves_keeps_nothing(mounted: Node) -> None:
 def test_a_shared_file_system_may_come_later(node: Node, timings: Timings) -> None:
     shared = "/lustre/core 100%"
     site = node.served.resolved(storage={"kind": "path", "path": shared})
-    pillar = resolve.node_pillar(site, "compute-1")
+    pillar = kernel_resolve.node_pillar(site, "compute-1")
     node.run(f"mkdir -p '{shared}/home' '{shared}/data'")
     done = node.call("apply", pillar)
     assert not done["ok"]
-    assert f"storage home: {shared}/home has no {storage.MARKER}" in done["comment"]
+    assert f"storage home: {shared}/home has no {mounting.MARKER}" in done["comment"]
     node.run(f"mount -t tmpfs tmpfs '{shared}' && mkdir '{shared}/home' '{shared}/data'")
-    for root in storage.wanted(resolve.node_pillar(site, "head")).values():
-        node.guest.run(f"cat > '{root.source}/{storage.MARKER}'", input=root.marker)
+    for root in mounting.wanted(kernel_resolve.node_pillar(site, "head")).values():
+        node.guest.run(f"cat > '{root.source}/{mounting.MARKER}'", input=root.marker)
     with timings.step("guest: a shared file system that came later", limit=40):
         while not node.call("facts", pillar)["ok"]:
             time.sleep(0.5)

@@ -3,7 +3,7 @@
 import pytest
 from salt.exceptions import CommandExecutionError
 from vcore import adapter
-from vcore.errors import VcoreError
+from vcore.base.errors import VcoreError
 
 WORDS = {"unchanged": "in order", "planned": "would change", "done": "changed"}
 

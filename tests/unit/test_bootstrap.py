@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from vcore import bootstrap, progress
-from vcore.errors import VcoreError
-from vcore.paths import Paths
+from vcore import bootstrap
+from vcore.base import progress
+from vcore.base.errors import VcoreError
+from vcore.base.paths import Paths
 
 CHECKOUT = Path(__file__).parents[2]
 SERVICES = CHECKOUT / "salt" / "states" / "services"

@@ -12,7 +12,7 @@ STATES = SALT / "states"
 #: What the head has beside them.
 HEAD_ONLY = ("M2Crypto", "hostlist", "ldap", "psycopg2", "pydantic", "rich")
 #: Modules of the brain that are imported where they are used, since with docker they take a while to load.
-LATE = ("swarm_client",)
+LATE = ("swarm.membership",)
 LOAD = """
 import importlib.util, sys
 

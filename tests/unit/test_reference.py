@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pydantic
 import pytest
-from vcore import catalogue, reference
-from vcore.catalogue import Service
-from vcore.models import Model
-from vcore.paths import Paths
-from vcore.site import Site
+from vcore import reference
+from vcore.base.paths import Paths
+from vcore.kernel.models import Model
+from vcore.kernel.site import Site
+from vcore.services import catalogue
+from vcore.services.catalogue import Service
 
 CHECKOUT = Path(__file__).parents[2]
 PATHS = Paths(checkout=CHECKOUT)

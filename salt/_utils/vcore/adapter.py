@@ -8,7 +8,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from .errors import VcoreError
+from .base.errors import VcoreError
 
 Changes = dict[str, Any]
 

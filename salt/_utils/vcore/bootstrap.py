@@ -16,11 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from . import site
-from .documents import SiteError
-from .errors import VcoreError
-from .files import write_atomic
-from .paths import Paths
+from .base.errors import VcoreError
+from .base.files import write_atomic
+from .base.paths import Paths
+from .kernel import site
+from .kernel.documents import SiteError
 
 PKI = Path("/etc/salt/pki")
 

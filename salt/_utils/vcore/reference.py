@@ -17,13 +17,14 @@ from typing import Any
 
 import pydantic
 
-from . import catalogue as catalogue_module
-from .catalogue import DERIVED, Catalogue, Service
-from .errors import VcoreError
-from .files import write_atomic
-from .models import DomainName, DownloadAddress, ItemName, Mode, NodeName, ServiceName
-from .paths import Paths
-from .site import Site
+from .base.errors import VcoreError
+from .base.files import write_atomic
+from .base.paths import Paths
+from .directory.keys import DERIVED
+from .kernel.models import DomainName, DownloadAddress, ItemName, Mode, NodeName, ServiceName
+from .kernel.site import Site
+from .services import catalogue as services_catalogue
+from .services.catalogue import Catalogue, Service
 
 Schema = Mapping[str, Any]
 
@@ -301,7 +302,7 @@ def documents(paths: Paths) -> dict[Path, str]:
     """The generated files of a checkout, and what belongs into them."""
     folder = paths.checkout / "docs"
     return {
-        folder / "settings.md": settings(catalogue_module.load(paths.services)),
+        folder / "settings.md": settings(services_catalogue.load(paths.services)),
         folder / "service-yaml.md": service_file(),
     }
 

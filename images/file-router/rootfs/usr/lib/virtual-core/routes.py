@@ -30,10 +30,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from vcore import pulls
-from vcore.errors import VcoreError
-from vcore.files import write_atomic
-from vcore.pulls import Source
+from vcore.base.errors import VcoreError
+from vcore.base.files import write_atomic
+from vcore.file_router import pulls
+from vcore.file_router.pulls import Source
 
 #: Pulls that run at the same time.
 PARALLEL = 2

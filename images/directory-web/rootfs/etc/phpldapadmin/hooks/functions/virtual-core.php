@@ -150,7 +150,7 @@ function virtual_core_rename($server_id, $method, $dn, $rdn, $container) {
     return virtual_core_say('Names do not change: files, groups and other hosts know people by them.');
 }
 
-/** Numbers in use, and those that somebody ever had, whose files may still be about; vcore.accounts_client notes them. */
+/** Numbers in use, and those that somebody ever had, whose files may still be about; vcore.people.accounts notes them. */
 function virtual_core_numbers($attribute) {
     global $app;
     $settings = virtual_core_settings();

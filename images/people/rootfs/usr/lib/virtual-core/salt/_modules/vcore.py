@@ -6,7 +6,7 @@ What a person may do on a host of the core without being an administrator.
 """
 
 try:
-    from vcore import passwords
+    from vcore.passwords import change
 
     HAS_VCORE = True
 except ImportError as error:
@@ -35,7 +35,7 @@ def sync_password(boot=False):
         salt-call vcore.sync_password
         salt-call vcore.sync_password --boot
     """
-    result = passwords.sync_password(boot=boot is True)
+    result = change.sync_password(boot=boot is True)
     __context__["retcode"] = int(result.outcome)  # noqa: F821
     return result.sentence
 

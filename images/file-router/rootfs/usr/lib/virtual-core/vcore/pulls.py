@@ -1,1 +1,0 @@
-../../../../../../../salt/_utils/vcore/pulls.py

@@ -1,1 +1,0 @@
-../../../../../../../salt/_utils/vcore/fair_share.py

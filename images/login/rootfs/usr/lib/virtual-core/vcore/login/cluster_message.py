@@ -1,0 +1,1 @@
+../../../../../../../../salt/_utils/vcore/login/cluster_message.py

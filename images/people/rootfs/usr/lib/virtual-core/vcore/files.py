@@ -1,1 +1,0 @@
-../../../../../../../salt/_utils/vcore/files.py

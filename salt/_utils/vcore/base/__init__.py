@@ -1,0 +1,1 @@
+"""The ground floor: names, paths, files, locks and errors. It needs the standard library only."""

@@ -1,0 +1,1 @@
+"""The certificate authority of the core, its certificates, and the trust of each node."""

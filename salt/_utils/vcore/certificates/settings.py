@@ -1,0 +1,80 @@
+"""What a site may write about certificates, and what its own files have to be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..kernel.documents import Document, Location, Problem
+from ..kernel.models import (
+    AbsolutePath,
+    Model,
+    field,
+)
+
+if TYPE_CHECKING:
+    from ..kernel.site import Configuration
+
+
+class SuppliedCertificate(Model):
+    """A certificate that the site brings."""
+
+    certificate: AbsolutePath = field(
+        description="PEM file on the head, the chain behind the certificate.", example="/etc/ssl/site/ldap.pem"
+    )
+    key: AbsolutePath = field(
+        description="PEM file of its unencrypted private key, on the head, readable by root only.",
+        example="/etc/ssl/private/ldap.key",
+    )
+
+
+class AuthoritySettings(Model):
+    """The certificate authority of the core."""
+
+    certificate: AbsolutePath | None = field(
+        None,
+        description="PEM file of an authority that the site brings, with the chain up to its root.",
+        example="/etc/ssl/site/authority.pem",
+    )
+    key: AbsolutePath | None = field(
+        None,
+        description="PEM file of its unencrypted private key, readable by root only.",
+        example="/etc/ssl/private/authority.key",
+    )
+    lifetime: int = field(
+        3650, ge=365, le=7300, unit="days", description="Validity of an authority made here.", example=7300
+    )
+    renew_before: int = field(
+        30,
+        ge=1,
+        le=180,
+        unit="days",
+        description="Service certificates are renewed at least this long before they end.",
+        example=60,
+    )
+
+
+def _certificate_problems(configuration: Configuration, document: Document) -> list[Problem]:
+    """Check the certificates that the site brings, where it brings any (reading X.509 costs an import)."""
+    site = configuration.site
+    authority = site.certificate_authority
+    supplied: list[tuple[Location, str, str, bool, list[str] | None]] = []
+    if (authority.certificate is None) != (authority.key is None):
+        missing = "key" if authority.key is None else "certificate"
+        return [document.problem(("certificate_authority",), f"certificate and key go together; {missing} is missing")]
+    if authority.certificate and authority.key:
+        supplied.append((("certificate_authority",), authority.certificate, authority.key, True, None))
+    for name, service in site.services.items():
+        for item, pair in service.certificates.items():
+            location: Location = ("services", name, "certificates", item)
+            names = [f"{name}.{site.site.domain}"]
+            supplied.append((location, pair.certificate, pair.key, False, names))
+    if not supplied:
+        return []
+    from . import x509
+
+    return [
+        document.problem(location, message)
+        for location, certificate, private_key, is_authority, names in supplied
+        for message in x509.check_supplied(Path(certificate), Path(private_key), names=names, authority=is_authority)
+    ]

@@ -1,0 +1,109 @@
+"""Whether the directory is well."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+from ..base.checks import Check, result
+from ..base.errors import VcoreError
+from ..base.paths import Paths
+from .client import Directory, Unreachable, _text, open_administrator
+from .entries import suffix, uri, wanted_entries
+
+# --- what people ask ------------------------------------------------------------------------------------------------
+
+
+def status(pillar: Mapping[str, Any], directory: Directory) -> dict[str, Any]:
+    """How many entries there are, how full the database is (bytes), and the policy for people's passwords."""
+    base = suffix(pillar)
+    maximum = pillar["services"]["ldap"]["settings"]["database_maximum_size"]
+    counters = ("olmMDBPagesMax", "olmMDBPagesUsed", "olmMDBPagesFree")
+    pages = directory.read("cn=Database 1,cn=Databases,cn=Monitor", counters) or {}
+    total, used, free = (int(pages.get(name, [b"0"])[0]) for name in counters)
+    default = f"cn=default,ou=policies,{base}"
+    policy = directory.read(default, (name for name in wanted_entries(pillar)[default] if name.startswith("pwd"))) or {}
+    return {
+        "suffix": base,
+        "entries": {
+            name: sum(1 for _ in directory.search(f"ou={name},{base}", filter_string, ["1.1"]))
+            for name, filter_string in (
+                ("people", "(objectClass=person)"),
+                ("groups", "(objectClass=posixGroup)"),
+                ("services", "(objectClass=simpleSecurityObject)"),
+            )
+        },
+        "database": {"used": (used - free) * maximum // total if total else 0, "maximum": maximum},
+        "policy": {name: _text(values[0]) for name, values in sorted(policy.items())},
+    }
+
+
+def check(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
+    """End-to-end checks of the directory from this node, for vcore.doctor."""
+    address = pillar["nodes"][pillar["services"]["ldap"]["node"]]["address"]
+    checks = []
+
+    try:
+        with open_administrator(pillar, paths) as directory:
+            saw = f"bound as {directory.whoami()}"
+        ok = True
+    except VcoreError as error:
+        ok, saw = False, str(error)
+    checks.append(
+        result(
+            f"the administrator binds at {uri(pillar)}, the certificate verified by the site's authority",
+            ok,
+            saw,
+            "run salt-call state.apply, then docker service logs ldap",
+        )
+    )
+
+    try:
+        Directory(uri(pillar), paths.authority / "ca.crt", "", "").close()
+        ok, saw = False, "the anonymous bind was accepted"
+    except Unreachable as error:
+        ok, saw = False, str(error)
+    except VcoreError:
+        ok, saw = True, "refused"
+    checks.append(
+        result("an anonymous bind is refused", ok, saw, "run salt-call state.apply to bring the configuration back")
+    )
+
+    port = pillar["services"]["ldap"]["ports"]["ldaps"]["number"]
+    # A context of this kind verifies, and trusts no authority until it is given one.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        with (
+            socket.create_connection((address, port), timeout=5) as plain,
+            context.wrap_socket(plain, server_hostname=address),
+        ):
+            ok, saw = False, "the certificate was accepted"
+    except ssl.SSLCertVerificationError as error:
+        ok, saw = True, error.verify_message
+    except OSError as error:
+        ok, saw = False, str(error)
+    checks.append(
+        result(
+            "a client without the site's authority refuses the certificate",
+            ok,
+            saw,
+            "run salt-call state.apply, then docker service logs ldap",
+        )
+    )
+
+    try:
+        socket.create_connection((address, 389), timeout=2).close()
+        ok, saw = False, "port 389 answers"
+    except OSError as error:
+        ok, saw = True, str(error)
+    checks.append(
+        result(
+            f"nothing answers in the clear at {address}, port 389",
+            ok,
+            saw,
+            "find what listens with ss -ltnp; the core's directory never does",
+        )
+    )
+    return checks

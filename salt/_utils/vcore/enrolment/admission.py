@@ -1,0 +1,215 @@
+"""The head's side of enrolment: what new machines are offered, what becomes of their proofs, and which ones wait.
+
+All that such a minion says of itself is hostile until its proof holds, its id included.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..base.errors import VcoreError
+from ..base.files import write_atomic
+from ..base.locks import exclusive
+from ..base.names import NODE_NAME
+from ..base.paths import Paths
+from ..base.secrets import Store
+from ..kernel import pillar as kernel_pillar
+from ..nodes import decisions
+from ..nodes.registry import UNKNOWN, Registry
+from . import bundle as enrolment_bundle
+from . import tokens
+from .tokens import Refused
+
+#: Seconds that one check waits for another.
+PATIENCE = 30
+
+
+#: Refusals that are remembered, the newest; anybody can cause one.
+REMEMBERED = 100
+
+
+#: What a minion may say of its code: a fingerprint as :func:`vcore.nodes.code.code` makes them.
+CODE = re.compile(r"[0-9a-f]{16}")
+
+
+#: Pending keys that vcore.status lists.
+LISTED = 20
+
+
+def master_pki(opts: Mapping[str, Any]) -> Path:
+    """Where the master keeps its keys, from the ``__opts__`` of the head's minion: beside those of the minion."""
+    return Path(opts["pki_dir"]).parent / "master"
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# What new machines are offered
+# ---------------------------------------------------------------------------------------------------------------
+
+
+class Offer:
+    """The files that the service hands to whoever asks, in the folder that it hands them out from."""
+
+    def __init__(self, pillar: Mapping[str, Any], paths: Paths, pki: Path) -> None:
+        self.folder = Path(pillar["services"]["enrolment"]["volumes"]["public"]["source"])
+        self.networks = {key: value for key, value in pillar["network"].items() if key.endswith("subnet")}
+        self.root = paths.authority / "ca.crt"
+        self.checkout, self.key = paths.checkout, pki / "master.pub"
+
+    def files(self) -> dict[str, bytes | None]:
+        """Content by file name; None for the certificate of an authority that is yet to be made.
+
+        Raises:
+            VcoreError: the checkout is not whole, or the master has no key.
+        """
+        try:
+            finger = tokens.fingerprint(self.key.read_text())
+        except FileNotFoundError:
+            raise VcoreError(f"{self.key} is missing; run bootstrap.sh, which makes the master's key") from None
+        bundle = enrolment_bundle.bundle(self.checkout, {"master_finger": finger, **self.networks})
+        authority = self.root.read_bytes() if self.root.is_file() else None
+        return {enrolment_bundle.AUTHORITY: authority, enrolment_bundle.BUNDLE: bundle}
+
+    def changes(self) -> dict[str, Any]:
+        """What :meth:`write` does."""
+        found = {}
+        for name, data in self.files().items():
+            old = (self.folder / name).read_bytes() if (self.folder / name).is_file() else None
+            if data is None or data != old:
+                found[name] = {"old": None if old is None else "another one", "new": "offered"}
+        return found
+
+    def write(self) -> None:
+        """Bring the files up to date."""
+        for name, data in self.files().items():
+            if data is not None:
+                write_atomic(self.folder / name, data, mode=0o644)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# What becomes of a proof
+# ---------------------------------------------------------------------------------------------------------------
+
+
+class Keys(Protocol):
+    """The keys of Salt's master."""
+
+    def find(self, minion: str) -> tuple[str, str] | None:
+        """State (``pending``, ``accepted``, ``rejected``) and public key of a minion."""
+
+    def accept(self, minion: str) -> None:
+        """Accept the pending key of exactly this minion."""
+
+    def reject(self, minion: str) -> None:
+        """Take back that a key was accepted."""
+
+
+def review(
+    paths: Paths,
+    keys: Keys,
+    minion: str,
+    public_key: str,
+    proof: str,
+    code: object = None,
+    *,
+    now: float,
+) -> list[str]:
+    """Let a minion in whose proof holds, tell the reconciler, and return the roles that it was granted.
+
+    ``code`` is which code it says that it has: where it is not the head's, or none, the reconciler sends that.
+
+    The same once more changes nothing. The node is in the registry before its key is accepted, so that a run that is
+    cut off in between is gone on from when the minion asks again.
+
+    Raises:
+        Refused: the proof does not hold, or the node may not have this name; the reason is kept for vcore.status.
+        VcoreError: it cannot be said, since the site file has a mistake.
+    """
+    notes = Refusals(paths.state / "enrolment.json")
+    try:
+        # All of this before the first look at files that grow with the number of keys.
+        claim = tokens.verify(Store(paths.secrets).read(*tokens.TOKEN_KEY), proof, minion, public_key, now=now)
+        with exclusive(_folder(paths) / ".enrolment.lock", wait=PATIENCE, busy="another minion is being looked at"):
+            known = code if isinstance(code, str) and CODE.fullmatch(code) else None
+            roles = _let_in(paths, keys, claim, minion, public_key, known, now)
+    except VcoreError as error:
+        if isinstance(minion, str) and NODE_NAME.fullmatch(minion):
+            notes.note(minion, str(error))
+        raise
+    notes.forget(minion)
+    decisions.mark(paths, [minion])
+    return roles
+
+
+def _let_in(
+    paths: Paths, keys: Keys, claim: tokens.Claim, minion: str, public_key: str, code: str | None, now: float
+) -> list[str]:
+    registry = Registry(paths.nodes)
+    entry = registry.read().get(minion)
+    roles = tokens.granted(kernel_pillar.resolved(paths), entry, claim, minion)
+    body = tokens.body(public_key)
+    state, known = keys.find(minion) or ("gone", "")
+    if not known or tokens.body(known) != body:
+        raise Refused("the head has another key under this id")
+    if state == "accepted":
+        return list(entry["roles"]) if entry else roles
+    if state != "pending":
+        raise Refused(f"its key is {state}")
+    # A machine of that name that was here before is another one now.
+    registry.update({minion: {**UNKNOWN, "roles": roles, "enrolled": int(now), "by": "token", "code": code}})
+    keys.accept(minion)
+    # Salt says that it accepted where it did not (https://github.com/saltstack/salt/issues/63477).
+    state, known = keys.find(minion) or ("gone", "")
+    if state == "accepted" and tokens.body(known) == body:
+        return roles
+    if state == "accepted":
+        keys.reject(minion)
+    if entry is None:
+        registry.remove([minion])
+    raise Refused(f"its key was {state} when it should have been accepted; it can try again")
+
+
+def _folder(paths: Paths) -> Path:
+    paths.state.mkdir(parents=True, exist_ok=True)
+    return paths.state
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Which ones wait
+# ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Refusals:
+    """Why minions were refused, the newest last."""
+
+    path: Path
+
+    def read(self) -> dict[str, str]:
+        """The reasons, by minion."""
+        try:
+            return {str(name): str(reason) for name, reason in json.loads(self.path.read_text()).items()}
+        except (FileNotFoundError, ValueError, AttributeError):
+            return {}  # a record that can be made again
+
+    def note(self, minion: str, reason: str) -> None:
+        """Keep a reason; the same one again costs no write, since minions ask every few seconds."""
+        if self.read().get(minion) != reason:
+            self._change({minion: reason})
+
+    def forget(self, minion: str) -> None:
+        """The minion was let in."""
+        if minion in self.read():
+            self._change({minion: None})
+
+    def _change(self, changes: dict[str, str | None]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with exclusive(self.path.with_name(f".{self.path.name}.lock"), wait=PATIENCE, busy=f"{self.path} is in use"):
+            kept = {name: reason for name, reason in self.read().items() if name not in changes}
+            kept |= {name: reason for name, reason in changes.items() if reason is not None}
+            newest = dict(list(kept.items())[-REMEMBERED:])
+            write_atomic(self.path, json.dumps(newest, indent=1).encode(), mode=0o600)

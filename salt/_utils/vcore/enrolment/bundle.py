@@ -1,0 +1,79 @@
+"""The bundle that a new machine joins by."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..base.errors import VcoreError
+from ..nodes.code import KINDS
+
+#: Where a new machine keeps what it joined by.
+FOLDER = "/opt/virtual-core/bundle"
+
+
+#: What the service offers.
+AUTHORITY, BUNDLE = "ca.crt", "virtual-core.tar.gz"
+
+
+#: What a machine needs to join and to be taken out again: files and folders of the checkout.
+CONTENTS = ("bootstrap.sh", "etc", "versions.yaml", "salt/states/roles/compute/absent.sls")
+
+
+#: What the bundle says of this core: the master's fingerprint, and the networks that a node must not have already.
+FACTS = "etc/core.yaml"
+
+
+def bundle(checkout: Path, facts: Mapping[str, str]) -> bytes:
+    """The archive that a new machine unpacks; the same files and facts make the same bytes.
+
+    Raises:
+        VcoreError: a file of the checkout is missing.
+    """
+    said = "".join(f"{key}: {value}\n" for key, value in facts.items())
+    files: dict[str, tuple[int, bytes]] = {FACTS: (0o644, said.encode())}
+    wanted = [(name, "*") for name in CONTENTS] + [(f"salt/_{kind}", "*.py") for kind in KINDS]
+    for name, pattern in wanted:
+        path = checkout / name
+        for file in sorted(path.rglob(pattern)) if path.is_dir() else [path]:
+            if not file.exists():
+                raise VcoreError(f"{file} is missing; the checkout is not whole")
+            if file.is_file():
+                mode = 0o755 if file.stat().st_mode & 0o100 else 0o644
+                files[str(file.relative_to(checkout))] = (mode, file.read_bytes())
+    stream = io.BytesIO()
+    with (
+        gzip.GzipFile(fileobj=stream, mode="wb", mtime=0, filename="") as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        for name, (mode, data) in sorted(files.items()):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(data), mode
+            entry.uname = entry.gname = "root"
+            tar.addfile(entry, io.BytesIO(data))
+    return stream.getvalue()
+
+
+def command(token: str, address: str, port: int, authority: bytes) -> str:
+    """The line to run on a new machine: it fetches the bundle, proven by the authority's fingerprint, and runs it.
+
+    wget or curl, whichever is there; and sudo, which a machine with a password of root may not have. The token comes by
+    standard input, since arguments are everybody's to read.
+    """
+    digest = hashlib.sha256(authority).hexdigest()
+    script = f"""
+        set -e; umask 022; mkdir -p {FOLDER}; cd {FOLDER};
+        if command -v wget >/dev/null;
+        then get() {{ f=$1; shift; wget --no-proxy -O $f "$@" $u/$f; }};
+        any="-q --no-check-certificate"; own="-nv --ca-directory=.";
+        else get() {{ f=$1; shift; curl -f --noproxy "*" -o $f "$@" $u/$f; }};
+        any="-s -k"; own="-sS --cacert {AUTHORITY}";
+        fi;
+        u=https://{address}:{port}; get {AUTHORITY} $any || {{ echo "$u does not answer."; exit 1; }};
+        echo "{digest} *{AUTHORITY}" | sha256sum -c --status || {{ echo "$u is another head."; exit 1; }};
+        get {BUNDLE} $own; tar -xzf {BUNDLE}; exec ./bootstrap.sh --join {address}"""
+    return f"echo {token} | $(command -v sudo) sh -c '{' '.join(script.split())}'"

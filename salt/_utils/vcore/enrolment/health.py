@@ -1,0 +1,68 @@
+"""Keys that wait, and whether a machine can join."""
+
+from __future__ import annotations
+
+import ssl
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..base.checks import Check, result
+from ..base.names import NODE_NAME
+from ..base.paths import Paths
+from . import bundle
+from .admission import LISTED, Refusals
+
+
+def check(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
+    """Fetch what new machines are offered, as one of them does that trusts the authority."""
+    port = pillar["services"]["enrolment"]["ports"]["https"]["number"]
+    address = f"https://{pillar['head']['address']}:{port}/{bundle.BUNDLE}"
+    trust = ssl.create_default_context(cafile=str(paths.authority / "ca.crt"))
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trust))
+    wanted = Path(pillar["services"]["enrolment"]["volumes"]["public"]["source"]) / bundle.BUNDLE
+    try:
+        with opener.open(address, timeout=5) as answer:
+            data = answer.read()
+        ok, saw = data == wanted.read_bytes(), f"{len(data)} bytes"
+    except OSError as error:
+        ok, saw = False, str(error)
+    return [result(f"{address} is what new machines join by", ok, saw, "apply the states: salt-call state.apply")]
+
+
+def waiting(paths: Paths, pki: Path) -> dict[str, Any]:
+    """The keys that wait for somebody to accept them, and those that came under an id which another key has:
+    ``{count, keys: [{id, reason}]}``, at most twenty listed.
+    """
+    reasons = Refusals(paths.state / "enrolment.json").read()
+    denied = dict.fromkeys(_ids(pki / "minions_denied"), DENIED)
+    found = {**{name: reasons.get(name) or UNPROVEN for name in _ids(pki / "minions_pre")}, **denied}
+    # Those that could be nodes first: a flood of others must not hide them.
+    first = sorted(found, key=lambda name: (NODE_NAME.fullmatch(name) is None, found[name] == UNPROVEN, name))[:LISTED]
+    keys = [{"id": printable(name), "reason": _reason(name, found[name])} for name in first]
+    return {"count": len(found), "keys": keys}
+
+
+#: Why a key waits of which nothing else is known, and why one is not even let wait.
+UNPROVEN = "it brought no proof that holds; if it is yours: salt-key -a {}"
+
+
+DENIED = "another key has this id; if that machine was made anew: salt-key -d {}"
+
+
+def _ids(folder: Path) -> list[str]:
+    try:
+        return [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except FileNotFoundError:
+        return []
+
+
+def _reason(name: str, reason: str) -> str:
+    return reason.replace("{}", name) if NODE_NAME.fullmatch(name) else "its id is no name for a node"
+
+
+def printable(text: str, length: int = 63) -> str:
+    """A text of strangers, in one line of plain characters."""
+    plain = text[: length + 1].encode("unicode_escape").decode("ascii")
+    return plain if len(plain) <= length else f"{plain[: length - 1]}…"

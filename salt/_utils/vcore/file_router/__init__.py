@@ -1,0 +1,1 @@
+"""The file router: shares by SMB and NFS, routes from other file servers, instruments."""

@@ -1,0 +1,317 @@
+"""The file router, the half that does it: brings its configuration into place and asks the one that runs.
+
+The configuration lies in a folder of the node that the file router runs on, which its container mounts. The files
+follow from the resolved pillar (:func:`wanted`). They are proven by the image that will serve them. The container that
+runs, and goes on to run, does so before they take the place of the old ones, and then reads them without ending
+anybody's session. A container that is about to come, since none runs or the service changes, does so when it starts
+(images/file-router, ``file-router choose``): what it refuses makes way for the configuration before, and so does what
+an older image refuses that swarm goes back to.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..base import progress
+from ..base.errors import NotFound, VcoreError
+from ..base.locks import exclusive
+from ..base.names import FILE_ROUTER as SERVICE
+from ..base.paths import Paths
+from ..base.secrets import Store, node_secret
+from ..directory import samba_ids
+from ..host.configurations import PREVIOUS, Place, fingerprint, text_difference
+from . import ganesha, samba
+
+if TYPE_CHECKING:
+    pass
+from .container import MOUNT, _run, _runs, folder
+
+#: The file with hashes that can be logged in with.
+SECRET_FILE = "instruments"
+
+
+#: All files of the configuration. What else lies there, such as the routes, is read by whoever it is for.
+FILES = ("domain-sid", "ganesha.conf", "group", SECRET_FILE, "passwd", "settle.json", "smb.conf")
+
+
+#: Seconds that a container which has just started may take to read its configuration.
+START_TIME = 60.0
+
+
+#: What stands for the hash of a password that a plan cannot know, because it will be made.
+UNKNOWN_HASH = "0" * 32
+
+
+# --- what is wanted -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a configuration, by name, and the instruments whose password a plan does not know yet."""
+
+    content: dict[str, bytes]
+    unknown: frozenset[str] = frozenset()
+
+
+def wanted(
+    pillar: Mapping[str, Any], numbers: Mapping[str, int], password: Callable[[str], str | None] = lambda _: None
+) -> Files:
+    """The configuration as the resolved pillar makes it.
+
+    Args:
+        numbers: the numbers that exports have already.
+        password: the password of an instrument, None where it is not known yet; only the scheme tdbsam asks.
+    """
+    settings = pillar["services"][SERVICE]["settings"]
+    texts = {
+        "domain-sid": samba_ids.domain_sid(pillar["directory"]["suffix"]) + "\n",
+        "ganesha.conf": ganesha.ganesha_conf(pillar, numbers),
+        "group": samba.group(pillar),
+        "passwd": samba.passwd(pillar),
+        "settle.json": json.dumps(_settle(pillar, settings), indent=2, sort_keys=True) + "\n",
+        "smb.conf": samba.smb_conf(pillar),
+    }
+    unknown = set()
+    if settings["password_scheme"] == "tdbsam":
+        hashes = {}
+        for name in pillar["instruments"]:
+            secret = password(name)
+            hashes[name] = UNKNOWN_HASH if secret is None else samba.nt_hash(secret)
+            if secret is None:
+                unknown.add(name)
+        texts[SECRET_FILE] = samba.smbpasswd(hashes)
+    return Files({name: text.encode() for name, text in texts.items()}, frozenset(unknown))
+
+
+def _settle(pillar: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What the container makes by itself: folders, policies, homes; see settle in its image."""
+    mounts = {str(route["path"]) for route in pillar["routes"].values() if route["kind"] == "mount"}
+    return {
+        "folders": {
+            f"{samba.DATA}/{share['path']}": {
+                "group": share["group"] or pillar["accounts"]["group"],
+                "mode": share["mode"],
+                # Of another server's files this one changes neither owner nor mode.
+                "mounted": share["path"] in mounts,
+                "recycle": share["recycle"],
+            }
+            for share in pillar["shares"].values()
+            if not any(share["path"].startswith(f"{mount}/") for mount in mounts)
+        },
+        "home_mode": pillar["accounts"]["home_mode"],
+        "password_scheme": settings["password_scheme"],
+        "policies": samba.policies(pillar),
+    }
+
+
+def difference(old: Mapping[str, bytes], new: Files) -> dict[str, Any]:
+    """What would change: a unified diff for each file, for the secret one a word for each instrument."""
+    changes: dict[str, Any] = {}
+    for name in sorted({*old, *new.content}):
+        before, after = old.get(name), new.content.get(name)
+        if before == after:
+            continue
+        if name == SECRET_FILE:
+            if instruments := _instrument_changes(before or b"", after or b"", new.unknown):
+                changes[name] = instruments
+            elif before is None or after is None:
+                changes[name] = "new" if before is None else "gone"
+        else:
+            changes[name] = text_difference(name, before, after)
+    return changes
+
+
+def _instrument_changes(before: bytes, after: bytes, unknown: frozenset[str]) -> dict[str, str]:
+    old, new = ({line.split(":")[0]: line for line in data.decode().splitlines()} for data in (before, after))
+    words = dict.fromkeys(old.keys() - new.keys(), "gone") | dict.fromkeys(new.keys() - old.keys(), "new")
+    changed = {name for name in old.keys() & new.keys() if name in unknown or old[name] != new[name]}
+    return dict(sorted((words | dict.fromkeys(changed, "another password")).items()))
+
+
+def _place(place: Path) -> Place:
+    return Place(place, FILES, (SECRET_FILE,))
+
+
+def read(place: Path) -> dict[str, bytes]:
+    """The files of the configuration that is in place."""
+    return _place(place).read()
+
+
+def applied(place: Path) -> str | None:
+    """The fingerprint of the configuration that the container has read, None where nobody knows."""
+    return _place(place).applied()
+
+
+# --- plan and apply -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What bringing the configuration into place changes; ``running`` is whether there is a container to prove it."""
+
+    files: Files
+    old: dict[str, bytes]
+    changes: dict[str, Any]
+
+
+def plan(pillar: Mapping[str, Any], paths: Paths, *, test: bool) -> Plan:
+    """Compare the configuration in place with what is wanted. While both are the same and in force, nothing is asked
+    of Docker.
+
+    Raises:
+        NotFound: the password of an instrument does not exist, and this is no plan.
+    """
+    place, store = folder(pillar), Store(paths.secrets)
+
+    def password(name: str) -> str | None:
+        try:
+            return node_secret(pillar, store, SERVICE, f"instrument-{name}")
+        except NotFound:
+            if not test:
+                raise
+            return None
+
+    old = read(place)
+    files = wanted(pillar, ganesha.numbers_in(old.get("ganesha.conf", b"").decode(errors="replace")), password)
+    changes = difference(old, files)
+    if not changes and applied(place) != fingerprint(old) and _runs(pillar) and _settled(pillar, wait=0) is None:
+        changes = {"reload": "what runs has not read its configuration"}
+    return Plan(files, old, changes)
+
+
+def apply(pillar: Mapping[str, Any], paths: Paths, planned: Plan) -> str:
+    """Have the configuration proven, put it in place and have it read; what was done, in words.
+
+    Raises:
+        VcoreError: it was refused, and the old configuration is in place and serves.
+    """
+    with _alone(pillar):
+        if not _runs(pillar) or _is_replaced(pillar, paths):
+            return _leave(folder(pillar), planned)
+        return _take_on(pillar, paths, planned)
+
+
+@contextmanager
+def _alone(pillar: Mapping[str, Any]) -> Iterator[None]:
+    """Keep an apply and the reconciler, which admits nodes, from changing the configuration at once."""
+    place = folder(pillar)
+    place.mkdir(mode=0o755, parents=True, exist_ok=True)
+    busy = f"{place} is being changed by another process; try again"
+    with exclusive(place / ".lock", wait=START_TIME, busy=busy):
+        yield
+
+
+def admit(pillar: Mapping[str, Any], paths: Paths) -> bool:
+    """Have the nodes that there are now let in to homes and data, whatever else the site wants meanwhile; whether that
+    changed anything. A node that is new is let in by this before it looks for its storage; nobody's session ends.
+
+    Raises:
+        VcoreError: it was refused, and the old configuration is in place and serves.
+    """
+    place = folder(pillar)
+    with _alone(pillar):
+        old = read(place)
+        before = old.get("ganesha.conf", b"").decode(errors="replace")
+        after = ganesha.with_nodes(before, pillar) if before else before
+        if after == before:
+            return False
+        planned = Plan(Files({**old, "ganesha.conf": after.encode()}), old, {})
+        if _runs(pillar):
+            _take_on(pillar, paths, planned)
+        else:
+            _leave(place, planned)
+        return True
+
+
+def _leave(place: Path, planned: Plan) -> str:
+    """Put the configuration where the next container finds it."""
+    _place(place).keep(planned.old)
+    _place(place).forget()
+    _place(place).put(planned.files.content, planned.old)
+    return "The configuration was written; the file router proves and reads it when it starts."
+
+
+def _take_on(pillar: Mapping[str, Any], paths: Paths, planned: Plan) -> str:
+    """Have the container that runs prove the configuration, and read it."""
+    place = folder(pillar)
+    progress.report(paths, "file-router", "proving its configuration")
+    _prove(pillar, place, planned.files.content)
+    failure = _place(place).replace(planned.files.content, planned.old, lambda: _reload(pillar), (VcoreError, OSError))
+    if failure is not None:
+        raise VcoreError(f"{failure}; the old configuration is in place again") from None
+    return "The file router has read its new configuration."
+
+
+def _is_replaced(pillar: Mapping[str, Any], paths: Paths) -> bool:
+    """Whether this run goes on to replace the container that runs: by that of another image, for instance, which is
+    asked in its place. Only the head knows; elsewhere the one that runs is asked.
+    """
+    if "head" not in pillar["node"]["roles"]:
+        return False
+    from ..swarm.membership import Swarm
+
+    swarm = Swarm()
+    if SERVICE not in swarm.snapshot().services:
+        return False
+    from ..swarm import deployment
+
+    return swarm.plan(deployment.wanted(SERVICE, pillar=pillar, paths=paths)).different
+
+
+def _settled(pillar: Mapping[str, Any], wait: float) -> str | None:
+    """The fingerprint that is in force, once it is the one in place; None after ``wait`` seconds without."""
+    place = folder(pillar)
+    end = time.monotonic() + wait
+    while (found := applied(place)) != fingerprint(read(place)):
+        if time.monotonic() >= end:
+            return None
+        time.sleep(0.2)
+    return found
+
+
+def _prove(pillar: Mapping[str, Any], place: Path, content: Mapping[str, bytes]) -> None:
+    with _place(place).candidate(content) as candidate:
+        inside = f"{MOUNT}/{candidate}"
+        # Exports of folders that do not exist cannot be proven.
+        _run(pillar, ["settle", "--wait", "3", "--folders", inside], "the shares' folders cannot be made")
+        _run(pillar, ["file-router", "prove", inside], "the configuration was refused, and the old one stays")
+
+
+def _reload(pillar: Mapping[str, Any]) -> None:
+    _run(pillar, ["settle", "--wait", "3"], "the configuration cannot be carried out")
+    # It starts NFS anew where more than exports has changed, which clients keep their locks over, and waits until the
+    # exports are those of the configuration.
+    _run(pillar, ["file-router", "reload"], "the configuration is not taken on")
+
+
+# --- what people ask ------------------------------------------------------------------------------------------------
+
+
+def settle(pillar: Mapping[str, Any], paths: Paths, *, wait: float = START_TIME) -> str | None:
+    """Wait until the file router that runs here serves the configuration in place; have it read where it has not.
+
+    Returns:
+        None; or why there is nothing to wait for.
+
+    Raises:
+        VcoreError: it does not; or when it started it took the configuration before.
+    """
+    if not _runs(pillar):
+        return "The file router does not run here."
+    place = folder(pillar)
+    if _settled(pillar, wait=wait) is None:
+        _reload(pillar)
+    content = read(place)
+    if plan(pillar, paths, test=False).changes.keys() - {"reload"}:
+        if refusal := _place(place).refusal():
+            raise VcoreError(f"the configuration was refused, and the one before is served: {refusal}")
+        raise VcoreError("the configuration in place is not the wanted one; apply again")
+    if applied(place) != fingerprint(content) or (place / PREVIOUS).exists():
+        _place(place).in_force(content)
+    return None

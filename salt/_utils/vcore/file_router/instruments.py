@@ -1,0 +1,89 @@
+"""Accounts of instruments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..base.errors import VcoreError
+from ..base.names import FILE_ROUTER as SERVICE
+from ..base.paths import Paths
+from ..base.secrets import Store
+from . import samba
+
+if TYPE_CHECKING:
+    from ..directory.client import Directory
+from .configuration import UNKNOWN_HASH
+
+# --- instruments in the directory -------------------------------------------------------------------------------------
+
+
+def instrument_changes(
+    pillar: Mapping[str, Any], paths: Paths, directory: Directory | None, *, test: bool
+) -> tuple[dict[str, Any], dict[str, dict[str, list[str]]]]:
+    """How the instruments' entries differ from what the site wants; only the scheme ldapsam has any.
+
+    Returns:
+        The changes in words, by DN, and what to write: whole entries of new ones, attributes of others, nothing of
+        those that go. What is written holds hashes, what is said does not.
+    """
+    from ..directory.entries import diff
+
+    suffix = str(pillar["directory"]["suffix"])
+    base = f"ou=instruments,{suffix}"
+    ours = pillar["services"][SERVICE]["settings"]["password_scheme"] == "ldapsam"
+    numbers = samba.instrument_numbers(pillar["instruments"]) if ours else {}
+    store = Store(paths.secrets)
+    changes: dict[str, Any] = {}
+    writes: dict[str, dict[str, list[str]]] = {}
+    for name, number in sorted(numbers.items()):
+        dn = f"uid={name},{base}"
+        entry = samba.instrument_entry(suffix, name, number)
+        secret = f"instrument-{name}"
+        known = store.exists(SERVICE, secret)
+        if not known and not test:
+            store.read(SERVICE, secret)  # says what is missing
+        hash_ = samba.nt_hash(store.read(SERVICE, secret).decode()) if known else UNKNOWN_HASH
+        there = directory.read(dn, [*entry, "sambaNTPassword"]) if directory else None
+        if there is None:
+            if directory and directory.read(f"uid={name},ou=people,{suffix}", ["uid"]) is not None:
+                raise VcoreError(f"the instrument {name} cannot be: the directory has a person of that name")
+            changes[dn] = {"old": None, "new": entry}
+            writes[dn] = {**entry, "sambaNTPassword": [hash_]}
+            continue
+        found = {key: [value.decode(errors="replace") for value in values] for key, values in there.items()}
+        stored = found.pop("sambaNTPassword", [])
+        # Samba locks an account with an L among its flags, and takes it away when the time is over.
+        found["sambaAcctFlags"] = [_unlocked(flags) for flags in found.get("sambaAcctFlags", [])]
+        change = diff({dn: found}, {dn: entry}).get(dn, {"old": {}, "new": {}})
+        write = dict(change["new"])
+        if [value.upper() for value in stored] != [hash_]:
+            change = {
+                "old": {**change["old"], "sambaNTPassword": "another one" if stored else "none"},
+                "new": {**change["new"], "sambaNTPassword": f"the secret {SERVICE}/{secret}"},
+            }
+            write["sambaNTPassword"] = [hash_]
+        if write:
+            changes[dn], writes[dn] = change, write
+    for dn, _ in directory.search(base, "(objectClass=sambaSamAccount)", ["uid"]) if directory else ():
+        if dn.lower() not in {f"uid={name},{base}".lower() for name in numbers}:
+            changes[dn], writes[dn] = {"old": "an instrument", "new": None}, {}
+    return changes, writes
+
+
+def _unlocked(flags: str) -> str:
+    kept = flags.strip("[]").replace("L", "").replace(" ", "")
+    return f"[{kept:<11}]"
+
+
+def write_instruments(
+    directory: Directory, changes: Mapping[str, Any], writes: Mapping[str, dict[str, list[str]]]
+) -> None:
+    """Carry out what :func:`instrument_changes` says."""
+    for dn, attributes in writes.items():
+        if changes[dn]["new"] is None:
+            directory.delete(dn)
+        elif changes[dn]["old"] is None:
+            directory.add(dn, attributes)
+        else:
+            directory.replace(dn, attributes)

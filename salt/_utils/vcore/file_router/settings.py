@@ -1,0 +1,264 @@
+"""What the file router serves, as a site writes it: shares, routes from other file servers, instruments.
+
+Rendered by :mod:`vcore.file_router.samba` and :mod:`vcore.file_router.ganesha`, carried out by
+:mod:`vcore.file_router.configuration` and :mod:`vcore.file_router.routes`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, StringConstraints, model_validator
+
+from ..base.names import FILE_ROUTER, within_one_another
+from ..kernel.documents import Document, Problem
+from ..kernel.models import Model, field
+from ..people.settings import ACCOUNT_NAME, AccountName, Line, Person, name_problem
+
+if TYPE_CHECKING:
+    from ..kernel.site import Site
+
+#: Names of shares: what smb.conf(5) has sections for by itself is no name for one.
+SHARE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
+
+
+RESERVED_SHARES = frozenset(("global", "homes", "printers", "print", "ipc", "admin", "netlogon", "profiles", "sysvol"))
+
+
+SERVICE = FILE_ROUTER
+
+
+def _share_name(value: str) -> str:
+    if value in RESERVED_SHARES:
+        raise ValueError(f"{value} is a share that Samba keeps for itself")
+    return value
+
+
+def _folder(value: str) -> str:
+    if any(part in (".", "..") for part in value.split("/")):
+        raise ValueError("a folder has no '.' and no '..'")
+    return value
+
+
+def _principal(value: str) -> str:
+    bare = value.removeprefix("@")
+    if problem := name_problem(bare):
+        raise ValueError(problem)
+    return value
+
+
+def _clients(value: str) -> str:
+    try:
+        return str(ipaddress.IPv4Network(value)) if "/" in value else str(ipaddress.IPv4Address(value))
+    except ValueError as error:
+        raise ValueError(f"has to be an IPv4 address or network, such as 10.0.0.0/24: {error}") from None
+
+
+ShareName = Annotated[str, StringConstraints(pattern=rf"^{SHARE_NAME.pattern}$"), AfterValidator(_share_name)]
+
+
+#: A folder below the file router's data, such as ``runs`` or ``projects/one``.
+Folder = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}(/[A-Za-z0-9_][A-Za-z0-9._-]{0,63}){0,7}$"),
+    AfterValidator(_folder),
+]
+
+
+#: A person, an instrument, or with @ a group.
+Principal = Annotated[str, StringConstraints(pattern=rf"^@?{ACCOUNT_NAME.pattern}$"), AfterValidator(_principal)]
+
+
+#: Mode of a folder, in quotes; 2 in front gives its group to what is made in it.
+FolderMode = Annotated[str, StringConstraints(pattern=r"^[02][0-7]{3}$")]
+
+
+ClientAddress = Annotated[str, AfterValidator(_clients)]
+
+
+class NfsClients(Model):
+    """Machines that may mount a share by NFS, and how."""
+
+    hosts: ClientAddress = field(description="IPv4 address or network of the machines.", example="10.0.0.0/24")
+    access: Literal["ro", "rw"] = field("ro", description="Whether they may write.", example="rw")
+    squash: Literal["root", "all", "none"] = field(
+        "root", description="Whose numbers become nobody's: root's, everybody's, or none.", example="all"
+    )
+    any_port: bool = field(
+        False,
+        description="Whether ports above 1023 are accepted, as needed behind address translation; then everybody on "
+        "these machines can pretend to be anybody else, not root alone.",
+        example=True,
+    )
+
+
+class Share(Model):
+    """A folder that people reach by SMB and machines by NFS, keyed by its name."""
+
+    path: Folder | None = field(
+        None, description="Folder below the file router's data; by default the share's name.", example="sequencing/runs"
+    )
+    description: Line | None = field(None, description="What it is for.", example="Runs of the sequencers")
+    read: list[Principal] = field(
+        default_factory=list, description="Who may read it by SMB: people, and groups with @.", example=["@genomics"]
+    )
+    write: list[Principal] = field(
+        default_factory=list, description="Who may read and write it by SMB.", example=["@sequencing", "ada"]
+    )
+    group: AccountName | None = field(
+        None, description="Group that its files belong to; by default the one of everybody.", example="sequencing"
+    )
+    mode: FolderMode = field("2770", description="Mode of the folder; new files follow it.", example="2775")
+    smb: bool = field(True, description="Whether it is offered by SMB.", example=False)
+    visible: bool = field(True, description="Whether SMB clients see it in the list of shares.", example=False)
+    recycle: bool = field(
+        False, description="Whether files that are deleted by SMB go to a recycle bin in the share.", example=True
+    )
+    nfs: list[NfsClients] = field(
+        default_factory=list, description="Machines that may mount it by NFS; none by default."
+    )
+
+
+class Route(Model):
+    """Files of another file server that appear here, keyed by a name."""
+
+    kind: Literal["mount", "sync"] = field(
+        description="mount: the other server's files themselves; sync: copies, pulled on a schedule.", example="sync"
+    )
+    protocol: Literal["smb", "nfs"] = field("smb", description="How the other server is spoken to.", example="nfs")
+    server: str = field(
+        pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$",
+        description="Name or address of the other server.",
+        example="nas.example.org",
+    )
+    source: str = field(
+        pattern=r"^[^\x00-\x1f\\,:\"]{1,255}$",
+        description="What of it: share, or share/folder, of SMB; the exported path of NFS.",
+        example="runs/2026",
+    )
+    path: Folder | None = field(
+        None, description="Folder below the file router's data; by default the route's name.", example="sequencing/nas"
+    )
+    user: str | None = field(
+        None,
+        pattern=r"^[^\x00-\x1f\\/\[\]:;|=,+*?<>\"@]{1,64}$",
+        description="Account on the other server, of SMB; its password is a secret that you supply.",
+        example="reader",
+    )
+    domain: str | None = field(
+        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,63}$", description="Domain of that account.", example="INSTITUTE"
+    )
+    read_only: bool = field(True, description="Whether a mount is for reading only.", example=False)
+    encrypt: bool = field(
+        True, description="Whether a mount of an SMB server is encrypted; one that is not is signed.", example=False
+    )
+    owner: AccountName | None = field(
+        None, description="Person whom the files of an SMB server belong to here; by default root.", example="ada"
+    )
+    group: AccountName | None = field(
+        None, description="Group whom they belong to; by default the one of everybody.", example="sequencing"
+    )
+    every: int = field(
+        15, ge=1, le=10080, unit="minutes", description="Time between the ends and starts of two pulls.", example=60
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Route:
+        if self.protocol == "smb" and self.user is None:
+            raise ValueError("an SMB server wants a user")
+        if self.protocol == "nfs" and (self.user or self.domain or self.owner or self.group):
+            raise ValueError("user, domain, owner and group are of SMB; NFS servers go by numbers")
+        if self.protocol == "nfs" and not self.source.startswith("/"):
+            raise ValueError("the source of an NFS server is an absolute path")
+        if self.protocol == "smb" and _folder(self.source).strip("/") != self.source:
+            raise ValueError("the source of an SMB server is a share, or share/folder")
+        if self.kind == "sync" and self.protocol != "smb":
+            raise ValueError("only an SMB server is synchronised; mount an NFS server")
+        if self.kind == "sync" and not self.read_only:
+            raise ValueError("a synchronised route is for reading from the other server only")
+        if not self.encrypt and (self.protocol != "smb" or self.kind == "sync"):
+            raise ValueError("encrypt is of mounts of SMB servers; what is synchronised is encrypted where it can be")
+        return self
+
+
+class Instrument(Model):
+    """A machine that writes its data by SMB, and can do nothing else; keyed by the name of its account."""
+
+    share: ShareName = field(description="The one share that it reads and writes.", example="runs")
+    description: Line | None = field(None, description="What it is.", example="Sequencer in room 12")
+
+
+def problems(
+    shares: Mapping[str, Share],
+    routes: Mapping[str, Route],
+    instruments: Mapping[str, Instrument],
+    people: Mapping[str, Person],
+    enabled: bool,
+    document: Document,
+) -> list[Problem]:
+    """What is wrong with shares, routes and instruments that are each valid in themselves."""
+    found: list[Problem] = []
+    if not enabled:
+        for section, entries in (("shares", shares), ("routes", routes), ("instruments", instruments)):
+            if entries:
+                found.append(document.problem((section,), f"needs the service {SERVICE}; switch it on"))
+    folders: dict[str, str] = {}
+    for name, route in routes.items():
+        path = route.path or name
+        for other, taken in folders.items():
+            if within_one_another(path, other):
+                found.append(document.problem(("routes", name), f"its folder {path} lies in that of the route {taken}"))
+        folders[path] = name
+    places: dict[str, str] = {}
+    for name, share in shares.items():
+        path = share.path or name
+        for other, taken in places.items():
+            if within_one_another(path, other):
+                # Who may write the outer one could put a link in place of the inner one, and NFS clients of the outer
+                # one would reach both.
+                message = f"its folder {path} and that of the share {taken} lie in one another"
+                found.append(document.problem(("shares", name), message))
+        places[path] = name
+        mounts = [
+            other
+            for other, route in routes.items()
+            if route.kind == "mount" and within_one_another(path, route.path or other)
+        ]
+        if share.nfs and mounts:
+            # NFS-Ganesha has no handles for files of another server, and could not even list the folder above them.
+            message = (
+                f"NFS cannot offer the files of the route {mounts[0]} again: mount its server on those machines, "
+                "or make the route one of kind sync"
+            )
+            found.append(document.problem(("shares", name, "nfs"), message))
+        seen: set[str] = set()
+        for index, clients in enumerate(share.nfs):
+            if clients.hosts in seen:
+                found.append(document.problem(("shares", name, "nfs", index, "hosts"), f"{clients.hosts} stands twice"))
+            seen.add(clients.hosts)
+    for name, instrument in instruments.items():
+        if name in people:
+            found.append(document.problem(("instruments", name), f"{name} is a person already"))
+        if instrument.share not in shares:
+            message = f"no share {instrument.share} below vcore.shares"
+            found.append(document.problem(("instruments", name, "share"), message))
+        elif not shares[instrument.share].smb:
+            message = f"the share {instrument.share} is not offered by SMB"
+            found.append(document.problem(("instruments", name, "share"), message))
+    return found
+
+
+def _archive_problems(site: Site, document: Document) -> list[Problem]:
+    """Archives of homes hold everything that their owners had: no share and no route may have them among its files."""
+    data = f"{site.storage.path or f'{site.base_directory}/{SERVICE}'}/data"
+    archive = str(site.accounts.archive or f"{data}/archive")
+    sections: dict[str, Mapping[str, Share | Route]] = {"shares": site.shares, "routes": site.routes}
+    return [
+        document.problem((section, name), "homes of removed people are archived in its folder; see accounts.archive")
+        for section, entries in sections.items()
+        for name, entry in entries.items()
+        if within_one_another(f"{data}/{entry.path or name}", archive)
+    ]

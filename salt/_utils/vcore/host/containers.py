@@ -1,0 +1,91 @@
+"""Containers of the core's services on this node: which one runs, and having a command run in it."""
+
+from __future__ import annotations
+
+import io
+import socket as sockets
+import struct
+import threading
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+from ..base.errors import NotFound, VcoreError
+
+# vcore.host.docker_client is imported where it is used: docker takes 70 ms to load.
+
+#: The label with which swarm marks the containers of a service.
+SERVICE_LABEL = "com.docker.swarm.service.name"
+
+
+def running(service: str, volume: Path, said: str) -> str:
+    """The id of a service's container that runs on this node.
+
+    ``volume`` tells it from that of another core on the same daemon: a folder of the node that it mounts.
+
+    Raises:
+        NotFound: none runs, in the words ``said``.
+    """
+    from .docker_client import connect, docker_errors
+
+    client = connect()
+    with docker_errors():
+        there = client.containers(filters={"label": f"{SERVICE_LABEL}={service}", "status": "running"})
+    found = [entry for entry in there if any(mount["Source"] == str(volume) for mount in entry["Mounts"])]
+    if not found:
+        raise NotFound(said)
+    newest = max(found, key=lambda entry: (entry["Created"], entry["Id"]))
+    return str(newest["Id"])
+
+
+def execute(
+    container: str, command: Sequence[str], data: bytes = b"", *, client: Any = None, **options: Any
+) -> tuple[int, bytes]:
+    """Run a command in a container of this node, as root where nothing else is said, with ``data`` as its input.
+
+    ``client`` is a connection to Docker, by default a new one; ``options`` are more of docker-py's ``exec_create``:
+    ``user``, ``workdir``, ``environment``.
+
+    Returns:
+        Its exit code and all that it wrote, to both outputs.
+
+    Raises:
+        VcoreError: Docker refuses, or the connection ended before the command.
+    """
+    from .docker_client import connect, docker_errors
+
+    client = client or connect()
+    with docker_errors():
+        job = client.exec_create(container, list(command), stdin=True, **options)["Id"]
+        connection = client.exec_start(job, socket=True)
+        # Beside the reading: a command may write more than the pipes hold before it has read all.
+        writer = threading.Thread(target=_send, args=(getattr(connection, "_sock", connection), data), daemon=True)
+        # Where the socket alone is closed, Python 3.13 complains of the response on standard error.
+        with closing(connection._response) as response:
+            writer.start()
+            output = _output(response.raw._fp.fp)
+        code = client.exec_inspect(job)["ExitCode"]
+    if code is None:
+        raise VcoreError(f"Docker ended the connection to a command that still runs: {command[0]}")
+    return int(code), output
+
+
+def _send(stream: sockets.socket, data: bytes) -> None:
+    with suppress(OSError):  # the command may end without reading
+        stream.sendall(data)
+        stream.shutdown(sockets.SHUT_WR)
+
+
+def _output(reader: io.BufferedReader) -> bytes:
+    """What a command wrote, out of Docker's frames: a byte for the output, three of nothing, four of length.
+
+    The reader is the one that has read the answer's head. Frames that came together with it are in its buffer, which
+    docker-py's socket, and so its own ``exec_start``, passes by: https://github.com/docker/docker-py/issues/3332. On a
+    busy machine that lost all output of one short command in 200.
+    """
+    collected = bytearray()
+    while header := reader.read(8):
+        (length,) = struct.unpack(">xxxxL", header)
+        collected += reader.read(length)
+    return bytes(collected)

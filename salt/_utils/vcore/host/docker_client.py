@@ -1,0 +1,44 @@
+"""The connection to Docker, and what goes wrong with it in words for an administrator."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import docker
+import requests
+
+from ..base.errors import VcoreError
+
+#: Seconds that Docker may take to answer.
+PATIENCE = 300
+
+
+@contextmanager
+def docker_errors() -> Iterator[None]:
+    """Turn what docker-py raises into one line for an administrator; the daemon's words hold no request bodies."""
+    try:
+        yield
+    except docker.errors.APIError as error:
+        raise VcoreError(f"Docker refused: {without_credentials(str(error.explanation or error))}") from None
+    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+        said = without_credentials(str(error))
+        raise VcoreError(f"the Docker daemon does not answer ({said}); start it: systemctl start docker") from None
+
+
+def connect() -> Any:
+    """A client of the daemon that ``DOCKER_HOST`` names, by default this machine's.
+
+    Raises:
+        VcoreError: it does not answer.
+    """
+    with docker_errors():
+        return docker.APIClient(base_url=os.environ.get("DOCKER_HOST"), version="auto", timeout=PATIENCE)
+
+
+def without_credentials(text: str) -> str:
+    """The text with user names and passwords in addresses blotted out."""
+    return re.sub(r"//[^/@\s]+@", "//***@", text)

@@ -1,0 +1,1 @@
+"""The container images: their sources, builds and registry."""

@@ -1,0 +1,38 @@
+"""What a site may write about image builds."""
+
+from __future__ import annotations
+
+from ..kernel.models import (
+    AbsolutePath,
+    DownloadAddress,
+    Model,
+    field,
+)
+
+
+class BuildSettings(Model):
+    """Where image builds get their software from; what is left out is picked up from the head itself."""
+
+    source: str = field(
+        "mmdebstrap",
+        min_length=1,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$",
+        description="mmdebstrap makes the base image from Debian packages; anything else is an image to pull instead.",
+        example="registry.example.org/debian:13",
+    )
+    mirror: DownloadAddress | None = field(
+        None, description="Debian mirror.", example="http://debian.example.org/debian"
+    )
+    python_index: DownloadAddress | None = field(
+        None, description="Index of Python packages, instead of PyPI.", example="https://pypi.example.org/simple"
+    )
+    proxy: DownloadAddress | None = field(None, description="HTTP proxy.", example="http://proxy.example.org:3128")
+    ca_bundle: AbsolutePath | None = field(
+        None, description="PEM file of the authorities that downloads are checked against.", example="/etc/ssl/site.pem"
+    )
+    refresh: str = field(
+        "",
+        pattern=r"^[A-Za-z0-9.-]*$",
+        description="Change it, to a date say, and every image is rebuilt with the packages of that day.",
+        example="2026-11-22",
+    )

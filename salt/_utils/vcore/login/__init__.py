@@ -1,0 +1,1 @@
+"""The login host: what is said there, and the memory of a person."""

@@ -1,0 +1,83 @@
+"""The login host, looked at from outside and from within, for vcore.doctor."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..base.checks import Check, result
+from ..base.errors import VcoreError
+from ..base.paths import Paths
+from ..host import containers
+
+SERVICE = "login"
+#: The first and the last port that the kernel gives to outgoing connections (ip-sysctl).
+OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
+#: What is asked in its container: what is tried, the command, what is wrong if it fails.
+WITHIN = (
+    (
+        "the login host has the homes",
+        ("timeout", "-s", "KILL", "10", "test", "-e", "/home/.virtual-core-storage"),
+        "there is no storage at /home",
+        "see that the storage is mounted on its node: state.apply there, then the check of the storage",
+    ),
+    (
+        "SLURM answers the login host",
+        ("timeout", "-s", "KILL", "10", "sinfo", "--noheader", "--format=%D"),
+        "sinfo has no answer",
+        "see that the service slurm-controller runs, or that its node reaches the site's own controller",
+    ),
+)
+
+
+def check(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
+    """End-to-end checks of the login host: ssh through the network; on its node also srun's ports, and what its
+    container sees of storage and SLURM.
+    """
+    service = pillar["services"][SERVICE]
+    address, port = pillar["nodes"][service["node"]]["address"], service["ports"]["ssh"]["number"]
+    checks = [_ssh(address, port)]
+    if SERVICE in pillar["node"]["services"]:
+        first, last = (int(port) for port in OUTGOING.read_text().split())
+        checks.append(free_ports(service["ports"]["srun"], first, last))
+        volume = Path(service["volumes"]["state"]["source"])
+        for tried, command, wrong, remedy in WITHIN:
+            try:
+                container = containers.running(
+                    SERVICE, volume, f"{SERVICE} does not run; see docker service ps {SERVICE}"
+                )
+                code, output = containers.execute(container, command)
+                words = output.decode(errors="replace").strip().splitlines()
+                saw = wrong if code else "it does"
+                saw += f": {ascii(words[-1])[1:-1][:200]}" if code and words else ""
+            except VcoreError as error:
+                code, saw = 1, str(error)
+            checks.append(result(tried, code == 0, saw, remedy))
+    return checks
+
+
+def free_ports(srun: Mapping[str, Any], first: int, last: int) -> Check:
+    """Whether srun's ports lie outside those from ``first`` to ``last``, of which any may be taken at any time."""
+    return result(
+        "no outgoing connection takes one of srun's ports",
+        srun["last"] < first or srun["number"] > last,
+        f"srun has {srun['number']} to {srun['last']}, outgoing connections {first} to {last}",
+        "give slurm.srun_ports in the site file others, or this node another net.ipv4.ip_local_port_range (sysctl): "
+        "while one is taken, the login host does not start",
+    )
+
+
+def _ssh(address: str, port: int) -> Check:
+    """What answers says that it speaks SSH 2 (RFC 4253, 4.2), and is let go."""
+    try:
+        with socket.create_connection((address, port), timeout=5) as connection:
+            said = connection.makefile("rb").readline(256)
+    except OSError as error:
+        ok, saw = False, str(error)
+    else:
+        ok = said.startswith(b"SSH-2.0-")
+        saw = "it does" if ok else f"something else answers: {said[:40]!a}"
+    remedy = f"run salt-call state.apply, then docker service logs {SERVICE}"
+    return result(f"people's ssh answers at {address}, port {port}", ok, saw, remedy)

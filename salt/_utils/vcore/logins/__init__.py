@@ -1,0 +1,1 @@
+"""Logins of people on nodes, and on hosts that are not under Salt."""

@@ -1,0 +1,1 @@
+"""The nodes of the core: their registry, their convergence, and leaving."""

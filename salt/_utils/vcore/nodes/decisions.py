@@ -1,0 +1,460 @@
+"""The reconciler, the half that decides: which nodes a round converges, when the next round is, and who is who.
+
+It goes by what is there (accepted keys, the registry of nodes, the file of what happened so far), never by an event: a
+mark or an event only makes a round come sooner. :mod:`vcore.nodes.rounds` carries it out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from ipaddress import AddressValueError, IPv4Address
+from pathlib import Path
+from typing import Any
+
+from ..base.errors import VcoreError
+from ..base.files import write_atomic
+from ..base.names import NODE_NAME
+from ..base.paths import Paths
+
+#: Seconds without a new mark after which a round begins, and the most that it waits for that.
+QUIET, MOST = 2.0, 15.0
+#: Seconds between rounds that nothing asked for.
+EVERY = 300.0
+#: Seconds until a node that failed is tried again: the first time, and at most. It doubles each time.
+FIRST_RETRY, LAST_RETRY = 5.0, 300.0
+#: Seconds after which a node that has not answered is asked whether it is still at it; and how often it may say nothing
+#: to that. To give up a slow one that works is worse than to wait for one that is gone: it would be given more to do.
+ASK_AFTER, ASK_AGAIN = 20.0, 1
+#: Seconds that a node may be at one job; then it counts as failed, whatever it says.
+LIMIT = 1800.0
+#: A round goes on without those that have not answered for this many seconds since the last who did, or for half of
+#: what it has waited, if that is more: nodes that were given a job together answer close together.
+GAP = 3.0
+#: A round goes on without those that have not answered when nobody has for the first of these, or when it has waited
+#: for the second, in seconds.
+PATIENCE, LONGEST = 10.0, 60.0
+
+#: What a node is given: the code, to be converged then; the code alone; a convergence.
+SYNC, REFRESH, CONVERGE = "sync", "refresh", "converge"
+#: The most that the answer of a node may hold of facts, in bytes, and of words that are shown.
+FACTS_LIMIT, WORDS_LIMIT = 64 * 1024, 300
+#: The first Docker in which a service of the swarm can do without AppArmor (API 1.44: Privileges.AppArmor).
+KNOWS_APPARMOR = 25
+SWARM_ID = re.compile(r"[a-z0-9]{25}")
+COMPUTE = "compute"
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# What happened so far
+# ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Record:
+    """How it went with one node, or with SLURM; times are in seconds since 1970.
+
+    ``attempts`` counts failures since the last success; ``next`` is when it is tried again. ``since`` is when the last
+    success was begun, ``boot`` the start of the node that it was in.
+    """
+
+    attempts: int = 0
+    error: str | None = None
+    tried: float | None = None
+    next: float | None = None
+    succeeded: float | None = None
+    since: float | None = None
+    boot: str | None = None
+
+    def failed(self, error: str, now: float) -> Record:
+        """The record after another failure."""
+        attempts = self.attempts + 1
+        return replace(self, attempts=attempts, error=error, tried=now, next=now + back_off(attempts))
+
+    def went_well(self, now: float, since: float | None = None, boot: str | None = None) -> Record:
+        """The record after a success."""
+        return Record(tried=now, succeeded=now, since=since, boot=boot)
+
+
+@dataclass(frozen=True)
+class Flight:
+    """A job that a node was given and has not answered yet; ``code`` is what it has when it answers to a sync."""
+
+    jid: str
+    kind: str
+    since: float
+    code: str | None = None
+    asked: float | None = None
+    #: How often in a row it was asked whether it is at it, and said nothing.
+    silent: int = 0
+    #: Whether it was heard to start since: its job may have been lost. A slow one may only now say that it has started.
+    doubtful: bool = False
+
+    @property
+    def ask(self) -> float:
+        """When it is asked: the longer it takes, the rarer, since on a slow machine each answer costs it seconds."""
+        if self.doubtful:
+            return self.since
+        return self.since + ASK_AFTER if self.asked is None else self.asked + max(ASK_AFTER, self.asked - self.since)
+
+
+@dataclass(frozen=True)
+class State:
+    """All that the reconciler remembers. Losing it costs one convergence of every node."""
+
+    nodes: Mapping[str, Record] = field(default_factory=dict)
+    flights: Mapping[str, Flight] = field(default_factory=dict)
+    slurm: Record = field(default_factory=Record)
+    round: Mapping[str, Any] = field(default_factory=dict)
+
+
+def back_off(attempts: int) -> float:
+    """Seconds until the next try after so many failures."""
+    return float(min(LAST_RETRY, FIRST_RETRY * 2 ** min(max(attempts, 1) - 1, 16)))
+
+
+def folder(paths: Paths) -> Path:
+    """Where the reconciler keeps what it remembers."""
+    return paths.state / "reconcile"
+
+
+def load(paths: Paths) -> State:
+    """What is remembered; nothing where the file is missing or damaged, which a round makes up for."""
+    try:
+        data = json.loads((folder(paths) / "state.json").read_text())
+        return State(
+            nodes={name: Record(**entry) for name, entry in data["nodes"].items()},
+            flights={name: Flight(**entry) for name, entry in data["flights"].items()},
+            slurm=Record(**data["slurm"]),
+            round=data["round"],
+        )
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return State()
+
+
+def save(paths: Paths, state: State) -> None:
+    """Remember."""
+    folder(paths).mkdir(parents=True, exist_ok=True)
+    write_atomic(folder(paths) / "state.json", json.dumps(asdict(state), indent=1, sort_keys=True).encode(), mode=0o600)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Marks: nodes of which somebody has heard
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def mark(paths: Paths, names: Iterable[str]) -> list[str]:
+    """Mark nodes to be converged soon; returns those that were. What is no name of a node is passed over."""
+    marked = []
+    for name in names:
+        if isinstance(name, str) and NODE_NAME.fullmatch(name):
+            place = folder(paths) / "dirty"
+            place.mkdir(parents=True, exist_ok=True)
+            (place / name).touch()
+            marked.append(name)
+    return marked
+
+
+def marks(paths: Paths) -> dict[str, float]:
+    """The marked nodes, with the time of each mark in seconds since 1970."""
+    found = {}
+    with contextlib.suppress(FileNotFoundError):
+        for path in (folder(paths) / "dirty").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if NODE_NAME.fullmatch(path.name):
+                    found[path.name] = path.stat().st_mtime
+    return found
+
+
+def unmark(paths: Paths, names: Iterable[str]) -> None:
+    """Take marks away."""
+    for name in names:
+        if NODE_NAME.fullmatch(name):
+            (folder(paths) / "dirty" / name).unlink(missing_ok=True)
+
+
+@dataclass
+class Bell:
+    """When the next round is: soon after the last of a burst of marks, when something is due, and now and then.
+
+    Times are those of one clock that goes forward.
+    """
+
+    quiet: float = QUIET
+    most: float = MOST
+    every: float = EVERY
+    first: float | None = None
+    last: float = 0.0
+    ran: float | None = None
+    looked: float | None = None
+
+    def heard(self, now: float) -> None:
+        """There is news of a node."""
+        self.first = now if self.first is None else self.first
+        self.last = now
+
+    def looks(self, now: float) -> bool:
+        """Whether it is time to look at every node."""
+        return self.looked is None or now - self.looked >= self.every
+
+    def rings(self, now: float, due: float | None = None) -> bool:
+        """Whether a round begins now; ``due`` is when something is to be tried or asked again."""
+        if self.first is not None:
+            return now - self.last >= self.quiet or now - self.first >= self.most
+        if self.looks(now):
+            return True
+        # What is due does not come oftener than what somebody asked for.
+        return due is not None and now >= due and (self.ran is None or now >= self.ran + self.quiet)
+
+    def rang(self, now: float, *, full: bool) -> None:
+        """A round has ended, for which all news until its beginning counted."""
+        self.first, self.ran = None, now
+        self.looked = now if full else self.looked
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Which nodes
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def wanted(
+    nodes: Mapping[str, Mapping[str, Any]], registry: Mapping[str, Mapping[str, Any]], accepted: Collection[str]
+) -> list[str]:
+    """The compute nodes that take part: with an accepted key, and not on their way out.
+
+    ``nodes`` are those of the resolved configuration: those of the site, and those whose role a token granted.
+    """
+    return sorted(
+        name
+        for name, node in nodes.items()
+        if COMPUTE in node["roles"] and name in accepted and not registry.get(name, {}).get("retiring")
+    )
+
+
+def due(
+    names: Iterable[str],
+    state: State,
+    *,
+    marked: Collection[str],
+    forced: Collection[str],
+    now: float,
+) -> list[str]:
+    """The nodes of ``names`` that are to be converged now: marked, asked for, new, or to be tried again.
+
+    One that is at a job already is none of them.
+    """
+
+    def is_due(name: str) -> bool:
+        if name in state.flights:
+            return False
+        record = state.nodes.get(name, Record())
+        if name in marked or name in forced or record.tried is None:
+            return True
+        return record.next is not None and record.next <= now
+
+    return [name for name in names if is_due(name)]
+
+
+def next_due(state: State) -> float | None:
+    """When something is to be tried or asked again, in seconds since 1970; None when there is nothing."""
+    records = [*(record for name, record in state.nodes.items() if name not in state.flights), state.slurm]
+    times = [record.next for record in records if record.next is not None]
+    times += [flight.ask for flight in state.flights.values()]
+    return min(times, default=None)
+
+
+def is_news(state: State, name: str, when: float) -> bool:
+    """Whether it is news that a node started at that time: not when it was given a job since, which it did or does."""
+    known = [state.nodes.get(name, Record()).since, state.flights[name].since if name in state.flights else None]
+    return all(since is None or since < when for since in known)
+
+
+def to_ask(state: State, now: float) -> dict[str, list[str]]:
+    """Nodes by job that are asked whether they are still at it: nothing was heard of them for long."""
+    found: dict[str, list[str]] = {}
+    for name, flight in sorted(state.flights.items()):
+        if now >= flight.ask:
+            found.setdefault(flight.jid, []).append(name)
+    return found
+
+
+def goes_on(
+    now: float, *, started: float, last: float | None, waiting: Collection[str], doubtful: Collection[str]
+) -> bool:
+    """Whether a round goes on with those that have answered, and leaves the ``waiting`` ones to a later round.
+
+    ``last`` is when somebody answered last; ``doubtful`` are nodes that failed before, for which nobody waits.
+    """
+    if not waiting or now - started >= LONGEST:
+        return True
+    if set(waiting) <= set(doubtful):
+        return now - (last or started) >= GAP
+    if last is None:
+        return now - started >= PATIENCE
+    return now - last >= max(GAP, (last - started) / 2)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# What nodes say
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def words(value: Any) -> str:
+    """What a node says of itself as a short line: printable, whoever wrote it."""
+    text = str(value)
+    said, trace, _ = text.partition("Traceback")
+    if trace:  # of an error of Python's, its last line is all that tells anybody something
+        text = said.strip() or text.rstrip().rpartition("\n")[2]
+    text = " ".join(text[: 4 * WORDS_LIMIT].split())
+    text = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return text if len(text) <= WORDS_LIMIT else f"{text[: WORDS_LIMIT - 3]}..."
+
+
+def failed_states(states: Any) -> str | None:
+    """Why a convergence failed, from what ``state.apply`` returned; None when it did not."""
+    if isinstance(states, list):
+        return words("; ".join(map(str, states)) or "it says nothing")
+    if not isinstance(states, dict) or not states:
+        return words(states) if states else "it says nothing"
+    failed = [entry for entry in states.values() if not isinstance(entry, dict) or entry.get("result") is not True]
+    if not failed:
+        return None
+    first = next((e for e in failed if isinstance(e, dict) and "requisite" not in str(e.get("comment"))), failed[0])
+    if not isinstance(first, dict):
+        return words(first)
+    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+    return words(f"{first.get('__id__', 'a state')}: {first.get('comment')}{more}")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a node says of itself, as far as its form goes; nothing in here is believed yet."""
+
+    swarm_id: str
+    hardware: Any
+    boot: str | None = None
+    storage: Mapping[str, bool] = field(default_factory=dict)
+
+
+def facts(value: Any) -> Facts:
+    """Read the return of ``vcore_node.facts`` as what somebody hostile may have sent.
+
+    Raises:
+        VcoreError: it is none.
+    """
+    if not isinstance(value, dict):
+        raise VcoreError(f"it gives no facts: {words(value)}")
+    try:
+        size = len(json.dumps(value))
+    except (TypeError, ValueError, RecursionError):
+        raise VcoreError("its facts are no plain data") from None
+    if size > FACTS_LIMIT:
+        raise VcoreError(f"its facts have {size} bytes; at most {FACTS_LIMIT} are read")
+    if value.get("problem"):
+        raise VcoreError(words(value["problem"]))
+    swarm_id, boot, storage = value.get("swarm_id"), value.get("boot"), value.get("storage") or {}
+    if not isinstance(swarm_id, str) or not SWARM_ID.fullmatch(swarm_id):
+        raise VcoreError("it is in no swarm yet")
+    if boot is not None and (not isinstance(boot, str) or len(boot) > 100):
+        raise VcoreError("its facts have a strange boot")
+    if not isinstance(storage, dict) or not all(isinstance(there, bool) for there in storage.values()):
+        raise VcoreError("its facts have a strange storage")
+    return Facts(swarm_id, value.get("hardware"), boot, {words(name): there for name, there in storage.items()})
+
+
+class NoSuchNode(VcoreError):
+    """A node goes by an id that the swarm does not know: it was taken out of it behind its back."""
+
+
+class Swarm:
+    """Who is who in the swarm, as its manager sees it: what a node says of itself is held against this.
+
+    Built once a round; looking somebody up costs the same however many nodes there are.
+    """
+
+    def __init__(
+        self,
+        members: Mapping[str, Mapping[str, Any]],
+        own_id: str,
+        nodes: Mapping[str, Mapping[str, Any]],
+        registry: Mapping[str, Mapping[str, Any]],
+        *,
+        problem: str | None = None,
+        unconfined: bool = False,
+    ) -> None:
+        """``members`` are the nodes of the swarm by id, ``own_id`` is the manager's, ``nodes`` those of the resolved
+        configuration; ``problem`` is why the manager does not say, ``unconfined`` whether its service runs slurmd
+        without AppArmor.
+        """
+        self.members, self.own_id, self.nodes = members, own_id, nodes
+        self.problem, self.unconfined = problem, unconfined
+        self.ids: dict[str, str] = {}
+        self.addresses: dict[str, dict[str, set[str]]] = {"seen": {}, "said": {}}
+        for name in {*nodes, *registry}:
+            entry, said = registry.get(name, {}), nodes.get(name, {}).get("address")
+            registered, identity = entry.get("address"), entry.get("swarm_id")
+            if identity:
+                self.ids[identity] = name
+            # What the registry has is only for one that the swarm does not see: a network may give an address to
+            # another host.
+            member = members.get(identity or "")
+            self._has("seen", str(member["Status"].get("Addr")) if member else registered, name)
+            self._has("said", said if said != registered else None, name)
+
+    def _has(self, how: str, address: str | None, name: str) -> None:
+        if address:
+            self.addresses[how].setdefault(address, set()).add(name)
+
+    def verify(self, name: str, said: Facts) -> dict[str, Any]:
+        """The ``swarm_id`` and ``address`` of a node, where the manager confirms what it says.
+
+        Raises:
+            NoSuchNode: the swarm does not know it.
+            VcoreError: it cannot be what it says, or the manager does not answer.
+        """
+        if self.problem:
+            raise VcoreError(self.problem)
+        member = self.members.get(said.swarm_id)
+        if member is None:
+            raise NoSuchNode(f"it says that it is {said.swarm_id} of the swarm, which has no such node")
+        is_head = "head" in self.nodes[name]["roles"]
+        if is_head and said.swarm_id != self.own_id:
+            raise VcoreError("it is not the swarm's manager")
+        if not is_head and said.swarm_id == self.own_id:
+            raise VcoreError("it says that it is the head of the swarm")
+        owner = self.ids.get(said.swarm_id, name)
+        if owner != name:
+            raise VcoreError(f"it says that it is {said.swarm_id} of the swarm, which is {owner}")
+        short = str(member["Description"]["Hostname"]).split(".")[0]
+        if short != name and short in self.nodes:
+            raise VcoreError(f"it says that it is {said.swarm_id} of the swarm, which calls itself {short}")
+        address = self.nodes[name]["address"] if is_head else self._address(name, str(member["Status"].get("Addr")))
+        self.ids[said.swarm_id] = name
+        self._has("seen", address, name)
+        return {"swarm_id": said.swarm_id, "address": address}
+
+    def opens(self, said: Facts) -> bool:
+        """Whether Docker on a node runs slurmd without its AppArmor profile, as the service says."""
+        engine = (self.members[said.swarm_id].get("Description") or {}).get("Engine") or {}
+        number = str(engine.get("EngineVersion")).partition(".")[0]
+        return self.unconfined and number.isdecimal() and int(number) >= KNOWS_APPARMOR
+
+    def _address(self, name: str, address: str) -> str:
+        try:
+            number = IPv4Address(address)
+        except AddressValueError:
+            raise VcoreError(f"the swarm sees it at {words(address)}, which is no IPv4 address") from None
+        if number.is_unspecified or number.is_loopback or number.is_multicast:
+            raise VcoreError(f"the swarm sees it at {address}, which is no address of a host")
+        for owners in self.addresses.values():
+            if others := owners.get(address, set()) - {name}:
+                raise VcoreError(f"the swarm sees it at {address}, which is the address of {min(others)}")
+        return address
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The code that nodes are given
+# ---------------------------------------------------------------------------------------------------------------

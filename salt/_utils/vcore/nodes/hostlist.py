@@ -1,0 +1,30 @@
+"""Lists of host names, as SLURM abbreviates them."""
+
+from __future__ import annotations
+
+import hostlist
+
+from ..base.names import NODE_NAME
+
+#: How many nodes one hostlist may name.
+HOSTLIST_LIMIT = 100_000
+
+
+def expand(text: str) -> list[str]:
+    """The names that a hostlist such as ``compute-[1-8,12]`` stands for, in its order.
+
+    Raises:
+        ValueError: it is none, or a name in it is no node's.
+    """
+    try:
+        names: list[str] = hostlist.expand_hostlist(text, allow_duplicates=False, sort=False)
+    except hostlist.BadHostlist as error:
+        raise ValueError(f"has to be a list of nodes such as compute-[1-8,12]: {error}") from None
+    if len(names) > HOSTLIST_LIMIT:
+        raise ValueError(f"names more than {HOSTLIST_LIMIT} nodes")
+    for name in names:
+        if not NODE_NAME.fullmatch(name):
+            raise ValueError(
+                "has to be a list of nodes such as compute-[1-8,12]; a name has a-z, 0-9, -, a letter first"
+            )
+    return names

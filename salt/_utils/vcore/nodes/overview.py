@@ -1,0 +1,131 @@
+"""What there is to say of the nodes: for ``salt-run vcore.nodes``, ``vcore.reconcile`` and ``vcore.status``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from ..base.errors import VcoreError
+from ..base.names import NODE_NAME
+from ..base.paths import Paths
+from ..kernel import pillar
+from ..slurm.rounds import slurm_states
+from ..swarm import membership
+from . import decisions
+from .registry import UNKNOWN, Registry
+
+
+class Keys(Protocol):
+    """What Salt's master knows of keys: :class:`vcore.nodes.master.Master`."""
+
+    def key_states(self) -> dict[str, str]: ...
+
+
+def check_takes_part(paths: Paths, keys: Keys, name: str) -> None:
+    """Refuse a node that the reconciler leaves alone, with the reason.
+
+    Raises:
+        VcoreError: with the reason.
+    """
+    if not NODE_NAME.fullmatch(name):
+        raise VcoreError(f"{decisions.words(name)!r} is no name for a node (a-z, 0-9, -, a letter first)")
+    state = keys.key_states().get(name)
+    node = pillar.resolved(paths)["nodes"].get(name)
+    if state is None:
+        raise VcoreError(f"no minion {name} has shown up yet; enrol it: salt-run vcore.enrol_token node={name}")
+    if state != "accepted":
+        raise VcoreError(f"the key of {name} is {state}; see salt-key --finger {name}, and salt-key --accept {name}")
+    if node is None:
+        raise VcoreError(f"{name} has no role: name it below vcore.nodes of the site file, or enrol it by a token")
+    if decisions.COMPUTE not in node["roles"]:
+        raise VcoreError(f"{name} has the roles {', '.join(node['roles'])}; only compute nodes are reconciled")
+    if Registry(paths.nodes).read().get(name, UNKNOWN)["retiring"]:
+        raise VcoreError(f"{name} is being retired; go on with salt-run vcore.retire {name}")
+
+
+def told(
+    results: Iterable[Mapping[str, Any]], records: Mapping[str, decisions.Record], only: str | None = None
+) -> dict[str, Any]:
+    """What rounds did, one after the other, as one: ``{ok, reconciled: {<name>: {result, error}}, labelled, resumed,
+    problems, rounds, seconds}``.
+
+    ``only`` is the node that was asked for; ``records`` tell of those whose answers a round of somebody else took.
+    """
+    results = list(results)
+    nodes: dict[str, dict[str, Any]] = {}
+    for result in results:
+        nodes |= {name: {"result": "converged", "error": None} for name in result["converged"]}
+        nodes |= {name: {"result": "failed", "error": why} for name, why in result["failed"].items()}
+        nodes |= {name: {"result": "still at it", "error": None} for name in result["waiting"]}
+    for name, node in nodes.items():
+        record = records.get(name, decisions.Record())
+        if node["result"] == "still at it" and name not in results[-1]["waiting"] and record.tried is not None:
+            node |= {"result": "failed" if record.attempts else "converged", "error": record.error}
+    nodes = {name: node for name, node in sorted(nodes.items()) if only in (None, name)}
+    problems = [results[-1][what] for what in ("storage", "slurm") if results[-1].get(what)]
+    return {
+        "ok": not problems and all(node["result"] == "converged" for node in nodes.values()),
+        "reconciled": nodes,
+        "labelled": sorted({name for result in results for name in result["labelled"]}),
+        "resumed": sorted({name for result in results for name in result["resumed"]}),
+        "problems": problems,
+        "rounds": len(results),
+        "seconds": round(sum(result["ended"] - result["began"] for result in results), 3),
+    }
+
+
+def progress(state: decisions.State, name: str, *, retiring: bool) -> dict[str, Any]:
+    """How the convergence of one node goes: ``{retiring, converging, succeeded, error, attempts, next}``."""
+    record = state.nodes.get(name, decisions.Record())
+    return {
+        "retiring": retiring,
+        "converging": name in state.flights,
+        "succeeded": record.succeeded,
+        "error": record.error,
+        "attempts": record.attempts,
+        "next": record.next,
+    }
+
+
+def reconciler(state: decisions.State) -> dict[str, Any]:
+    """How the last round went, for ``vcore.status``: ``{round, problems}``.
+
+    What SLURM has refused once only is tried again within seconds: a controller that starts is no problem.
+    """
+    slurm = state.slurm.error if state.slurm.attempts > 1 else None
+    found = [f"reconciler: {text}" for text in (state.round.get("error"), slurm) if text]
+    return {"round": dict(state.round), "problems": found}
+
+
+def nodes(paths: Paths, keys: Keys) -> dict[str, Any]:
+    """Every node: of the site, of the registry, and minions with a key that belongs to none.
+
+    ``{nodes: {<name>: {roles, key, address, swarm, slurm, reason, retiring, converging, succeeded, error, attempts,
+    next}}, problems: [...]}``; what cannot be asked is None, and in the problems.
+    """
+    resolved, registry, state = pillar.resolved(paths), Registry(paths.nodes).read(), decisions.load(paths)
+    key_states, problems = keys.key_states(), []
+    try:
+        seen = {node["id"]: node for node in membership.overview()["nodes"]}
+        own = {node["name"]: node for node in seen.values()}
+    except VcoreError as error:
+        seen, own = {}, {}
+        problems.append(str(error))
+    slurm, problem = slurm_states(pillar.head_pillar(paths))
+    problems += [problem] if problem else []
+    found = {}
+    for name in sorted({*resolved["nodes"], *registry, *(n for n in key_states if NODE_NAME.fullmatch(n))}):
+        node = resolved["nodes"].get(name, {"roles": [], "address": None, "swarm_id": None})
+        member = seen.get(node["swarm_id"] or "") or (own.get(name) if "head" in node["roles"] else None)
+        queue = slurm.get(name, {})
+        found[name] = {
+            "roles": list(node["roles"]),
+            "key": key_states.get(name),
+            "address": node["address"],
+            "swarm": member["state"] if member else None,
+            "slurm": queue.get("words"),
+            "reason": queue.get("reason"),
+            **progress(state, name, retiring=bool(registry.get(name, UNKNOWN)["retiring"])),
+        }
+    problems += [state.slurm.error] if state.slurm.error else []
+    return {"nodes": found, "problems": problems}

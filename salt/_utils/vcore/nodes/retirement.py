@@ -1,0 +1,268 @@
+"""Taking nodes out of the core: out of SLURM when their jobs have ended, out of the swarm, and out of the head's trust.
+
+Nodes that are ready go together: one reconfigure, one job and one change of the master's session key for all of them.
+Each step looks whether it was done already, so a retirement that was cut off anywhere is gone on from by running it
+again. What is left of a node to do is in the registry: it is ``retiring``; without ``hardware`` it is out of SLURM.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import hostlist
+
+from ..base.errors import NotFound, VcoreError
+from ..base.paths import Paths
+from ..kernel import pillar, site
+from ..swarm import membership
+from . import decisions
+from .hostlist import expand
+from .registry import UNKNOWN, Registry
+from .rounds import Call, locked
+
+#: The reason that a node is drained with.
+REASON = "vcore: retiring"
+#: Seconds between two looks at nodes that still run jobs, and between two times that it is said.
+LOOK, SAY = 2.0, 60.0
+#: Seconds that a round of the reconciler may take to make room; that a node has to say that it is there; and that it
+#: has to take the core off itself.
+ROOM, HERE, FAREWELL = 180.0, 30.0, 300.0
+#: How many nodes are named one by one, and how many jobs of each.
+LISTED = 10
+
+#: What is asked of a node before its key goes: whether it is there; what the role brought; then secrets and the minion
+#: itself.
+PING: Call = ("test.ping", [], {})
+ABSENT: Call = ("state.apply", ["roles.compute.absent"], {})
+LEAVE: Call = ("vcore_node.leave", [], {})
+
+
+class Salt(Protocol):
+    """What a retirement needs of Salt's master: :class:`vcore.nodes.master.Master`."""
+
+    def key_states(self) -> dict[str, str]: ...
+    def delete_keys(self, names: Collection[str]) -> None: ...
+    def gather(
+        self, names: Collection[str], calls: Sequence[Call], *, wait: float, gap: float | None = None
+    ) -> dict[str, Mapping[str, Any]]: ...
+
+
+class Retirement:
+    """Nodes on their way out; one that cannot go on stays where it is, and the others go on."""
+
+    def __init__(self, paths: Paths, salt: Salt, nodes: str, say: Callable[[str], None]) -> None:
+        """Look whether all of the nodes can go at all; ``nodes`` is a hostlist such as ``compute-[1-8]``.
+
+        Raises:
+            NotFound: nobody knows one of them.
+            VcoreError: one cannot: it is the head, or a service has its data there.
+        """
+        self.paths, self.salt, self.say = paths, salt, say
+        self.registry = Registry(paths.nodes)
+        try:
+            self.names = expand(nodes)
+        except ValueError as error:
+            raise VcoreError(f"{decisions.words(nodes)!r} {error}") from None
+        self.pillar = pillar.head_pillar(paths)
+        self.keys = salt.key_states()
+        known = {*self.pillar["nodes"], *self.registry.read(), *self.keys}
+        for name in self.names:
+            self._check(name, known)
+        self.done: dict[str, list[str]] = {name: [] for name in self.names}
+        self.remains: dict[str, str] = {}
+        self.problems: dict[str, str] = {}
+
+    def _check(self, name: str, known: Collection[str]) -> None:
+        if name not in known:
+            raise NotFound(f"there is no node {name}; see salt-run vcore.nodes")
+        if name == self.pillar["head"]["name"]:
+            raise VcoreError(f"{name} is the head; bootstrap.sh --uninstall takes the core off it")
+        pinned = [service for service, data in self.pillar["services"].items() if data["node"] == name]
+        if pinned:
+            raise VcoreError(
+                f"{name} runs {', '.join(pinned)}, with their data; move them first "
+                f"(vcore.services.{pinned[0]}.node in {self.paths.site.name}), and apply the states"
+            )
+
+    def run(self, *, dead: bool, timeout: float) -> dict[str, Any]:
+        """Take all steps; ``timeout`` is what jobs of the nodes may still take, in seconds.
+
+        Returns ``{ok, retired: {<name>: {done: [...], remains}}, problems: [...]}``; ``remains`` says what is the
+        administrator's to do, or is None; ``problems`` say why nodes go no further. What was done stays done.
+
+        Raises:
+            VcoreError: SLURM or the swarm does not do its part.
+        """
+        # From here on the reconciler leaves them alone.
+        self.registry.update({name: {"retiring": True} for name in self.names})
+        for ready in self._ready(dead, timeout):
+            with locked(self.paths, wait=ROOM):  # a round writes SLURM's configuration, too
+                self._leave_slurm(ready)
+            if not dead:
+                self._take_off([name for name in ready if self.keys.get(name) == "accepted"])
+            gone = [name for name in ready if name not in self.problems]
+            self._leave_swarm(gone)
+            self._revoke(gone)
+            self._forget(gone)
+        return self._told()
+
+    def cancel(self) -> dict[str, Any]:
+        """Keep nodes that are still in SLURM after all; what a person drained them for stays. Returns as ``run`` does.
+
+        Raises:
+            VcoreError: one is not being retired, or is out already.
+        """
+        entries = self.registry.read()
+        for name in self.names:
+            entry = entries.get(name, UNKNOWN)
+            if not entry["retiring"]:
+                raise VcoreError(f"{name} is not being retired")
+            if not entry["hardware"] or self.keys.get(name) != "accepted":
+                raise VcoreError(f"{name} is out already; go on with salt-run vcore.retire {name}, then enrol it")
+        from ..slurm import controller, queue
+
+        self.registry.update({name: {"retiring": False} for name in self.names})
+        decisions.mark(self.paths, self.names)
+        if controller.manages(self.pillar):
+            queue.release(self.pillar, self.names, REASON)
+        self._note(self.names, "it stays, and takes jobs again")
+        return self._told()
+
+    def _note(self, names: Iterable[str], what: str) -> None:
+        for name in names:
+            self.done[name].append(what)
+
+    def _told(self) -> dict[str, Any]:
+        retired = {name: {"done": self.done[name], "remains": self.remains.get(name)} for name in self.names}
+        return {"ok": not self.problems, "retired": retired, "problems": [*self.problems.values()]}
+
+    # --- its jobs ------------------------------------------------------------------------------------------------
+
+    def _ready(self, dead: bool, timeout: float) -> Iterator[list[str]]:
+        """Those that run nothing any more, as their jobs end."""
+        from ..slurm import queue
+
+        waiting, end, spoken = self._drain(dead), time.monotonic() + timeout, -SAY
+        ready = [name for name in self.names if name not in waiting]
+        while True:
+            jobs = queue.jobs_on(self.pillar, waiting) if waiting else {}
+            ready += [name for name in waiting if name not in jobs]
+            waiting = [name for name in waiting if name in jobs]
+            if ready:
+                yield ready
+            if not waiting:
+                return
+            if time.monotonic() >= end:
+                break
+            if time.monotonic() - spoken >= SAY:
+                self._say_jobs(jobs)
+                spoken = time.monotonic()
+            ready = []
+            time.sleep(min(LOOK, max(end - time.monotonic(), 0.1)))
+        for name in waiting:
+            self.problems[name] = (
+                f"{name} still runs {_listed(jobs[name])}; it takes no new ones. Go on later with "
+                f"salt-run vcore.retire {name}, end them with scancel, or keep it with cancel=True"
+            )
+
+    def _drain(self, dead: bool) -> list[str]:
+        """Have them take no new jobs; those whose jobs have to be waited for."""
+        from ..slurm import controller, queue
+
+        entries = self.registry.read()
+        inside = [name for name in self.names if entries.get(name, UNKNOWN)["hardware"]]
+        if not inside or not controller.manages(self.pillar):
+            return []
+        known = queue.show_nodes(self.pillar)
+        inside = [name for name in inside if name in known]
+        if dead:
+            # SLURM requeues their jobs, or fails them, as each was submitted; they would hold on to their lines else.
+            queue.down(self.pillar, inside, REASON)
+            self._note(inside, "down in SLURM")
+            return []
+        queue.drain(self.pillar, inside, REASON)
+        self._note(inside, "drained")
+        return inside
+
+    def _say_jobs(self, jobs: Mapping[str, Sequence[str]]) -> None:
+        for name in [*jobs][:LISTED]:
+            self.say(f"{name}: waiting for {_listed(jobs[name])} to end")
+        if len(jobs) > LISTED:
+            self.say(f"and so do {len(jobs) - LISTED} more nodes")
+
+    # --- the steps -----------------------------------------------------------------------------------------------
+
+    def _leave_slurm(self, names: Sequence[str]) -> None:
+        entries = self.registry.read()
+        self.registry.update({n: {"hardware": None} for n in names if entries.get(n, UNKNOWN)["hardware"]})
+        from ..slurm import controller
+
+        # Also when an earlier run noted it and came no further: this changes nothing that is right.
+        if controller.manages(self.pillar) and controller.configure(pillar.head_pillar(self.paths), self.paths):
+            self._note(names, "out of SLURM")
+
+    def _take_off(self, names: Sequence[str]) -> None:
+        """Have the nodes take the core off themselves: what the roles brought, and then what they were entrusted."""
+        if not names:
+            return
+        self.say(f"{hostlist.collect_hostlist(names)}: taking the core off")
+        # One that is off is soon told from one that takes its time, and holds up nobody.
+        why: dict[str, str | None] = dict.fromkeys(names, _failure(None))
+        end, asked = time.monotonic() + FAREWELL, [*self.salt.gather(names, [PING], wait=HERE)]
+        while asked and time.monotonic() < end:
+            answers = self.salt.gather(asked, [ABSENT], wait=FAREWELL)
+            why |= {name: _failure(answers.get(name)) for name in asked}
+            # Its states are being applied, which the reconciler may have begun before.
+            asked = [name for name in asked if "is running as PID" in (why[name] or "")]
+            time.sleep(LOOK if asked else 0)
+        bare = [name for name in names if why[name] is None]
+        answers = self.salt.gather(bare, [LEAVE], wait=FAREWELL)
+        for name in bare:
+            left = answers.get(name, {}).get(LEAVE[0])
+            if not isinstance(left, list):
+                why[name] = f"it did not delete its secrets: {decisions.words(left)}"
+        self._note([name for name in names if why[name] is None], "secrets, trust and swarm taken off the machine")
+        self.problems |= {
+            name: f"{name}: {failure}. Mend that and run salt-run vcore.retire {name} again; if the machine is "
+            f"gone for good: salt-run vcore.retire {name} dead=True"
+            for name, failure in why.items()
+            if failure is not None
+        }
+
+    def _leave_swarm(self, names: Sequence[str]) -> None:
+        entries = self.registry.read()
+        places = {name: entries[name]["swarm_id"] for name in names if entries.get(name, UNKNOWN)["swarm_id"]}
+        if places:
+            gone = membership.Swarm().remove_members(places.values())
+            self._note([name for name, place in places.items() if place in gone], "out of the swarm")
+
+    def _revoke(self, names: Sequence[str]) -> None:
+        keys = self.salt.key_states()
+        kept = [name for name in names if keys.get(name) in ("accepted", "pending")]
+        if kept:
+            self.salt.delete_keys(kept)
+            self._note(kept, "key deleted")
+
+    def _forget(self, names: Sequence[str]) -> None:
+        decisions.unmark(self.paths, names)
+        configuration, document = site.load(self.paths.site, services=self.paths.services, flavors=self.paths.flavors)
+        named = [name for name in names if name in configuration.site.nodes]
+        # While the site names them, this keeps the reconciler from taking them back.
+        self.registry.update({name: {**UNKNOWN, "retiring": True} for name in named})
+        for name in named:
+            problem = document.problem(("nodes", name), "still names the node: take this out, and apply the states")
+            self.remains[name] = str(problem)
+        forgotten = [name for name in names if name not in named]
+        self.registry.remove(forgotten)
+        self._note(forgotten, "forgotten")
+
+
+def _listed(jobs: Sequence[str]) -> str:
+    more = " and more" if len(jobs) > LISTED else ""
+    return f"{len(jobs)} job{'s' if len(jobs) != 1 else ''}: {', '.join(jobs[:LISTED])}{more}"
+
+
+def _failure(answer: Mapping[str, Any] | None) -> str | None:
+    return "it does not answer" if answer is None else decisions.failed_states(answer.get(ABSENT[0], answer))

@@ -1,0 +1,1 @@
+"""The password of a person: changed in all its stores, or in none."""

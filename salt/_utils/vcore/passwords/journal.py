@@ -1,0 +1,148 @@
+"""What a change of a password was about to do, for the next run: a file in the person's home, sealed by the passwords.
+
+Python's library and cryptography only: this runs in the image ``people``.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..base.errors import VcoreError
+from ..base.files import sync_folder, write_atomic
+from .stores import Outcome, Stop
+
+
+@dataclass(frozen=True, repr=False)
+class Change:
+    """What a change begins with and ends with; ``samba`` is another one at the first synchronisation only."""
+
+    directory: str
+    samba: str
+    new: str
+    started: float = field(default_factory=time.time)
+
+
+class Unreadable(VcoreError):
+    """The journal is not one."""
+
+
+class Journal:
+    """What a change was about to do, for the next run: sealed, so that each of its passwords alone opens it.
+
+    A random key seals the change (AES-GCM). It is itself sealed once for each password, under a key that scrypt
+    derives from it: who finds the file and knows none of them learns none.
+    """
+
+    VERSION = 1
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "password-change"
+
+    def exists(self) -> bool:
+        """Whether a change was interrupted."""
+        return self.path.exists()
+
+    def write(self, change: Change) -> None:
+        """Seal a change and have it on disk.
+
+        Raises:
+            Stop: it cannot be kept, so that nothing may be changed.
+        """
+        try:
+            write_atomic(self.path, seal(change), mode=0o600)
+        except OSError as error:
+            raise Stop(
+                Outcome.NO_JOURNAL, f"Nothing is changed: {self.path} cannot be written ({error.strerror})."
+            ) from None
+
+    def open(self, password: str) -> Change | None:
+        """The change, if this is one of its passwords.
+
+        Raises:
+            Unreadable: the file is damaged.
+        """
+        try:
+            return unseal(self.path.read_bytes(), password)
+        except OSError as error:
+            raise Unreadable(str(error)) from None
+
+    def remove(self) -> None:
+        """Forget the change, which is finished or undone."""
+        self.path.unlink(missing_ok=True)
+        sync_folder(self.path.parent)
+
+
+def seal(change: Change) -> bytes:
+    """The bytes of a journal."""
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    started = f"{change.started:.3f}"
+    key, associated = AESGCM.generate_key(256), f"{Journal.VERSION} {started}".encode()
+    plain = json.dumps([change.directory, change.samba, change.new]).encode()
+    # Padded: the length of a password is nobody's business either.
+    plain = plain.ljust(-(-len(plain) // 512) * 512)
+
+    def slot(password: str) -> list[str]:
+        salt, nonce = secrets.token_bytes(16), secrets.token_bytes(12)
+        return [_text(salt), _text(nonce), _text(AESGCM(_derive(password, salt)).encrypt(nonce, key, associated))]
+
+    with ThreadPoolExecutor() as pool:
+        slots = list(pool.map(slot, dict.fromkeys((change.directory, change.samba, change.new))))
+    nonce = secrets.token_bytes(12)
+    sealed = {
+        "version": Journal.VERSION,
+        "started": started,
+        "slots": slots,
+        "nonce": _text(nonce),
+        "change": _text(AESGCM(key).encrypt(nonce, plain, associated)),
+    }
+    return json.dumps(sealed, indent=1).encode() + b"\n"
+
+
+def unseal(data: bytes, password: str) -> Change | None:
+    """The change in a journal, or None if the password is none of it.
+
+    Raises:
+        Unreadable: it is not a journal, or was tampered with.
+    """
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    try:
+        content = json.loads(data)
+        version, started = content["version"], content["started"]
+        associated = f"{version} {started}".encode()
+        slots = [[base64.b64decode(part, validate=True) for part in slot] for slot in content["slots"]]
+        nonce, sealed = (base64.b64decode(content[name], validate=True) for name in ("nonce", "change"))
+        if version != Journal.VERSION or not 1 <= len(slots) <= 3 or any(len(slot) != 3 for slot in slots):
+            raise ValueError("not a journal")
+        key = None
+        for salt, slot_nonce, wrapped in slots:
+            with suppress(InvalidTag):
+                key = AESGCM(_derive(password, salt)).decrypt(slot_nonce, wrapped, associated)
+                break
+        if key is None:
+            return None
+        directory, samba, new = json.loads(AESGCM(key).decrypt(nonce, sealed, associated))
+        return Change(directory, samba, new, float(started))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidTag):
+        raise Unreadable("the journal is damaged") from None
+
+
+def _derive(password: str, salt: bytes) -> bytes:
+    """A key from a password: 0.1 s and 32 MiB for each guess."""
+    return hashlib.scrypt(
+        password.encode("utf-8", "surrogatepass"), salt=salt, n=2**15, r=8, p=1, maxmem=2**26, dklen=32
+    )
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()

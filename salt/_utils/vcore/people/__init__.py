@@ -1,0 +1,1 @@
+"""People and groups: what may be written of them, plans, and what is carried out."""

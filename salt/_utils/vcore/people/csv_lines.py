@@ -1,0 +1,190 @@
+"""People as lines of a CSV file: read and checked line by line, so that a bad line spoils no other, and written.
+
+A header names the columns, in any order; ``name`` has to be one of them. An empty cell leaves things as they are.
+Lists (``groups``, ``ssh_keys``) have ``;`` between their items. A cell never goes over the end of its line.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..base.errors import VcoreError
+from ..kernel.documents import unknown_key
+from .settings import SHELLS, Person, name_problem, plain
+
+COLUMNS = ("name", "given_name", "surname", "mail", "telephone", "uid", "groups", "shell", "ssh_keys")
+LISTS = ("groups", "ssh_keys")
+#: Between two keys; the comment at the end of a key may have a semicolon in it.
+_BETWEEN_KEYS = re.compile(r";\s*(?=(?:ssh|ecdsa|sk)-)")
+
+MESSAGES = {
+    "string_too_short": "has to have at least one character",
+    "string_too_long": "is too long",
+    "int_type": "has to be a whole number",
+    "extra_forbidden": "is nothing that a person has",
+}
+FORMS = {
+    "mail": "has to be a mail address, such as ada@example.org",
+    "telephone": "has to be a telephone number, such as +44 20 7946 0000",
+    "shell": f"has to be one of {', '.join(SHELLS)}",
+    "groups": "a name is at most 31 of a-z, 0-9, - and _, a letter first",
+}
+
+
+class Invalid(VcoreError):
+    """Something that was given is not what it has to be; nothing was done."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the file: what it says of a person, or what is wrong with it."""
+
+    number: int
+    name: str
+    person: dict[str, Any] | None = None
+    problem: str = ""
+
+
+def quoted(value: Any) -> str:
+    """What somebody gave, as messages quote it: one short line of ASCII, so that a look-alike shows."""
+    text = ascii(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def check_name(name: str) -> None:
+    """Whether a person or group may be called so.
+
+    Raises:
+        Invalid: no, and why.
+    """
+    if problem := name_problem(name):
+        raise Invalid(f"{quoted(name)}: {problem}")
+
+
+def check_person(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of a person, checked as the site file's is; None stands for nothing said.
+
+    Raises:
+        Invalid: the first thing that is wrong.
+    """
+    try:
+        return plain(Person.model_validate({key: value for key, value in data.items() if value is not None}))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        column = str(first["loc"][0])
+        message = MESSAGES.get(first["type"]) or first["msg"].removeprefix("Value error, ")
+        if first["type"] in ("string_pattern_mismatch", "literal_error"):
+            message = FORMS.get(column, message)
+        raise Invalid(f"{column} {quoted(first['input'])}: {message}") from None
+
+
+def _row(line: str) -> list[str]:
+    """The cells of one line."""
+    # Not strict, csv closes a quote that is open at the end of the line.
+    rows = list(csv.reader([line], strict=True))
+    return [cell.strip() for cell in rows[0]] if rows else []
+
+
+def _header(cells: list[str]) -> list[str]:
+    for cell in cells:
+        if cell not in COLUMNS:
+            raise Invalid(f"line 1: {quoted(cell)}: {unknown_key(cell, COLUMNS).replace('key', 'column')}")
+        if cells.count(cell) > 1:
+            raise Invalid(f"line 1: the column {cell} stands twice")
+    if "name" not in cells:
+        raise Invalid(f"line 1 has to name the columns, with commas between them; known are {', '.join(COLUMNS)}")
+    return cells
+
+
+def _items(column: str, cell: str) -> list[str]:
+    items = _BETWEEN_KEYS.split(cell) if column == "ssh_keys" else cell.split(";")
+    return [item.strip() for item in items if item.strip()]
+
+
+def _person(cells: Mapping[str, str]) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    for column, cell in cells.items():
+        if column == "name" or not cell:
+            continue
+        if column == "uid":
+            if not re.fullmatch(r"[0-9]{1,10}", cell):
+                raise Invalid(f"uid {quoted(cell)}: has to be a whole number")
+            data[column] = int(cell)
+        else:
+            data[column] = _items(column, cell) if column in LISTS else cell
+    return {key: value for key, value in check_person(data).items() if key in data}
+
+
+def parse(content: bytes) -> list[Line]:
+    """Read a file: one :class:`Line` for each line that is not blank, in order.
+
+    Raises:
+        Invalid: the file as a whole is none of this kind: no UTF-8, no header.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = content.count(b"\n", 0, error.start) + 1
+        raise Invalid(f"line {number} is not UTF-8; save the file as CSV UTF-8") from None
+    rows = [line.removesuffix("\r") for line in text.split("\n")]
+    try:
+        header = _header(_row(rows[0]))
+    except csv.Error as error:
+        raise Invalid(f"line 1 is not CSV: {error}") from None
+    lines: list[Line] = []
+    names: dict[str, int] = {}
+    numbers: dict[int, int] = {}
+    for number, row in enumerate(rows[1:], start=2):
+        if not row.strip():
+            continue
+        name = ""
+        try:
+            cells = _row(row)
+            name = dict(zip(header, cells, strict=False)).get("name", "")
+            if len(cells) != len(header):
+                raise Invalid(f"has {len(cells)} cells where the header has {len(header)}")
+            check_name(name)
+            if name in names:
+                raise Invalid(f"{name} stands on line {names[name]} already")
+            person = _person(dict(zip(header, cells, strict=True)))
+            uid = person.get("uid")
+            if uid in numbers:
+                raise Invalid(f"uid {uid} stands on line {numbers[uid]} already")
+            names[name] = number
+            if uid is not None:
+                numbers[uid] = number
+            lines.append(Line(number, name, person))
+        except csv.Error as error:
+            lines.append(Line(number, name, None, f"is not CSV: {error}"))
+        except Invalid as error:
+            lines.append(Line(number, name, None, str(error)))
+    return lines
+
+
+def write(people: Iterable[tuple[str, Mapping[str, Any]]]) -> bytes:
+    """A file that :func:`parse` reads to the same people.
+
+    What somebody wrote into the directory that would not be read is left out: a spreadsheet might take it for a
+    formula.
+    """
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for name, person in people:
+        cells = [name]
+        for column in COLUMNS[1:]:
+            value = person.get(column)
+            try:
+                checked = check_person({column: value}).get(column) if value else None
+            except Invalid:
+                checked = None
+            cells.append(";".join(checked) if isinstance(checked, list) else str(checked or ""))
+        writer.writerow(cells)
+    return stream.getvalue().encode()

@@ -1,0 +1,197 @@
+"""Homes of people on the file router's host: made from a skeleton, archived when their owner leaves.
+
+What lies in a home is its owner's, who may want a root process to follow a link out of it: nothing here follows one.
+The folder that holds the homes is root's, so a name in it cannot be exchanged behind our back.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..base.errors import CommandFailed, VcoreError
+from ..base.files import sync_folder
+from ..file_router.settings import SERVICE
+from ..services.resolve import runs_on
+
+#: The skeleton that a system need not have.
+DEFAULT_SKELETON = "/etc/skel"
+#: How often a folder is deleted in which new files appear meanwhile, and how long to wait in between, in seconds.
+TRIES, PAUSE = 20, 0.1
+
+
+@dataclass(frozen=True)
+class Homes:
+    """Where homes lie on this host, and what a new one is like.
+
+    ``folder`` holds the homes, each directly below it; ``served`` says that the file router runs here, so that homes
+    are made; ``elsewhere`` is the node that it runs on instead. ``group`` is the number of everybody's group.
+    """
+
+    folder: Path
+    archive: Path
+    skeleton: Path
+    mode: int
+    group: int
+    served: bool
+    elsewhere: str | None = None
+
+    @classmethod
+    def of(cls, pillar: Mapping[str, Any]) -> Homes:
+        """Those of a core, from the resolved pillar of this node."""
+        accounts, service = pillar["accounts"], pillar["services"].get(SERVICE)
+        roots = pillar["storage"]["roots"]
+        # Without the file router and another storage, nobody serves homes; those that there were are found.
+        base = Path(pillar["base_directory"], SERVICE)
+        home, data = (Path(roots[kind]["source"]) if roots else base / kind for kind in ("home", "data"))
+        here = service is not None and runs_on(service, pillar["node"])
+        return cls(
+            folder=home,
+            archive=Path(accounts["archive"] or data / "archive"),
+            skeleton=Path(accounts["skeleton"]),
+            mode=int(accounts["home_mode"], 8),
+            group=accounts["first_id"],
+            served=here,
+            elsewhere=service["node"] if service is not None and not here else None,
+        )
+
+    def path(self, name: str) -> Path:
+        """Where the home of ``name``, which has been checked, lies on this host."""
+        return self.folder / name
+
+    def owner(self, name: str) -> int | None:
+        """The number of the owner of a home; None if there is no home.
+
+        Raises:
+            VcoreError: something else is there, such as a link.
+        """
+        try:
+            status = self.path(name).lstat()
+        except FileNotFoundError:
+            return None
+        if not stat.S_ISDIR(status.st_mode):
+            raise VcoreError(f"{self.path(name)} is no folder; move it away")
+        return status.st_uid
+
+    def problem(self, name: str, number: int) -> str | None:
+        """Why the person with this number cannot have the home of this name, or None."""
+        try:
+            owner = self.owner(name)
+        except VcoreError as error:
+            return str(error)
+        if owner not in (None, number):
+            return f"{self.path(name)} belongs to the number {owner}, not to {number}; move it away"
+        return None
+
+    def make(self, name: str, number: int) -> None:
+        """Make a home where there is none: whole, or not at all.
+
+        Raises:
+            VcoreError: there is no skeleton.
+        """
+        if self.owner(name) is not None:
+            return
+        self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        # A name that nobody can have. Root's until all of it is there.
+        new = self.folder / f".new-{name}"
+        if new.exists():
+            shutil.rmtree(new)
+        new.mkdir(mode=0o700)
+        if self.skeleton.is_dir():
+            shutil.copytree(self.skeleton, new, symlinks=True, dirs_exist_ok=True)
+            new.chmod(0o700)
+        elif str(self.skeleton) != DEFAULT_SKELETON:
+            new.rmdir()
+            raise VcoreError(f"the skeleton of homes, {self.skeleton}, does not exist (vcore.accounts.skeleton)")
+        for folder, folders, files in os.walk(new):
+            for entry in (*folders, *files):
+                os.chown(Path(folder, entry), number, self.group, follow_symlinks=False)
+        os.chown(new, number, self.group)
+        new.chmod(self.mode)
+        new.rename(self.path(name))
+
+    def archived(self, name: str, when: float | None = None) -> Path:
+        """The file that the home is archived in."""
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(when))
+        return self.archive / f"{name}-{stamp}.tar.gz"
+
+    def store(self, name: str) -> Path | None:
+        """Archive a home: the whole of it is on disk, under its name, before this returns. None if there is no home.
+
+        Raises:
+            CommandFailed: tar could not read or write all of it; the home is as it was.
+            VcoreError: others than root could read, exchange or delete archives.
+        """
+        if self.owner(name) is None:
+            return None
+        self._make_archive()
+        target = self.archived(name)
+        while target.exists():
+            time.sleep(0.2)
+            target = self.archived(name)
+        part = target.with_name(f".{target.name}.part")
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                os.fchmod(stream.fileno(), 0o600)
+                # Sparse, or a file of a petabyte that takes no space here would take it there.
+                command = ["tar", "--create", "--gzip", "--numeric-owner", "--sparse", "--xattrs", "--acls"]
+                done = subprocess.run(
+                    [*command, f"--directory={self.folder}", "--", name],
+                    stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.PIPE, check=False,
+                )  # fmt: skip
+                # 1 is of files that changed while they were read, which a reader of the archive can live with.
+                if done.returncode not in (0, 1):
+                    lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no word from tar"]
+                    raise CommandFailed(f"the home {self.path(name)} cannot be archived: {ascii(lines[-1])[1:-1]}")
+                stream.flush()
+                os.fsync(stream.fileno())
+            part.rename(target)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        sync_folder(self.archive)
+        return target
+
+    def _make_archive(self) -> None:
+        if not self.archive.is_dir():
+            self.archive.mkdir(mode=0o700, parents=True)
+        status = self.archive.stat()
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise VcoreError(
+                f"homes cannot be archived in {self.archive}, which others than root may write to; "
+                "name another folder (vcore.accounts.archive)"
+            )
+
+    def delete(self, name: str) -> None:
+        """Delete a home and all in it; links are deleted, not followed."""
+        # Under this name it is nobody's home; killed in between, the next call for this name deletes the rest.
+        gone = self.folder / f".removed-{name}"
+        if gone.exists():
+            _delete(gone)
+        if self.owner(name) is not None:
+            self.path(name).rename(gone)
+            _delete(gone)
+
+
+def _delete(folder: Path) -> None:
+    """Delete a folder that programs of its owner may still write to.
+
+    Raises:
+        VcoreError: one of them is quicker, for seconds.
+    """
+    for _ in range(TRIES):
+        try:
+            shutil.rmtree(folder)
+            return
+        except OSError as error:
+            problem = error.strerror
+            time.sleep(PAUSE)
+    raise VcoreError(f"{folder} cannot be deleted ({problem}); end the programs that still write there, and try again")

@@ -1,0 +1,546 @@
+"""People and groups in the directory: what they are to be, and how that differs from what is there.
+
+Everything goes through one plan: what the site file declares, a line of a CSV file and an administrator's command are
+the same mapping of names to data (:class:`vcore.people.settings.Person` as plain data), and whatever was left half-made
+by an interruption, or made elsewhere and is incomplete, is a difference like any other. Numbers and members are worked
+out from one look at the directory. :mod:`vcore.people.accounts` carries plans out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..base.errors import NotFound, VcoreError
+from ..base.paths import Paths
+from ..base.secrets import Store
+from ..directory import entries, samba_ids
+from ..directory.client import Directory
+from ..directory.entries import Attributes
+from .csv_lines import Invalid, quoted
+from .homes import Homes
+from .settings import ACCOUNT_NAME, ADMINISTRATORS
+
+PERSON_CLASSES = ["inetOrgPerson", "posixAccount", "shadowAccount", "ldapPublicKey", "sambaSamAccount"]
+GROUP_CLASSES = ["posixGroup", "vcoreMemberGroup"]
+
+#: The lock that only an administrator lifts (slapo-ppolicy(5)); a lock after failures has the time of the last one.
+LOCKED = "000001010000Z"
+#: Day after 1 January 1970 on which a locked account ended: what logs people in by ssh key asks no password policy.
+EXPIRED = "1"
+
+#: Folder of first passwords in the secret store, and their least length.
+FIRST_PASSWORDS = "first-passwords"
+FIRST_PASSWORD_LENGTH = 16
+
+#: Columns of people that are one attribute of one value each.
+SINGLE = {
+    "given_name": "givenName",
+    "surname": "sn",
+    "mail": "mail",
+    "telephone": "telephoneNumber",
+    "shell": "loginShell",
+}
+#: All that is read of people: everybody may put a photograph of megabytes into the own entry.
+PERSON_ATTRIBUTES = [
+    "objectClass", "uid", "uidNumber", "gidNumber", "homeDirectory", "cn", *SINGLE.values(), "sshPublicKey",
+    "shadowExpire", "sambaSID", "sambaAcctFlags", "sambaPwdLastSet", "pwdChangedTime", "pwdReset",
+    "pwdAccountLockedTime", "sambaBadPasswordCount", "sambaBadPasswordTime",
+]  # fmt: skip
+
+
+# --- what is there --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry of the directory."""
+
+    dn: str
+    attributes: Attributes
+
+    def first(self, name: str, default: str = "") -> str:
+        """The first value of an attribute."""
+        return (self.attributes.get(name) or [default])[0]
+
+    def is_a(self, name: str) -> bool:
+        """Whether the entry has this object class."""
+        return name.lower() in map(str.lower, self.attributes.get("objectClass", []))
+
+    @property
+    def locked(self) -> bool:
+        """Whether an administrator locked this account. Another password takes the directory's own mark away."""
+        return self.first("shadowExpire") == EXPIRED or self.first("pwdAccountLockedTime") == LOCKED
+
+
+@dataclass(frozen=True)
+class Present:
+    """All people and groups that the directory has, by name, and the numbers of accounts that are no people's."""
+
+    people: Mapping[str, Entry] = field(default_factory=dict)
+    groups: Mapping[str, Entry] = field(default_factory=dict)
+    others: Mapping[int, str] = field(default_factory=dict)
+
+    def uids(self) -> dict[int, str]:
+        """Numbers of accounts in use, each with the name that has it."""
+        used = {int(entry.first("uidNumber")): name for name, entry in self.people.items()}
+        return {**self.others, **used}
+
+    def gids(self) -> dict[int, str]:
+        """Numbers of groups in use."""
+        return {int(entry.first("gidNumber")): name for name, entry in self.groups.items()}
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        return {_same(entry.dn): name for name, entry in self.people.items()}
+
+    @cached_property
+    def _members(self) -> dict[str, tuple[frozenset[str], frozenset[str]]]:
+        found = {}
+        for group, entry in self.groups.items():
+            names = (self._names.get(_same(dn)) for dn in entry.attributes.get("member", []))
+            found[group] = (frozenset(entry.attributes.get("memberUid", [])), frozenset(name for name in names if name))
+        return found
+
+    def members(self, group: str) -> tuple[frozenset[str], frozenset[str]]:
+        """Who is in a group: by memberUid, and by member, as far as they are people."""
+        return self._members.get(group, (frozenset(), frozenset()))
+
+
+def _same(dn: str) -> str:
+    return dn.lower().replace(", ", ",")
+
+
+def look(connection: Directory, base: str) -> Present:
+    """Read all people and groups: one search each."""
+    people = {}
+    for dn, attributes in connection.search(f"ou=people,{base}", "(objectClass=posixAccount)", PERSON_ATTRIBUTES):
+        people[attributes["uid"][0]] = Entry(dn, attributes)
+    groups = {}
+    for dn, attributes in connection.search(f"ou=groups,{base}", "(objectClass=posixGroup)"):
+        groups[attributes["cn"][0]] = Entry(dn, attributes)
+    others = {}
+    for _, attributes in connection.search(f"ou=instruments,{base}", "(uidNumber=*)", ["uid", "uidNumber"]):
+        others[int(attributes["uidNumber"][0])] = attributes["uid"][0]
+    return Present(people, groups, others)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What is not to be given to somebody new beside what the directory has: names and numbers of this host's own
+    accounts, and numbers that somebody had once, whose files may still be about.
+    """
+
+    uids: Mapping[int, str] = field(default_factory=dict)
+    gids: Mapping[int, str] = field(default_factory=dict)
+    past_uids: frozenset[int] = frozenset()
+    past_gids: frozenset[int] = frozenset()
+
+
+def ever_had(values: Iterable[str]) -> dict[str, frozenset[int]]:
+    """The numbers that people and groups ever had, by attribute, from the values that say so (``uidNumber 10001``)."""
+    found: dict[str, set[int]] = {"uidNumber": set(), "gidNumber": set()}
+    for value in values:
+        attribute, _, number = value.partition(" ")
+        if attribute in found and number.isdecimal():
+            found[attribute].add(int(number))
+    return {attribute: frozenset(numbers) for attribute, numbers in found.items()}
+
+
+def host_accounts(passwd: Path = Path("/etc/passwd"), group: Path = Path("/etc/group")) -> Taken:
+    """The accounts that this host has in its own files."""
+
+    def read(path: Path) -> dict[int, str]:
+        rows = (line.split(":") for line in path.read_text(errors="replace").splitlines())
+        return {int(row[2]): row[0] for row in rows if len(row) > 2 and row[2].isdigit()}
+
+    return Taken(read(passwd), read(group))
+
+
+def next_free(first: int, last: int, used: Collection[int], past: Collection[int]) -> int:
+    """The least number of the range that nobody ever had; when there is none, one that nobody has now.
+
+    Raises:
+        VcoreError: all are in use.
+    """
+    for avoided in ({*used, *past}, used):
+        for number in range(first, last + 1):
+            if number not in avoided:
+                return number
+    raise VcoreError(f"no number from {first} to {last} is free; raise vcore.accounts.last_id")
+
+
+# --- what is wanted -------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Members:
+    """Who is added to a group and taken out of it, in each of the two attributes that name members."""
+
+    add_uid: set[str] = field(default_factory=set)
+    add_dn: set[str] = field(default_factory=set)
+    remove_uid: set[str] = field(default_factory=set)
+    remove_dn: set[str] = field(default_factory=set)
+
+    @property
+    def added(self) -> list[str]:
+        return sorted(self.add_uid | self.add_dn)
+
+    @property
+    def removed(self) -> list[str]:
+        return sorted(self.remove_uid | self.remove_dn)
+
+
+@dataclass
+class Plan:
+    """What has to change; names are keys throughout.
+
+    ``people`` and ``groups`` are entries (``dn``, ``old``, ``new`` as of :func:`vcore.directory.entries.diff`),
+    ``passwords`` and ``homes`` who gets one, ``removed`` who goes, ``problems`` whom nothing is done for, and why.
+    """
+
+    people: dict[str, dict[str, Any]] = field(default_factory=dict)
+    groups: dict[str, dict[str, Any]] = field(default_factory=dict)
+    members: dict[str, Members] = field(default_factory=dict)
+    passwords: list[str] = field(default_factory=list)
+    homes: dict[str, int] = field(default_factory=dict)
+    removed: dict[str, dict[str, Any]] = field(default_factory=dict)
+    removed_groups: dict[str, str] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+    dns: dict[str, str] = field(default_factory=dict)
+    group_dns: dict[str, str] = field(default_factory=dict)
+
+    def touched(self) -> set[str]:
+        """The people for whom anything is done."""
+        members = (name for group in self.members.values() for name in (*group.added, *group.removed))
+        return {*self.people, *self.passwords, *self.homes, *self.removed, *members}
+
+    def changes(self, paths: Paths, homes: Homes) -> dict[str, Any]:
+        """The plan as a state returns it; a password is where its file is."""
+        changes: dict[str, Any] = {}
+        for change in (*self.groups.values(), *self.people.values()):
+            changes[change["dn"]] = {"old": change["old"], "new": dict(change["new"])}
+        for name, members in self.members.items():
+            changes[f"members of {name}"] = {"old": members.removed, "new": members.added}
+        for name in self.passwords:
+            changes[f"first password of {name}"] = {"old": None, "new": str(first_password(paths, name))}
+        for name in self.homes:
+            changes[f"home of {name}"] = {"old": None, "new": str(homes.path(name))}
+        for name, removal in self.removed.items():
+            changes[removal["entry"].dn if removal["entry"] else f"home of {name}"] = {
+                "old": removal["old"],
+                "new": None,
+            }
+        for name, dn in self.removed_groups.items():
+            changes[dn] = {"old": {"cn": [name]}, "new": None}
+        return changes
+
+
+def first_password(paths: Paths, name: str) -> Path:
+    """The root-only file with the password that a person got first, until the person has chosen another one."""
+    return Store(paths.secrets).path(FIRST_PASSWORDS, name)
+
+
+def samba_flags(flags: str, locked: bool) -> str:
+    """Samba's flags of a person, out of those that there are. L is Samba's own lock, after wrong passwords: it is
+    Samba's until an administrator unlocks, and no difference to the site.
+    """
+    kept = "".join(flag for flag in flags.strip("[] ") if flag not in "DUL")
+    return f"[{('DU' if locked else 'U') + kept:<11}]"
+
+
+def locks_of_wrong_passwords(there: Entry) -> Attributes:
+    """What lifts the locks that the directory and Samba, each for itself, put on an account after wrong passwords."""
+    lifted: Attributes = {}
+    if there.first("pwdAccountLockedTime") not in ("", LOCKED):
+        lifted["pwdAccountLockedTime"] = []
+    flags = there.first("sambaAcctFlags")
+    if "L" in flags:
+        lifted["sambaAcctFlags"] = [samba_flags(flags, locked=False)]
+        # Or the next wrong password locks again.
+        lifted |= {name: [] for name in ("sambaBadPasswordCount", "sambaBadPasswordTime") if there.first(name)}
+    return lifted
+
+
+def person_attributes(
+    name: str, data: Mapping[str, Any], *, number: int, pillar: Mapping[str, Any], there: Entry | None
+) -> Attributes:
+    """The attributes of a person that follow from data and number: all of a new one, of one who is there what the
+    data say (an empty text takes an attribute away) and what every account has to have.
+    """
+    accounts, suffix = pillar["accounts"], entries.suffix(pillar)
+    wanted: Attributes = {"objectClass": list(PERSON_CLASSES)}
+    if there is None:
+        wanted |= {
+            "uid": [name],
+            "uidNumber": [str(number)],
+            "gidNumber": [str(accounts["first_id"])],
+            "homeDirectory": [f"/home/{name}"],
+            "loginShell": [accounts["shell"]],
+            "sn": [name],
+            "cn": [name],
+        }
+    elif not there.first("loginShell"):
+        wanted["loginShell"] = [accounts["shell"]]
+    for column, attribute in SINGLE.items():
+        if column in data:
+            wanted[attribute] = [data[column]] if data[column] else []
+    if "given_name" in data or "surname" in data:
+        given, surname = (
+            (wanted.get(attribute) or [there.first(attribute) if there and attribute not in wanted else ""])[0]
+            for attribute in ("givenName", "sn")
+        )
+        wanted["cn"] = [f"{given} {surname}".strip()]
+    if "ssh_keys" in data:
+        wanted["sshPublicKey"] = list(data["ssh_keys"])
+    wanted["sambaSID"] = [samba_ids.person_sid(suffix, number)]
+    flags = there.first("sambaAcctFlags") if there else ""
+    locked = data.get("locked", there.locked if there else False)
+    if not flags or ("D" in flags) != locked:
+        wanted["sambaAcctFlags"] = [samba_flags(flags, locked)]
+    if locked:
+        wanted |= {"shadowExpire": [EXPIRED], "pwdAccountLockedTime": [LOCKED]}
+    elif there is not None and there.locked:
+        wanted |= {name: [] for name, mark in (("shadowExpire", EXPIRED), ("pwdAccountLockedTime", LOCKED))
+                   if there.first(name) == mark}  # fmt: skip
+    if there is not None and there.first("pwdReset") == "TRUE":
+        # What pwdReset is to the directory, a password from the year 1970 is to Samba: its owner has to change it.
+        wanted["sambaPwdLastSet"] = ["0"]
+    return wanted
+
+
+def agreed_members(by_uid: Set[str], by_dn: Set[str], before: Set[str]) -> Set[str]:
+    """Who is in a group whose two attributes may have parted, since somebody changed only one of them.
+
+    ``before`` is who was in it when they last agreed: who is new in either is in, who is missing in either is out.
+    """
+    return (by_uid | by_dn) - (before - (by_uid & by_dn))
+
+
+class Planner:
+    """Works out a plan from what is there; it changes nothing.
+
+    Args:
+        pillar: the resolved pillar of the head.
+        present: what the directory has.
+        taken: further names and numbers that are in use.
+        homes: where homes are; owners are looked up.
+        unfinished: who has a file of a first password.
+    """
+
+    def __init__(
+        self,
+        pillar: Mapping[str, Any],
+        present: Present,
+        taken: Taken,
+        homes: Homes,
+        unfinished: Collection[str] = (),
+    ) -> None:
+        self.pillar, self.present, self.taken, self.homes = pillar, present, taken, homes
+        self.unfinished = frozenset(unfinished)
+        self.base = entries.suffix(pillar)
+        self.plan = Plan()
+        accounts = pillar["accounts"]
+        self.range = (accounts["first_id"], accounts["last_id"])
+        self.common: str = accounts["group"]
+        self.uids = {**taken.uids, **present.uids()}
+        self.gids = {accounts["first_id"]: self.common, **taken.gids, **present.gids()}
+        # What the site promises to somebody is nobody else's, also before that somebody is there.
+        self.promised_uids = {p["uid"]: n for n, p in pillar["people"].items() if "uid" in p and not p.get("removed")}
+        self.promised_gids = {g["gid"]: n for n, g in pillar["groups"].items() if "gid" in g}
+        self.joining: dict[str, set[str]] = {}
+        self.leaving: dict[str, set[str]] = {}
+
+    def dn(self, name: str) -> str:
+        """The DN of a person who is there or is added."""
+        there = self.present.people.get(name)
+        return there.dn if there else f"uid={name},ou=people,{self.base}"
+
+    # Groups
+
+    def group(self, name: str, data: Mapping[str, Any]) -> None:
+        """A group is as the data say."""
+        there = self.present.groups.get(name)
+        if there is None and name in self.taken.gids.values():
+            raise Invalid(f"{name} is a group of this host already")
+        number = data.get("gid")
+        if there is not None and number is not None and number != int(there.first("gidNumber")):
+            raise Invalid(f"the group {name} has the gid {there.first('gidNumber')}, which never changes")
+        if there is None:
+            number = self._number("gid", name, number)
+        wanted: Attributes = {"objectClass": list(GROUP_CLASSES)}
+        if there is None:
+            wanted |= {"cn": [name], "gidNumber": [str(number)]}
+        if "description" in data:
+            wanted["description"] = [data["description"]] if data["description"] else []
+        dn = there.dn if there else f"cn={name},ou=groups,{self.base}"
+        found = entries.diff({dn: there.attributes if there else None}, {dn: wanted})
+        if found:
+            self.plan.groups[name] = {"dn": dn, **found[dn]}
+
+    def remove_group(self, name: str) -> None:
+        """A group goes."""
+        if name in (self.common, ADMINISTRATORS):
+            raise Invalid(f"the group {name} is the core's own and stays")
+        there = self.present.groups.get(name)
+        if there is None:
+            raise NotFound(f"there is no group {name}")
+        first = [p for p, entry in self.present.people.items() if entry.first("gidNumber") == there.first("gidNumber")]
+        if first:
+            raise Invalid(f"the group {name} is the first one of {some(first)}, who would be left without")
+        self.plan.removed_groups[name] = there.dn
+
+    # People
+
+    def person(self, name: str, data: Mapping[str, Any], *, password: bool = True) -> None:
+        """A person is as the data say; with ``password``, one who never had one gets a first one.
+
+        Raises:
+            Invalid: not so, and why; nothing of it is in the plan.
+        """
+        there = self.present.people.get(name)
+        if there is None:
+            self._new_name(name)
+        number = data.get("uid")
+        if there is not None and number is not None and number != int(there.first("uidNumber")):
+            raise Invalid(f"{name} has the uid {there.first('uidNumber')}, which never changes: files belong to it")
+        for group in data.get("groups") or ():
+            self._known_group(group)
+        if number is None and there is not None:
+            number = int(there.first("uidNumber"))
+        if there is None:
+            given = number
+            number = self._number("uid", name, given)
+        assert number is not None
+        try:
+            self._person(name, data, number, there, password=password)
+        except Invalid:
+            if there is None:
+                del self.uids[number]
+            raise
+
+    def _person(self, name: str, data: Mapping[str, Any], number: int, there: Entry | None, *, password: bool) -> None:
+        if self.homes.served:
+            if problem := self.homes.problem(name, number):
+                raise Invalid(problem)
+            if self.homes.owner(name) is None:
+                self.plan.homes[name] = number
+        dn = self.dn(name)
+        wanted = person_attributes(name, data, number=number, pillar=self.pillar, there=there)
+        wanted = {key: values for key, values in wanted.items() if values or there is not None}
+        found = entries.diff({dn: there.attributes if there else None}, {dn: wanted})
+        if found:
+            self.plan.people[name] = {"dn": dn, **found[dn]}
+        if there is None or (not there.first("pwdChangedTime") and (password or name in self.unfinished)):
+            self.plan.passwords.append(name)
+        if data.get("groups") is not None:
+            self._belongs(name, set(data["groups"]))
+
+    def _belongs(self, name: str, groups: set[str]) -> None:
+        for group in groups:
+            self.joining.setdefault(group, set()).add(name)
+        for group in self.present.groups:
+            by_uid, by_dn = self.present.members(group)
+            if (name in by_uid or name in by_dn) and group not in groups and group != self.common:
+                self.leaving.setdefault(group, set()).add(name)
+
+    def remove(self, name: str, *, archive: bool = True) -> None:
+        """A person goes, with entry, memberships and home; nothing where nothing is left of the person."""
+        there = self.present.people.get(name)
+        home = self.homes.owner(name) is not None
+        if there is None and not home:
+            return
+        old: dict[str, Any] = {}
+        if there is not None:
+            old = {"dn": there.dn, "uidNumber": there.first("uidNumber")}
+            self._belongs(name, set())
+        if home:
+            old["home"] = str(self.homes.path(name))
+            old["archive"] = str(self.homes.archive) if archive else "none"
+        self.plan.removed[name] = {"entry": there, "archive": archive, "old": old}
+
+    def _new_name(self, name: str) -> None:
+        if self.pillar["people"].get(name, {}).get("removed"):
+            raise Invalid(f"the site file says that {name} is removed; take that out of it first")
+        if name in self.pillar["instruments"]:
+            raise Invalid(f"{name} is an instrument already")
+        if name in self.taken.uids.values():
+            raise Invalid(f"{name} is an account of this host already")
+
+    def _known_group(self, group: str) -> None:
+        if group == self.common:
+            raise Invalid(f"everybody is in {group} already")
+        if group not in self.present.groups and group not in self.plan.groups:
+            raise Invalid(f"there is no group {quoted(group)}; add it with vcore.group_add")
+
+    def _number(self, kind: str, name: str, given: int | None) -> int:
+        used, promised, past = (
+            (self.uids, self.promised_uids, self.taken.past_uids)
+            if kind == "uid"
+            else (self.gids, self.promised_gids, self.taken.past_gids)
+        )
+        if given is None:
+            given = next((number for number, owner in promised.items() if owner == name), None)
+        if given is None:
+            given = next_free(*self.range, promised.keys() | used.keys(), past)
+        for holder in (used.get(given), promised.get(given)):
+            if holder not in (None, name):
+                raise Invalid(f"the {kind} {given} of {name} is that of {holder}")
+        used[given] = name
+        return given
+
+    # Members
+
+    def join(self, group: str, names: Iterable[str]) -> None:
+        """People who are there come into a group."""
+        self._known_group(group)
+        for name in names:
+            if name not in self.present.people:
+                raise NotFound(f"there is nobody called {quoted(name)}")
+            self.joining.setdefault(group, set()).add(name)
+
+    def leave(self, group: str, names: Iterable[str]) -> None:
+        """People go out of a group."""
+        self.leaving.setdefault(group, set()).update(names)
+
+    def everybody(self, agreed: Mapping[str, Sequence[str]], declared: Collection[str]) -> None:
+        """People and groups that were made or changed elsewhere have what every one of ours has.
+
+        ``agreed`` are the members of each group when its two attributes last said the same.
+        """
+        for name in self.present.people:
+            if name not in declared and name not in self.plan.removed and ACCOUNT_NAME.fullmatch(name):
+                try:
+                    self.person(name, {}, password=False)
+                except Invalid as error:
+                    self.plan.problems[name] = str(error)
+        for group in self.present.groups:
+            if group not in self.plan.groups:
+                self.group(group, {})
+            by_uid, by_dn = self.present.members(group)
+            right = agreed_members(by_uid, by_dn, set(agreed.get(group, ()))) & set(self.present.people)
+            decided = self.joining.get(group, set()) | self.leaving.get(group, set())
+            if group == self.common:
+                right = frozenset()
+            self.joining.setdefault(group, set()).update(right - decided)
+            self.leaving.setdefault(group, set()).update((by_uid | by_dn) - right - decided)
+
+    def done(self) -> Plan:
+        """The plan, members included."""
+        for group in sorted({*self.joining, *self.leaving}):
+            by_uid, by_dn = self.present.members(group)
+            joining, leaving = self.joining.get(group, set()), self.leaving.get(group, set())
+            members = Members(joining - by_uid, joining - by_dn, leaving & by_uid, leaving & by_dn)
+            if members.added or members.removed:
+                self.plan.members[group] = members
+                there = self.present.groups.get(group)
+                self.plan.group_dns[group] = there.dn if there else self.plan.groups[group]["dn"]
+        self.plan.dns = {name: self.dn(name) for name in self.plan.touched()}
+        return self.plan
+
+
+def some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

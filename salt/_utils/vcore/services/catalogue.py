@@ -1,0 +1,395 @@
+"""The catalogue: what the project knows of each service, read from ``services/<name>/service.yaml``.
+
+The models below are the reference of that file. From them the code derives everything else: images,
+certificates, secrets, configs, volumes, the swarm specification, status, documentation.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, StringConstraints, ValidationError, create_model, model_validator
+
+from ..base.errors import VcoreError
+from ..directory.keys import DerivedName
+from ..kernel.models import AbsolutePath, ItemName, Mode, Model, ServiceName, Size, field
+
+#: Types that a setting of a service can have, as service.yaml names them.
+SETTING_TYPES: dict[str, Any] = {
+    "string": str,
+    "integer": int,
+    "boolean": bool,
+    "size": Size,
+    "strings": list[str],
+}
+
+
+class Image(Model):
+    """The container image that a service runs."""
+
+    name: ServiceName = field(description="Folder below images/ that it is built from.", example="ldap")
+    push: bool = field(
+        True,
+        description="Whether it goes through the registry; only what the registry itself needs does not.",
+        example=False,
+    )
+
+
+class Port(Model):
+    """A port that a service publishes on its node (host mode)."""
+
+    number: int = field(ge=1, le=65535, description="Port on the node.", example=636)
+    last: int | None = field(
+        None,
+        ge=1,
+        le=65535,
+        description="Last port, where a range is published, the same in the container.",
+        example=61063,
+    )
+    target: int | None = field(
+        None, ge=1, le=65535, description="Port in the container, if it is another one.", example=8443
+    )
+    protocol: Literal["tcp", "udp"] = field("tcp", description="Transport protocol.", example="udp")
+    audience: Literal["node", "core", "site"] = field(
+        description="Who is meant to reach it: its own node, the nodes of the core, or everybody at the site.",
+        example="site",
+    )
+    description: str = field("", description="What the port is for.", example="LDAP over TLS.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Port:
+        if self.last is not None and (self.last < self.number or self.target is not None):
+            raise ValueError("last is not below number, and goes without target")
+        return self
+
+
+class Volume(Model):
+    """A directory below the base directory that a service keeps its data in."""
+
+    path: AbsolutePath = field(description="Where the container sees it.", example="/var/lib/ldap")
+    shared: Literal["home", "data"] | None = field(
+        None,
+        description="The site's homes or data, which every node has, instead of a directory of its own.",
+        example="home",
+    )
+    owner: int = field(
+        0, ge=0, description="Numeric user id of the owner; images give their users fixed ids.", example=911
+    )
+    group: int = field(0, ge=0, description="Numeric group id.", example=911)
+    mode: Mode = field("0750", description="Mode of the directory.", example="0700")
+    backup: bool = field(True, description="Whether a backup takes it.", example=False)
+    propagation: Literal["rprivate", "rslave"] = field(
+        "rprivate",
+        description="rslave: what the node mounts below it later is seen in the container, too.",
+        example="rslave",
+    )
+
+
+class Certificate(Model):
+    """A leaf certificate of the site's authority, mounted into the service."""
+
+    names: list[str] = field(
+        default_factory=list,
+        description="Further DNS names; the service's and its node's names are always there.",
+        example=["www.example.org"],
+    )
+    lifetime: int = field(
+        397, ge=1, le=825, unit="days", description="How long a new certificate is valid.", example=90
+    )
+    key_type: Literal["ec-p256", "rsa-3072"] = field(
+        "ec-p256", description="Kind of its key; RSA for clients that cannot do elliptic curves.", example="rsa-3072"
+    )
+    client: bool = field(
+        False, description="Whether the service also shows it where it is a client itself.", example=True
+    )
+    certificate: AbsolutePath = field(
+        description="Path of the certificate with its chain, in the container.",
+        example="/etc/ldap/tls/certificate.pem",
+    )
+    key: AbsolutePath = field(description="Path of the private key, in the container.", example="/etc/ldap/tls/key.pem")
+    authority: AbsolutePath | None = field(
+        None,
+        description="Path of the authority's root certificate, if wanted.",
+        example="/etc/ldap/tls/authority.pem",
+    )
+    owner: int = field(0, ge=0, description="Numeric user id that owns the key file.", example=911)
+    group: int = field(0, ge=0, description="Numeric group id of the key file.", example=911)
+    key_mode: Mode = field("0400", description="Mode of the key file.", example="0440")
+
+
+class Secret(Model):
+    """A secret that is generated once, or typed in by a person, and mounted into the service."""
+
+    service: ServiceName | None = field(
+        None, description="Service whose secret of this name it is, if it is not its own.", example="ldap"
+    )
+    kind: Literal["password", "token", "bytes", "supplied"] = field(
+        "password",
+        description="password: letters and digits; token: hexadecimal; bytes: raw; supplied: asked of a person.",
+        example="token",
+    )
+    length: int = field(
+        32, ge=16, le=4096, description="Characters of a password or token, bytes of a raw secret.", example=64
+    )
+    path: AbsolutePath | None = field(
+        None,
+        description="Where the container sees it; left out, it stays on the head.",
+        example="/run/secrets/admin-password",
+    )
+    owner: int = field(0, ge=0, description="Numeric user id that owns the file.", example=911)
+    group: int = field(0, ge=0, description="Numeric group id of the file.", example=911)
+    mode: Mode = field("0400", description="Mode of the file.", example="0440")
+    description: str = field("", description="What the secret is for.", example="Password of the directory's root DN.")
+
+
+class Config(Model):
+    """A configuration file rendered from a template in ``files/``."""
+
+    template: str = field(
+        description="File below the service's files/ folder.",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        example="config.ldif.j2",
+    )
+    path: AbsolutePath = field(description="Where the container sees it.", example="/etc/virtual-core/config.ldif")
+    owner: int = field(0, ge=0, description="Numeric user id that owns the file.", example=911)
+    group: int = field(0, ge=0, description="Numeric group id of the file.", example=911)
+    mode: Mode = field("0444", description="Mode of the file.", example="0440")
+
+
+class Database(Model):
+    """A database that the service needs, with the role that owns it."""
+
+    name: ItemName = field(description="Name of the database.", example="zabbix")
+    role: ItemName = field(description="Role that owns it.", example="zabbix")
+
+
+class Health(Model):
+    """How swarm learns that a task works: /sbin/server_health.sh of the base image, with these limits."""
+
+    interval: int = field(10, ge=1, unit="seconds", description="Time between two checks.", example=30)
+    timeout: int = field(10, ge=1, unit="seconds", description="Time that one check may take.", example=20)
+    retries: int = field(3, ge=1, description="Failures in a row before the task counts as unhealthy.", example=5)
+    start_period: int = field(
+        60, ge=0, unit="seconds", description="Time that the service has to come up.", example=120
+    )
+
+
+class Memory(Model):
+    """What the service may use, and what is kept free for it."""
+
+    limit: Size | None = field(
+        description="More than this ends the service's container; null is no limit: what runs in it has limits of its "
+        "own.",
+        unit="bytes",
+        example="1G",
+    )
+    reservation: Size | None = field(None, description="What is kept free for it on its node.", example="256M")
+
+
+class Setting(Model):
+    """One setting of a service that a site or a flavor may change."""
+
+    description: str = field(
+        min_length=1, description="What it does, in one sentence.", example="Shortest password that people may choose."
+    )
+    type: Literal["string", "integer", "boolean", "size", "strings"] = field(
+        description="Type of its value.", example="integer"
+    )
+    default: Any = field(None, description="Value that it has when nobody sets it; none, if left out.", example=10)
+    derived: DerivedName | None = field(
+        None,
+        description="How the value follows from the site's domain when nobody sets it.",
+        example="directory_suffix",
+    )
+    unit: str | None = field(None, description="Unit of its value.", example="characters")
+    example: Any = field(None, description="A value, for the documentation and the wizard.", example=12)
+    choices: list[Any] | None = field(
+        None, description="The only values that it may have.", example=["none", "stats", "acl"]
+    )
+    minimum: int | None = field(None, description="Least number or size, in bytes, that it may be.", example=8)
+    maximum: int | None = field(None, description="Greatest number or size, in bytes, that it may be.", example=128)
+    pattern: str | None = field(
+        None, description="Regular expression that a string has to match.", example="^dc=[a-z0-9-]+(,dc=[a-z0-9-]+)*$"
+    )
+    advanced: bool = field(
+        False, description="Whether the wizard hides it from those who do not ask for it.", example=True
+    )
+
+    def annotation(self) -> Any:
+        """The Python type that validates a value of this setting."""
+        kind: Any = Literal[tuple(self.choices)] if self.choices else SETTING_TYPES[self.type]
+        if self.type == "string" and self.pattern and not self.choices:
+            kind = Annotated[kind, StringConstraints(pattern=self.pattern)]
+        if self.minimum is not None or self.maximum is not None:
+            kind = Annotated[kind, Field(ge=self.minimum, le=self.maximum)]
+        return kind if self.default is not None else kind | None
+
+
+class Service(Model):
+    """One service of the catalogue: the whole of service.yaml."""
+
+    title: str = field(description="What people call it.", example="LDAP directory")
+    description: str = field(
+        "", description="What it is for, in a sentence.", example="OpenLDAP with the people and groups of the core."
+    )
+    enabled: bool = field(True, description="Whether it runs unless a site or flavor says otherwise.", example=False)
+    when: dict[Literal["slurm"], list[Literal["none", "managed", "existing"]]] = field(
+        default_factory=dict,
+        description="Modes of sections of the site in which it runs, instead of `enabled`.",
+        example={"slurm": ["managed"]},
+    )
+    image: Image = field(description="The image that it runs.")
+    requires: list[ServiceName] = field(
+        default_factory=list,
+        description="Services that must be on too, and run first; one whose `when` is of other modes is not needed.",
+        example=["registry"],
+    )
+    after: list[ServiceName] = field(
+        default_factory=list,
+        description="Services that run first where they are on; it does without them.",
+        example=["slurm-accounting"],
+    )
+    mode: Literal["replicated", "global"] = field(
+        "replicated", description="replicated: one task, on one node; global: one on each node.", example="global"
+    )
+    placement: Literal["head", "compute"] = field(
+        "head", description="Role of the nodes that a global service runs on.", example="compute"
+    )
+    update: Literal["start-first", "stop-first"] = field(
+        "stop-first", description="stop-first for what owns data or a host port.", example="start-first"
+    )
+    rolled: bool = field(
+        False,
+        description="Whether a global service is updated node by node by salt-run vcore.roll_compute, and not by "
+        "state.apply, which would end what runs in its containers.",
+        example=True,
+    )
+    network: Literal["overlay", "host"] = field(
+        "overlay",
+        description="overlay: the network of the services, with its ports published; host: the network of its node.",
+        example="host",
+    )
+    ports: dict[ItemName, Port] = field(default_factory=dict, description="Ports that it publishes, by name.")
+    volumes: dict[ItemName, Volume] = field(
+        default_factory=dict, description="Directories that it keeps data in: <base_directory>/<service>/<volume>."
+    )
+    certificates: dict[ItemName, Certificate] = field(
+        default_factory=dict, description="Certificates that it gets, by name."
+    )
+    secrets: dict[ItemName, Secret] = field(default_factory=dict, description="Secrets that it needs, by name.")
+    configs: dict[ItemName, Config] = field(
+        default_factory=dict, description="Configuration files that it gets, by name."
+    )
+    databases: list[Database] = field(default_factory=list, description="Databases that it needs.")
+    capabilities: list[str] = field(
+        default_factory=list,
+        description="Linux capabilities beyond Docker's default set.",
+        example=["SYS_ADMIN"],
+    )
+    apparmor: bool = field(
+        True,
+        description="Whether the AppArmor profile of Docker holds its containers, where a node has AppArmor. Docker "
+        "before 25 always has it.",
+        example=False,
+    )
+    sysctls: dict[Annotated[str, StringConstraints(pattern=r"^(net|fs|kernel)\.[a-z0-9_.]+$")], str] = field(
+        default_factory=dict,
+        description="Parameters of the kernel, sysctl(8), that its containers have otherwise than Docker sets them.",
+        example={"net.ipv4.ip_unprivileged_port_start": "1024"},
+    )
+    health: Health = field(default_factory=Health, description="Limits of the health check.")
+    memory: Memory = field(description="Memory limits.")
+    stop_grace: int = field(20, ge=1, unit="seconds", description="Time between SIGTERM and SIGKILL.", example=60)
+    checks: str | None = field(
+        None,
+        pattern=r"^[a-z_]+$",
+        description="Module of the brain whose check() vcore.doctor runs for this service.",
+        example="directory",
+    )
+    node_states: bool = field(
+        False,
+        description="Whether the states of services/<service>/node.sls are applied on each node that it runs on.",
+        example=True,
+    )
+    sections: list[Literal["accounts", "shares", "routes", "instruments", "storage_clients"]] = field(
+        default_factory=list,
+        description="Sections of the site file that the nodes which it runs on get to see.",
+        example=["shares"],
+    )
+    monitoring: list[str] = field(
+        default_factory=list, description="What the monitoring service watches here.", example=["slapd"]
+    )
+    settings: dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")], Setting] = field(
+        default_factory=dict, description="What a site may set, by name."
+    )
+    wizard: list[str] = field(
+        default_factory=list,
+        description="Settings that the first-configuration wizard asks.",
+        example=["suffix"],
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Service:
+        unknown = sorted(set(self.wizard) - set(self.settings))
+        if unknown:
+            raise ValueError(f"wizard names settings that do not exist: {', '.join(unknown)}")
+        self.settings_model().model_validate({})
+        if self.rolled and self.mode != "global":
+            raise ValueError("rolled goes with mode: global")
+        return self
+
+    def settings_model(self) -> type[Model]:
+        """A model that validates this service's settings and fills in their defaults."""
+        fields: dict[str, Any] = {
+            name: (
+                setting.annotation(),
+                field(
+                    setting.default,
+                    description=setting.description,
+                    unit=setting.unit,
+                    example=setting.example,
+                    validate_default=True,
+                ),
+            )
+            for name, setting in self.settings.items()
+        }
+        return create_model("Settings", __base__=Model, **fields)
+
+
+Catalogue = dict[str, Service]
+
+
+def load(services: Path) -> Catalogue:
+    """Read every ``service.yaml`` below ``services``, by service name.
+
+    Raises:
+        VcoreError: a file that is not a valid service; the message names file and key.
+    """
+    catalogue = _read(services)
+    for name, service in catalogue.items():
+        for secret, entry in service.secrets.items():
+            other = entry.service
+            if other is None:
+                continue
+            # A service that comes first, and whose secrets are made before that.
+            if other not in service.requires and not (other in catalogue and name in catalogue[other].after):
+                raise VcoreError(f"{name}/service.yaml: secrets.{secret}.service: {other} is not among `requires`")
+            if other not in catalogue or secret not in catalogue[other].secrets:
+                raise VcoreError(f"{name}/service.yaml: secrets.{secret}.service: {other} has no secret {secret}")
+    return catalogue
+
+
+def _read(services: Path) -> Catalogue:
+    catalogue: Catalogue = {}
+    for path in sorted(services.glob("*/service.yaml")):
+        try:
+            catalogue[path.parent.name] = Service.model_validate(yaml.safe_load(path.read_text()))
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise VcoreError(f"{path.parent.name}/service.yaml: {key}: {first['msg']}") from None
+        except yaml.YAMLError as error:
+            raise VcoreError(f"{path.parent.name}/service.yaml: not valid YAML: {error}") from None
+    return catalogue

@@ -1,0 +1,24 @@
+"""Whether the names of the services lead to their nodes."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from ..base.checks import Check, result
+from ..base.paths import Paths
+
+
+def _names(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
+    checks = []
+    for name, service in pillar["services"].items():
+        if service["node"] is None:
+            continue
+        full, wanted = f"{name}.{pillar['site']['domain']}", pillar["nodes"][service["node"]]["address"]
+        try:
+            saw = socket.gethostbyname(full)
+        except OSError as error:
+            saw = str(error)
+        checks.append(result(f"the name {full} leads to {wanted}", saw == wanted, saw, "run salt-call state.apply"))
+    return checks

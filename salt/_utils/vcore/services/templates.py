@@ -1,0 +1,70 @@
+"""Rendering of the config templates of a service: ``salt/states/services/<service>/files/<template>``.
+
+A template sees the resolved pillar and no secret: what it renders becomes a swarm config, which
+``docker config inspect`` shows and a plan prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from ..base.errors import VcoreError
+
+
+def context(service: Mapping[str, Any], pillar: Mapping[str, Any], authority: str) -> dict[str, Any]:
+    """The names that a template can use.
+
+    ``service``: the resolved service; ``settings``: its settings; ``site``, ``network``, ``node``, ``nodes``,
+    ``services``, ``accounts``, ``storage``: as in the resolved pillar; ``authority``: ``{certificate: <root
+    certificate, PEM>}``.
+    """
+    return {
+        "service": service,
+        "settings": service["settings"],
+        "site": pillar["site"],
+        "network": pillar["network"],
+        "node": pillar["node"],
+        "nodes": pillar.get("nodes", {}),
+        "services": pillar["services"],
+        "accounts": pillar.get("accounts", {}),
+        "storage": pillar.get("storage", {}),
+        "slurm": pillar.get("slurm", {}),
+        "authority": {"certificate": authority},
+    }
+
+
+def render(folder: Path, template: str, names: Mapping[str, Any]) -> bytes:
+    """Render ``folder/template``; an undefined name is an error, and the final line break stays.
+
+    Raises:
+        VcoreError: the template is missing or wrong; the message names file and line.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    try:
+        return environment.get_template(template).render(names).encode()
+    except jinja2.TemplateNotFound as error:
+        raise VcoreError(f"the template {folder / str(error.name)} does not exist") from None
+    except jinja2.TemplateSyntaxError as error:
+        raise VcoreError(f"{error.filename or folder / template}, line {error.lineno}: {error.message}") from None
+    except Exception as error:  # a template is a program: anything can go wrong in it
+        raise VcoreError(f"{folder / template}, line {_line(error)}: {error}") from None
+
+
+def _line(error: Exception) -> int | str:
+    """The line of the template at which it failed: the last frame of the traceback that is not Python source."""
+    line: int | str = "?"
+    trace = error.__traceback__
+    while trace:
+        if not trace.tb_frame.f_code.co_filename.endswith(".py"):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line

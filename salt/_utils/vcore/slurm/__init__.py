@@ -1,0 +1,1 @@
+"""SLURM: configuration, queue, accounting, and the SLURM that a site has already."""

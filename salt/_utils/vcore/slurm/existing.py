@@ -1,0 +1,158 @@
+"""A SLURM that the site has (``slurm.mode: existing``): what its slurm.conf and key say, and what it is offered.
+
+Its files are read and handed on, and never written: the core's login host and compute nodes are its clients. Our
+compute nodes are offered as a file that its administrator includes.
+
+Sources: slurm.conf(5), sackd(8) and slurmd(8) of SLURM 24.11.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..base.errors import VcoreError
+
+#: Files beside slurm.conf that slurmd reads where it gets none of them of its controller.
+BESIDE = ("cgroup.conf", "gres.conf", "topology.conf")
+
+
+#: The port of a slurmctld whose configuration names none.
+PORT = 6817
+
+
+#: What a swarm config may hold, and how deep files may include one another.
+MOST, DEEPEST = 500_000, 8
+
+
+#: Bytes of a key: auth/slurm takes no shorter one, and swarm no longer.
+LEAST_KEY, MOST_KEY = 32, 500_000
+
+
+#: Lines that are not about the cluster as a whole.
+PARTS = ("nodename", "partitionname", "downnodes", "nodeset", "frontendname", "include")
+
+
+HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}")
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def flattened(path: Path) -> str:
+    """A file of SLURM's as one, with what it includes in its place; names of files are relative to its folder.
+
+    Raises:
+        VcoreError: a file cannot be read, or they are too much.
+    """
+    text = "".join(_lines(path, path.parent, 0))
+    if len(text.encode()) > MOST:
+        raise VcoreError(f"{path} is larger than {MOST} bytes with all that it includes")
+    return text
+
+
+def _lines(path: Path, folder: Path, depth: int) -> Iterator[str]:
+    if depth > DEEPEST:
+        raise VcoreError(f"{path} is included {depth} files deep; they include one another")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise VcoreError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise VcoreError(f"{path} is not UTF-8 text") from None
+    for line in text.splitlines(keepends=True):
+        matched = re.fullmatch(r"\s*include\s+(\S+)\s*", line, re.IGNORECASE)
+        if matched:
+            yield from _lines(folder / matched[1], folder, depth + 1)
+        else:
+            yield line if line.endswith("\n") else f"{line}\n"
+
+
+def settings(text: str) -> dict[str, list[str]]:
+    """The settings of a cluster as a whole, by their names in small letters, each with all its values in order."""
+    found: dict[str, list[str]] = {}
+    for line in re.sub(r"\\\n", " ", text).splitlines():
+        words = re.split(r"(?<!\\)#", line, maxsplit=1)[0].strip()
+        if not words or re.match(r"(\w+)", words) is None or words.lower().startswith(PARTS):
+            continue
+        for name, quoted, plain in re.findall(r'(\w+)\s*=\s*(?:"([^"]*)"|(\S*))', words):
+            found.setdefault(name.lower(), []).append(quoted or plain)
+    return found
+
+
+def facts(text: str) -> dict[str, Any]:
+    """What the core needs to know of a site's slurm.conf: ``cluster``, ``controllers`` (HOST:PORT each), whether
+    clients get the configuration of the controller (``configless``), and the host of slurmdbd (``accounting``).
+
+    Raises:
+        VcoreError: it does not say, or says what the core cannot be a client of.
+    """
+    found = settings(text)
+
+    def last(name: str, default: str = "") -> str:
+        return found.get(name, [default])[-1]
+
+    name = last("clustername")
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", name):
+        raise VcoreError("it has no ClusterName" if not name else f"ClusterName {ascii(name)[:60]} is no name")
+    if not found.get("slurmctldhost"):
+        raise VcoreError("it has no SlurmctldHost: it does not say where slurmctld is")
+    port = last("slurmctldport", str(PORT)).split("-")[0]
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+        raise VcoreError(f"SlurmctldPort {ascii(port)[:60]} is no port")
+    controllers = []
+    for value in found["slurmctldhost"]:
+        matched = re.fullmatch(r"([^()\s]+)(?:\(([^()\s]+)\))?", value)
+        host = (matched[2] or matched[1]) if matched else value
+        if not HOST.fullmatch(host):
+            raise VcoreError(f"SlurmctldHost {ascii(value)[:60]} is no host")
+        controllers.append(f"{host}:{port}")
+    authentication = last("authtype", "auth/munge")
+    if authentication != "auth/slurm":
+        raise VcoreError(
+            f"its AuthType is {ascii(authentication)[1:41]}, and the core's hosts can be clients of auth/slurm only: "
+            "set AuthType=auth/slurm and CredType=cred/slurm on that cluster, with a slurm.key for all its hosts"
+        )
+    if "use_client_ids" not in last("authinfo"):
+        raise VcoreError(
+            "its AuthInfo has no use_client_ids, without which it refuses people whom its slurmctld does not know: "
+            "add AuthInfo=use_client_ids there"
+        )
+    accounted = last("accountingstoragetype").endswith("slurmdbd")
+    return {
+        "cluster": name,
+        "controllers": controllers,
+        "configless": "enable_configless" in last("slurmctldparameters").lower().split(","),
+        "accounting": last("accountingstoragehost", "localhost") if accounted else None,
+    }
+
+
+def check_key(path: Path) -> None:
+    """Make sure that a file can be the key of a cluster.
+
+    Raises:
+        VcoreError: it cannot.
+    """
+    try:
+        length, mode = path.stat().st_size, path.stat().st_mode
+    except OSError as error:
+        raise VcoreError(f"{path} cannot be read: {error.strerror}") from None
+    if not path.is_file():
+        raise VcoreError(f"{path} is no file")
+    if mode & 0o007:
+        raise VcoreError(f"{path} can be read by everybody on the head; chmod 0600 {path}")
+    if not LEAST_KEY <= length <= MOST_KEY:
+        raise VcoreError(f"{path} has {length} bytes; a slurm.key has {LEAST_KEY} to {MOST_KEY}, usually 1024")
+
+
+def read(slurm: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The facts of the site's own SLURM, from the resolved ``slurm`` section; None in another mode.
+
+    Raises:
+        VcoreError: its files are not what they were when the site was checked.
+    """
+    if slurm["mode"] != "existing":
+        return None
+    return facts(flattened(Path(slurm["configuration"])))

@@ -1,0 +1,1 @@
+"""Homes and shared data on each node."""

@@ -1,0 +1,34 @@
+"""The ``storage:`` section of the site file; what follows from it is in :mod:`vcore.storage.mounting`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ..kernel.documents import Document, Problem
+from ..kernel.models import DataFolder, Model, field
+from . import resolve
+
+
+class StorageSettings(Model):
+    """Where the nodes have people's homes and the shared data from."""
+
+    kind: Literal["nfs", "path"] = field(
+        "nfs",
+        description="nfs: from the file router; path: from a file system that every node has mounted already.",
+        example="path",
+    )
+    path: DataFolder | None = field(
+        None, description="Folder of that file system, with home and data below it.", example="/lustre/core"
+    )
+
+
+def problems(settings: StorageSettings, base_directory: str, document: Document) -> list[Problem]:
+    """What is wrong with the section."""
+    where = ("storage", "path")
+    if settings.kind == "path" and settings.path is None:
+        return [document.problem(where, "is required where storage.kind is path")]
+    if settings.kind != "path" and settings.path is not None:
+        return [document.problem(where, "goes with storage.kind: path")]
+    if settings.path and f"{settings.path}/".startswith(f"{resolve.folder(base_directory)}/"):
+        return [document.problem(where, f"{resolve.folder(base_directory)} is where it appears, not where it is")]
+    return []

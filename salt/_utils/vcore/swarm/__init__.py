@@ -1,0 +1,1 @@
+"""Docker Swarm: membership, networks, and services that run as they are specified."""

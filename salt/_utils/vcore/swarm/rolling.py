@@ -1,0 +1,357 @@
+"""Services that are updated node by node: in generations, so that swarm ends no container that somebody still needs.
+
+Swarm itself replaces every task of a service whose specification changes, one after another, whatever runs in them. So
+each specification of such a service is a swarm service of its own, a *generation*, and a label of each node says which
+generation's task it has. ``state.apply`` offers a new generation; nodes that have none get it, and nobody else. A node
+changes over when :func:`roll` changes its label, once no job runs there any more.
+
+What is wanted of SLURM on the way (drain, wait, resume) is in :mod:`vcore.slurm.controller`; a node that does not come
+back gets its old generation again, and ends the roll.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from ..base import progress
+from ..base.errors import VcoreError
+from ..base.locks import exclusive
+from ..base.paths import Paths
+from ..host.docker_client import docker_errors
+from ..slurm.rolled import Slurm
+from . import deployment, specification
+from .deployment import Wanted
+from .membership import Swarm
+
+#: Seconds between two looks at what one waits for.
+STEP = 2.0
+
+
+#: Seconds that a node may take to run its new generation: the pull of an image of a gigabyte, and slurmd.
+START = 900.0
+
+
+REASON = "update of the compute image"
+
+
+#: Seconds that a roll waits for who looks after what the last one left.
+ROOM = 10.0
+
+
+class Queue(Protocol):
+    """What of SLURM a roll needs; :class:`Slurm` is the real one."""
+
+    def drain(self, node: str) -> bool:
+        """Have it take no new jobs; False where a person has drained it already, or SLURM has no such node."""
+
+    def jobs(self, node: str) -> list[str]:
+        """The jobs that still run there."""
+
+    def started(self, node: str) -> int | None:
+        """When slurmd last started there, by the clock of the node."""
+
+    def is_back(self, node: str, before: int | None) -> bool:
+        """Whether slurmd is well there, and has started at another time than ``before``."""
+
+    def release(self, node: str) -> None:
+        """Have it take jobs again, if it was :meth:`drain` that stopped it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What :func:`apply` has to do, and what is left to :func:`roll`."""
+
+    wanted: Wanted
+    generation: str | None
+    changes: dict[str, Any]
+    #: Nodes that run an older generation.
+    behind: tuple[str, ...]
+
+
+def plan(client: Swarm, want: Wanted) -> Plan:
+    """How what is offered differs from what is wanted: ``service``, and what is new in its specification.
+
+    Nodes that have a task of an older generation are no change: they are ``behind``.
+    """
+    snapshot = client.snapshot()
+    name = want.spec["Name"]
+    generations = specification.generations(snapshot.services.values()).get(name, {})
+    contents = {
+        config["Spec"]["Name"]: base64.b64decode(config["Spec"].get("Data") or "") for config in snapshot.configs
+    }
+    differences = {
+        key: specification.diff(
+            specification.of_no_generation(specification.live_spec(service)), want.spec, contents, want.configs
+        )
+        for key, service in generations.items()
+    }
+    current = next((key for key, difference in differences.items() if not difference), None)
+    nodes = _nodes(client, name, want.spec)
+    changes: dict[str, Any] = {}
+    if current is None:
+        newest = next(iter(generations), None)
+        changes["service"] = {"old": "an older one" if newest else None, "new": "offered"}
+        changes |= specification.diff(None, want.spec, {}, want.configs) if newest is None else differences[newest]
+    without = sorted(node for node, key in nodes.items() if key not in generations)
+    if without:
+        changes["nodes"] = {"old": None, "new": ", ".join(without)}
+    behind = (
+        ()
+        if current is None and not generations
+        else tuple(sorted(node for node, key in nodes.items() if key in generations and key != current))
+    )
+    return Plan(want, current, changes, behind)
+
+
+def apply(client: Swarm, planned: Plan, *, authorization: str | None) -> str:
+    """Offer a new generation, and give it to nodes that have none; what was done, in words.
+
+    It waits for no node: how they are, SLURM says.
+    """
+    name, current = planned.wanted.spec["Name"], planned.generation
+    with docker_errors():
+        if current is None:
+            current = specification.new_generation(planned.wanted.spec, time.time())
+            spec = specification.generation_spec(planned.wanted.spec, current)
+            client._send("/services/create", client._bound(replace(planned.wanted, spec=spec)), authorization)
+            client.changed()
+        generations = specification.generations(client.snapshot().services.values())[name]
+        for node, key in _nodes(client, name, planned.wanted.spec).items():
+            if key not in generations:
+                _label(client, name, node, current)
+    tidy(client, name, current)
+    return pending(name, planned.behind) or f"The service {name} is offered to its nodes."
+
+
+def pending(name: str, behind: Sequence[str]) -> str:
+    """What is left to do by hand, or an empty text."""
+    if not behind:
+        return ""
+    shown = ", ".join(behind[:5]) + (f" and {len(behind) - 5} more" if len(behind) > 5 else "")
+    return f"An update of {name} waits for {shown}: salt-run vcore.roll_compute brings it there, job by job."
+
+
+def tidy(client: Swarm, name: str, current: str | None) -> None:
+    """Remove generations that no node has any more, and what only they needed."""
+    generations = specification.generations(client.snapshot().services.values()).get(name, {})
+    used = {node_labels(node).get(f"{specification.GENERATION_LABEL}.{name}") for node in client.snapshot().nodes}
+    with docker_errors():
+        for key, service in generations.items():
+            if key != current and key not in used:
+                client.api.remove_service(service["ID"])
+                client.changed()
+    client.prune(name)
+
+
+def node_labels(node: Mapping[str, Any]) -> Mapping[str, str]:
+    """The labels of a node of the swarm."""
+    return node["Spec"].get("Labels") or {}
+
+
+def _nodes(client: Swarm, name: str, spec: Mapping[str, Any]) -> dict[str, str | None]:
+    """The nodes that the service is meant for, by minion id, with the generation that each has."""
+    role = spec["TaskTemplate"]["Placement"]["Constraints"][0].removeprefix("node.labels.").split("==")[0]
+    return {
+        labels.get(specification.NODE_LABEL, node["Description"]["Hostname"]): labels.get(
+            f"{specification.GENERATION_LABEL}.{name}"
+        )
+        for node in client.snapshot().nodes
+        for labels in [node_labels(node)]
+        if labels.get(role) == "true"
+    }
+
+
+def _label(client: Swarm, name: str, node: str, generation: str) -> None:
+    client.changed()  # the version of a node has to be its last one
+    found = next(
+        entry
+        for entry in client.snapshot().nodes
+        if node_labels(entry).get(specification.NODE_LABEL, entry["Description"]["Hostname"]) == node
+    )
+    client._set_labels(found, {f"{specification.GENERATION_LABEL}.{name}": generation})
+
+
+# --- the roll -------------------------------------------------------------------------------------------------------
+
+
+def alone(name: str, paths: Paths, *, wait: float = 0.0) -> AbstractContextManager[None]:
+    """While this is held, no roll of the service is under way; raises :class:`vcore.base.locks.Busy` where one is."""
+    return exclusive(paths.state / f"roll-{name}.lock", wait=wait, busy=f"another roll of {name} is under way")
+
+
+def roll(
+    name: str,
+    *,
+    pillar: Mapping[str, Any],
+    paths: Paths,
+    nodes: Sequence[str] | None = None,
+    patience: float = 7 * 86400,
+    start: float = START,
+    queue: Queue | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[str]:
+    """Bring the newest generation to the nodes, one after another: drain, wait, change over, verify, resume.
+
+    Args:
+        nodes: those to be updated, by default all that are behind.
+        patience: seconds to wait for the jobs of a node.
+        start: seconds that a node may take to come back.
+
+    Returns:
+        The nodes that were updated.
+
+    Raises:
+        VcoreError: there is no new generation yet; a node's jobs do not end in time; or a node does not come back, and
+            then it runs the generation before again. The nodes behind it are as they were.
+    """
+    slurm = queue or Slurm(pillar)
+
+    def tell(message: str) -> None:
+        progress.report(paths, f"roll {name}", message)
+        say(message)
+
+    with alone(name, paths, wait=ROOM):
+        client = Swarm()
+        planned = plan(client, deployment.wanted(name, pillar=pillar, paths=paths))
+        if planned.generation is None:
+            raise VcoreError(f"what the site wants of {name} is not offered yet; apply the states on the head first")
+        there = _nodes(client, name, planned.wanted.spec)
+        if unknown := sorted(set(nodes or ()) - set(there)):
+            raise VcoreError(f"{name} does not run on {', '.join(unknown)}")
+        for node in sorted(there):
+            # What an earlier roll that was cut off has left.
+            if there[node] == planned.generation and slurm.is_back(node, None):
+                slurm.release(node)
+        todo = [node for node in planned.behind if nodes is None or node in nodes]
+        for number, node in enumerate(todo, start=1):
+            tell(f"{node}, {number} of {len(todo)}")
+            before = there[node]
+            assert before is not None
+            _change_over(client, slurm, name, node, (before, planned.generation), patience, start, tell)
+        tidy(client, name, planned.generation)
+    return todo
+
+
+def _change_over(
+    client: Swarm,
+    slurm: Queue,
+    name: str,
+    node: str,
+    generations: tuple[str, str],
+    patience: float,
+    start: float,
+    tell: Callable[[str], None],
+) -> None:
+    before, after = generations
+    slurm.drain(node)
+    try:
+        _wait_for_jobs(slurm, node, patience, tell)
+    except BaseException:
+        slurm.release(node)
+        raise
+    old = slurm.started(node)
+    began = time.time()
+    _label(client, name, node, after)
+    if why := _runs(client, slurm, name, node, after, (began, old), start):
+        tell(f"{node} does not come back: {why}")
+        old, began = slurm.started(node), time.time()
+        _label(client, name, node, before)
+        again = _runs(client, slurm, name, node, before, (began, old), start)
+        if not again:
+            slurm.release(node)
+        outcome = (
+            "it does not come back with the one before either, and stays drained"
+            if again
+            else ("it runs the one before again")
+        )
+        raise VcoreError(f"{node} does not come back with the new {name}: {why}; {outcome}. The roll stops here.")
+    slurm.release(node)
+    tell(f"{node} is updated")
+
+
+def _wait_for_jobs(slurm: Queue, node: str, patience: float, tell: Callable[[str], None]) -> None:
+    end, said = time.monotonic() + patience, ""
+    while jobs := slurm.jobs(node):
+        message = f"{node} waits for its jobs: {', '.join(jobs[:10])}"
+        if message != said:
+            tell(message)
+        said = message
+        if time.monotonic() > end:
+            raise VcoreError(
+                f"{node} still has jobs after {patience:g} seconds ({', '.join(jobs[:10])}); it takes new ones again"
+            )
+        time.sleep(STEP)
+
+
+def _runs(
+    client: Swarm,
+    slurm: Queue,
+    name: str,
+    node: str,
+    generation: str,
+    before: tuple[float, int | None],
+    patience: float,
+) -> str | None:
+    """None once the node runs this generation and SLURM has it back; or why not, after ``patience`` seconds.
+
+    ``before`` is when its label was changed, and when slurmd had started until then.
+    """
+    began, old = before
+    end, failures = time.monotonic() + patience, 0
+    why = "swarm makes no task"
+    seen: set[str] = set()
+    while time.monotonic() < end:
+        client.changed()
+        snapshot = client.snapshot()
+        service = specification.generations(snapshot.services.values()).get(name, {}).get(generation)
+        member = next(
+            entry["ID"] for entry in snapshot.nodes if node_labels(entry).get(specification.NODE_LABEL) == node
+        )
+        tasks = [
+            task
+            for task in (snapshot.tasks_of(service) if service else [])
+            if task.get("NodeID") == member and task["CreatedAt"] >= _moment(began)
+        ]
+        ended = {task["ID"] for task in tasks if task["Status"]["State"] in specification.ENDED} - seen
+        seen |= ended
+        failures += len(ended)
+        running = [task for task in tasks if task["Status"]["State"] == task["DesiredState"] == "running"]
+        if running:
+            if slurm.is_back(node, old):
+                return None
+            why = "its container runs, and SLURM does not have it back"
+        elif tasks:
+            newest = max(tasks, key=lambda task: str(task["CreatedAt"]))
+            why = newest["Status"].get("Err") or newest["Status"]["State"]
+        if failures >= specification.ATTEMPTS:
+            return why
+        time.sleep(min(STEP, 0.5))
+    return f"{why}, after {patience:g} seconds"
+
+
+def _moment(seconds: float) -> str:
+    """A time as Docker writes it, to the second, a little earlier: clocks of one machine."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds - 2))
+
+
+def facts(client: Swarm, pillar: Mapping[str, Any]) -> dict[str, list[str]]:
+    """By rolled service: the nodes that run another generation than the newest."""
+    found = {}
+    for name, generations in specification.generations(client.snapshot().services.values()).items():
+        newest = next(iter(generations))
+        nodes = {
+            node_labels(node).get(specification.NODE_LABEL, ""): node_labels(node).get(
+                f"{specification.GENERATION_LABEL}.{name}"
+            )
+            for node in client.snapshot().nodes
+        }
+        found[name] = sorted(node for node, key in nodes.items() if key in generations and key != newest)
+    return found
+
+
+__all__ = ["Plan", "Queue", "Slurm", "apply", "facts", "pending", "plan", "roll", "tidy"]

@@ -1,0 +1,260 @@
+"""Services on the swarm: how one differs from what runs, bringing it up, waiting until it is well, removing it."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import docker
+
+from ..base import names as base_names
+from ..base import progress
+from ..base.errors import VcoreError
+from ..base.paths import Paths
+from ..base.secrets import Store
+from ..host.docker_client import docker_errors
+from . import specification
+from .connection import Connection, Snapshot
+from .deployment import Wanted
+
+LOG_LINES = 15
+
+
+@dataclass(frozen=True)
+class ServicePlan:
+    """What :meth:`Services.apply` has to do for one service; nothing when ``changes`` is empty."""
+
+    wanted: Wanted
+    current: Mapping[str, Any] | None
+    changes: dict[str, Any]
+    different: bool
+
+
+class Services(Connection):
+    """The services of the core on one swarm."""
+
+    def plan(self, want: Wanted) -> ServicePlan:
+        """How a service differs from what runs.
+
+        The changes are those of its specification, and ``service`` where it is new or does not run well just now.
+
+        Raises:
+            VcoreError: somebody else's service has the name.
+        """
+        snapshot, name = self.snapshot(), want.spec["Name"]
+        current = snapshot.services.get(name)
+        if current is not None and base_names.SERVICE_LABEL not in (current["Spec"].get("Labels") or {}):
+            raise VcoreError(
+                f"a service {name} runs in this swarm that Virtual Core did not create; "
+                f"remove it (docker service rm {name}) or switch {name} off in the site file"
+            )
+        old_configs = {
+            config["Spec"]["Name"]: base64.b64decode(config["Spec"].get("Data") or "") for config in snapshot.configs
+        }
+        difference = specification.diff(specification.live_spec(current), want.spec, old_configs, want.configs)
+        changes: dict[str, Any] = {}
+        if current is None:
+            changes["service"] = {"old": None, "new": "running"}
+        else:
+            expected = specification.expected_tasks(want.spec, snapshot.nodes)
+            if specification.verdict(current, snapshot.tasks_of(current), expected).state != "settled":
+                changes["service"] = {"old": "not running", "new": "running"}
+        return ServicePlan(want, current, {**changes, **difference}, bool(difference))
+
+    def apply(self, plan: ServicePlan, *, paths: Paths, authorization: str | None, timeout: float) -> None:
+        """Create or update the service and wait until it runs well; then remove what it does not need any more.
+
+        ``authorization`` is the value of X-Registry-Auth (:func:`registry_authorization`), ``timeout`` in seconds.
+
+        Raises:
+            VcoreError: it does not come to run well; swarm has then gone back to the previous specification if
+                there was one. The message holds the last lines of the failed container's log.
+        """
+        name = plan.wanted.spec["Name"]
+        if not self.snapshot().active:
+            raise VcoreError("this machine is in no swarm yet; apply vcore_swarm.initialised first")
+
+        def tell(message: str) -> None:
+            progress.report(paths, f"service {name}", message)
+
+        seen = {task["ID"] for task in self.snapshot().tasks if task["Status"]["State"] in specification.ENDED}
+        with docker_errors():
+            if plan.different:
+                tell("is created" if plan.current is None else "is updated")
+                spec = self._bound(plan.wanted)
+                if plan.current is None:
+                    identifier = self._send("/services/create", spec, authorization)["ID"]
+                else:
+                    identifier = plan.current["ID"]
+                    version = self.api.inspect_service(identifier)["Version"]["Index"]
+                    self._send(f"/services/{identifier}/update", spec, authorization, version=version)
+            else:
+                assert plan.current is not None
+                identifier = plan.current["ID"]
+            self.changed()
+            self._wait(plan, identifier, seen, timeout, tell)
+        self.prune(name)
+
+    def _bound(self, want: Wanted) -> dict[str, Any]:
+        """The specification with the ids of its configs and secrets; those that do not exist are created."""
+        snapshot = self.snapshot()
+        ids = {
+            kind: {entry["Spec"]["Name"]: entry["ID"] for entry in entries}
+            for kind, entries in ((False, snapshot.configs), (True, snapshot.secrets))
+        }
+        for file in want.files:
+            if file.name not in ids[file.secret]:
+                assert file.data is not None
+                create = self.api.create_secret if file.secret else self.api.create_config
+                ids[file.secret][file.name] = create(file.name, file.data, labels=file.labels)["ID"]
+                self.changed()
+        return specification.with_ids(want.spec, ids[False], ids[True])
+
+    def _wait(
+        self, plan: ServicePlan, identifier: str, seen: Collection[str], timeout: float, tell: Callable[[str], None]
+    ) -> None:
+        name, updating = plan.wanted.spec["Name"], plan.different and plan.current is not None
+        attempt = self.api.inspect_service(identifier)["Spec"]["TaskTemplate"] if updating else None
+        began, said, failed_task, details = time.monotonic(), "", "", ""
+        ended: dict[str, Any] = {}
+        while True:
+            service = self.api.inspect_service(identifier)
+            tasks = self.api.tasks(filters={"service": identifier})
+            # Swarm forgets all but the last tasks that failed; they count all the same.
+            ended |= {task["ID"]: task for task in tasks if task["Status"]["State"] in specification.ENDED}
+            tasks += [task for key, task in ended.items() if key not in {task["ID"] for task in tasks}]
+            expected = specification.expected_tasks(service["Spec"], self.api.nodes())
+            verdict = specification.verdict(service, tasks, expected, seen=seen, attempt=attempt)
+            elapsed = time.monotonic() - began
+            if verdict.task and verdict.task["ID"] != failed_task:
+                # Read at once: swarm soon removes the container of a task that failed.
+                failed_task = verdict.task["ID"]
+                details = self._details(verdict.task, plan.wanted)
+            # Swarm takes a moment to notice an update; before that, what it says is about the one before.
+            if verdict.state == "settled" and (not updating or elapsed > 1):
+                return
+            if verdict.state == "failed" or elapsed > timeout:
+                break
+            if verdict.message != said:
+                said = verdict.message
+                tell(said)
+            time.sleep(0.3 if elapsed < 10 else 1)
+        what = f"the service {name} does not run well: {verdict.message}"
+        if verdict.state != "failed":
+            what = f"the service {name} does not run well after {timeout:g} seconds: {verdict.message}"
+        update = (service.get("UpdateStatus") or {}).get("State")
+        if updating and update == "rollback_completed":
+            what += "; swarm went back to the specification before"
+            what += ", which runs" if specification.verdict(service, tasks, expected).state == "settled" else ""
+        elif updating and update == "rollback_paused":
+            what += "; going back to the specification before failed as well"
+        raise VcoreError(f"{what}. Mend the cause and apply again.{details}")
+
+    def _details(self, task: Mapping[str, Any], want: Wanted) -> str:
+        """The last lines of a failed task's log, and what its health check said; nothing of a secret in them."""
+        container = (task["Status"].get("ContainerStatus") or {}).get("ContainerID")
+        if not container:
+            return ""
+        try:
+            lines = self.api.logs(container, tail=LOG_LINES).decode(errors="replace")
+            checks = (self.api.inspect_container(container)["State"].get("Health") or {}).get("Log") or []
+        except docker.errors.APIError:
+            return ""  # on another node, or gone already
+        said = checks[-1]["Output"].strip()[-1000:] if checks else ""
+        text = f"\nIts log:\n{lines.strip()[-4000:]}" if lines.strip() else ""
+        text += f"\nIts health check said:\n{said}" if said else ""
+        for file in want.files:
+            if file.secret and file.data and file.data.strip():
+                text = text.replace(file.data.decode(errors="replace").strip(), "(secret)")
+        return text
+
+    def prune(self, name: str) -> None:
+        """Remove configs and secrets of a service that neither it nor its previous specification refers to."""
+        snapshot = self.snapshot()
+        keep: set[str] = set()
+        for service in snapshot.services.values():
+            if specification.owner(service) == name:
+                keep |= specification.referenced(service.get("Spec")) | specification.referenced(
+                    service.get("PreviousSpec")
+                )
+        self._remove_files(snapshot, lambda labels, file: labels[base_names.SERVICE_LABEL] == name and file not in keep)
+
+    def _remove_files(self, snapshot: Snapshot, superfluous: Callable[[Mapping[str, str], str], bool]) -> None:
+        with docker_errors():
+            for entries, remove in (
+                (snapshot.configs, self.api.remove_config),
+                (snapshot.secrets, self.api.remove_secret),
+            ):
+                for entry in entries:
+                    labels = entry["Spec"].get("Labels") or {}
+                    if base_names.SERVICE_LABEL in labels and superfluous(labels, entry["Spec"]["Name"]):
+                        remove(entry["ID"])
+                        self.changed()
+
+    def absent_changes(self, keep: Collection[str]) -> dict[str, Any]:
+        """Services of the core, by label, that are not in ``keep``, and what is left of such."""
+        snapshot = self.snapshot()
+        changes: dict[str, Any] = {}
+        for entry in (*snapshot.configs, *snapshot.secrets):
+            owner = (entry["Spec"].get("Labels") or {}).get(base_names.SERVICE_LABEL)
+            if owner and owner not in keep:
+                changes[owner] = {"old": "configs and secrets", "new": None}
+        for service in snapshot.services.values():
+            if (
+                base_names.SERVICE_LABEL in (service["Spec"].get("Labels") or {})
+                and specification.owner(service) not in keep
+            ):
+                image = service["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"]
+                changes[specification.owner(service)] = {"old": specification.short_image(image), "new": None}
+        return changes
+
+    def remove(self, names: Collection[str], *, timeout: float = 120) -> None:
+        """Remove services with their configs and secrets, and wait until their containers are gone; data stays.
+
+        Raises:
+            VcoreError: a container is still there after ``timeout`` seconds.
+        """
+        with docker_errors():
+            services = self.snapshot().services
+            identifiers = [
+                service["ID"]
+                for service in services.values()
+                if specification.owner(service) in names and is_core(service)
+            ]
+            for identifier in identifiers:
+                self.api.remove_service(identifier)
+                self.changed()
+            self._remove_files(self.snapshot(), lambda labels, _: labels[base_names.SERVICE_LABEL] in names)
+            deadline = time.monotonic() + timeout
+            while left := [
+                container["Names"][0].lstrip("/")
+                for identifier in identifiers
+                for container in self.api.containers(
+                    all=True, filters={"label": f"com.docker.swarm.service.id={identifier}"}
+                )
+            ]:
+                if time.monotonic() > deadline:
+                    raise VcoreError(f"containers of removed services still run: {', '.join(left)}; see docker ps")
+                time.sleep(0.3)
+
+
+def is_core(entry: Mapping[str, Any]) -> bool:
+    """Whether a service, config or secret of the swarm is the core's."""
+    return base_names.SERVICE_LABEL in (entry["Spec"].get("Labels") or {})
+
+
+def mounts_another(service: str, item: str, paths: Paths) -> bool:
+    """Whether a service that runs has another value of its secret ``item`` than the store: it was rotated.
+
+    Raises:
+        NotFound: the store has none.
+        VcoreError: this machine manages no swarm.
+    """
+    store = Store(paths.secrets)
+    fingerprint = store.fingerprint(specification.content(service, item, store.read(service, item)))
+    running = Services().snapshot().services.get(service, {}).get("Spec")
+    mounted = {name for name in specification.referenced(running) if specification.item_of(service, name) == item}
+    return bool(mounted) and f"{service}-{item}-{fingerprint}" not in mounted

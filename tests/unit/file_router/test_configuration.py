@@ -1,0 +1,330 @@
+"""What the file router's folder should hold, how it changes, and how a refused change is taken back."""
+
+import hashlib
+import json
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_samba import CHECKOUT, GOLDEN, SETTINGS, pillar
+from vcore.base.errors import NotFound, VcoreError
+from vcore.base.paths import Paths
+from vcore.base.secrets import Store
+from vcore.file_router import configuration, container, ganesha, health, instruments, samba
+from vcore.host import configurations, containers
+from vcore.swarm import connection
+
+SETTLE = CHECKOUT / "images" / "file-router" / "rootfs" / "usr" / "lib" / "virtual-core" / "settle"
+CONTENT = st.dictionaries(st.sampled_from(configuration.FILES), st.binary(max_size=20))
+
+
+@pytest.fixture
+def paths(tmp_path):
+    return Paths(CHECKOUT, tmp_path / "etc", tmp_path / "state")
+
+
+@pytest.fixture
+def core(tmp_path):
+    """A head whose volumes are below the test's folder."""
+    core = pillar(tmp_path, SETTINGS["tdbsam"])
+    for volume, entry in core["services"]["file-router"]["volumes"].items():
+        entry["source"] = str(tmp_path / volume)
+    (tmp_path / "configuration").mkdir()
+    return core
+
+
+@pytest.fixture
+def router(core, monkeypatch):
+    """A file router that runs, and what it was asked; ``refuses`` names the command that it fails at, ``replaced``
+    says that the run goes on to replace it.
+    """
+
+    class Router:
+        asked: list = []
+        refuses = ()
+        replaced = False
+        proven: dict = {}
+
+        def execute(self, _, command, data=b""):
+            words = [Path(command[0]).name, *command[1:]]
+            self.asked.append(words)
+            if "prove" in words:
+                self.proven = {path.name for path in (container.folder(core) / configurations.CANDIDATE).iterdir()}
+            if self.refuses and words[: len(self.refuses)] == list(self.refuses) and self.refuses[-1] in words[-2:]:
+                self.refuses = ()
+                return 1, b"no\n"
+            if words == ["file-router", "exports"]:
+                text = (container.folder(core) / "ganesha.conf").read_text()
+                return 0, "\n".join(map(ganesha.pseudo, ganesha.numbers_in(text))).encode()
+            return 0, b""
+
+    router = Router()
+    router.asked = []
+    monkeypatch.setattr(container, "execute", router.execute)
+    monkeypatch.setattr(container, "container", lambda _: "id")
+    monkeypatch.setattr(configuration, "_is_replaced", lambda *_: router.replaced)
+    return router
+
+
+def secrets(paths, **values):
+    for name, value in values.items():
+        Store(paths.secrets).write("file-router", f"instrument-{name}", value.encode())
+
+
+def written(core):
+    folder = container.folder(core)
+    # Where its changes wait for one another there is a file without content.
+    return {path.name for path in folder.iterdir()} - {".lock"}
+
+
+def test_what_settle_is_told(tmp_path, golden):
+    wanted = configuration.wanted(pillar(tmp_path), {})
+    golden(GOLDEN / "settle.json", wanted.content["settle.json"].decode())
+    assert set(wanted.content) == set(configuration.FILES) - {"instruments"}
+
+
+def test_the_files_of_another_server_are_left_alone(core):
+    route = {"kind": "mount", "protocol": "nfs"}
+    core["routes"] = {"nas": {**route, "path": "sequencing/runs"}, "other": {**route, "path": "software"}}
+    core["shares"]["hidden"]["path"] = "software/inner"
+    secret = lambda _: "x"  # noqa: E731
+    folders = json.loads(configuration.wanted(core, {}, secret).content["settle.json"])["folders"]
+    assert {path for path, folder in folders.items() if folder["mounted"]} == {
+        "/data/sequencing/runs",
+        "/data/software",
+    }
+    assert "/data/software/inner" not in folders
+
+
+def test_only_tdbsam_has_hashes_in_a_file(tmp_path, paths):
+    secrets(paths, scanner="one", sequencer="two")
+    read = lambda name: Store(paths.secrets).read("file-router", f"instrument-{name}").decode()  # noqa: E731
+    wanted = configuration.wanted(pillar(tmp_path, SETTINGS["tdbsam"]), {}, read)
+    assert samba.nt_hash("one").encode() in wanted.content["instruments"]
+    others = b"".join(data for name, data in wanted.content.items() if name != "instruments")
+    for name in ("one", "two"):
+        assert samba.nt_hash(name).encode() not in others
+
+
+@given(CONTENT)
+def test_settle_computes_the_same_fingerprint(content):
+    module = ModuleType("settle")
+    SourceFileLoader("settle", str(SETTLE)).exec_module(module)
+    assert set(module.FILES) == set(configuration.FILES)
+    assert module.APPLIED == configurations.APPLIED
+    asked = ModuleType("file-router")
+    SourceFileLoader("file-router", str(SETTLE.with_name("file-router"))).exec_module(asked)
+    assert set(asked.FILES) == set(configuration.FILES)
+    assert (asked.PREVIOUS, asked.REFUSED) == (configurations.PREVIOUS, configurations.REFUSED)
+
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in content.items():
+            Path(folder, name).write_bytes(data)
+        Path(folder, "routes.json").write_bytes(b"of others")
+        module.CONFIGURATION = Path(folder)
+        assert module.fingerprint() == configurations.fingerprint(content)
+        assert configuration.read(Path(folder)) == content
+
+
+@given(CONTENT, CONTENT)
+def test_a_difference_is_there_when_something_differs(old, new):
+    text = {name: data for name, data in new.items() if name != "instruments"}
+    before = {name: data for name, data in old.items() if name != "instruments"}
+    changes = configuration.difference(before, configuration.Files(text))
+    assert set(changes) == {name for name in {*before, *text} if before.get(name) != text.get(name)}
+
+
+def test_hashes_are_in_no_difference():
+    old = samba.smbpasswd({"a": "A" * 32, "b": "B" * 32, "c": "C" * 32}).encode()
+    new = samba.smbpasswd({"b": "D" * 32, "c": "C" * 32, "d": "E" * 32}).encode()
+    changes = configuration.difference({"instruments": old}, configuration.Files({"instruments": new}))
+    assert changes == {"instruments": {"a": "gone", "b": "another password", "d": "new"}}
+    assert configuration.difference({}, configuration.Files({"instruments": new}))["instruments"]["c"] == "new"
+    assert configuration.difference({}, configuration.Files({"instruments": b""})) == {"instruments": "new"}
+
+
+def test_where_none_runs_the_configuration_is_written(core, paths, monkeypatch):
+    def nothing(_):
+        raise NotFound("none")
+
+    monkeypatch.setattr(container, "container", nothing)
+    planned = configuration.plan(core, paths, test=True)
+    assert planned.changes["instruments"] == {"scanner": "new", "sequencer": "new"}
+    with pytest.raises(NotFound, match="instrument-"):
+        configuration.plan(core, paths, test=False)
+    secrets(paths, scanner="one", sequencer="two")
+    planned = configuration.plan(core, paths, test=False)
+    assert "when it starts" in configuration.apply(core, paths, planned)
+    assert written(core) == set(configuration.FILES)
+    assert configuration.plan(core, paths, test=False).changes == {}
+    folder = container.folder(core)
+    closed = {path.name for path in folder.iterdir() if path.stat().st_mode & 0o077 == 0}
+    assert closed - {".lock"} == {"instruments"}
+
+
+def test_where_one_runs_it_proves_first_and_reads_then(core, paths, router):
+    secrets(paths, scanner="one", sequencer="two")
+    configuration.apply(core, paths, configuration.plan(core, paths, test=False))
+    assert [words[:2] for words in router.asked] == [
+        ["settle", "--wait"],
+        ["file-router", "prove"],
+        ["settle", "--wait"],
+        ["file-router", "reload"],
+    ]
+    assert "instruments" not in router.proven
+    assert written(core) == {*configuration.FILES, configurations.APPLIED}
+    router.asked.clear()
+    assert configuration.plan(core, paths, test=False).changes == {}
+    assert router.asked == []
+
+
+@pytest.mark.parametrize(
+    ("refuses", "says"),
+    [
+        (["settle", "--wait", "3", "--folders"], "folders cannot be made: no"),
+        (["file-router", "prove"], "the configuration was refused, and the old one stays: no"),
+        (["file-router", "reload"], "not taken on: no; the old configuration is in place again"),
+        (["settle", "--wait", "3"], "cannot be carried out: no; the old configuration is in place again"),
+    ],
+)
+def test_what_is_refused_leaves_the_old_in_place(core, paths, router, refuses, says):
+    secrets(paths, scanner="one", sequencer="two")
+    configuration.apply(core, paths, configuration.plan(core, paths, test=False))
+    folder = container.folder(core)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    core["shares"]["runs"]["read"] = []
+    core["shares"]["machines"]["nfs"] = []
+    planned = configuration.plan(core, paths, test=False)
+    assert set(planned.changes) == {"smb.conf", "ganesha.conf"}
+    router.refuses = refuses
+    with pytest.raises(VcoreError, match=says):
+        configuration.apply(core, paths, planned)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert configuration.plan(core, paths, test=False).changes == planned.changes
+
+
+def test_where_another_container_is_about_to_come_it_is_that_one_that_proves(core, paths, router):
+    secrets(paths, scanner="one", sequencer="two")
+    configuration.apply(core, paths, configuration.plan(core, paths, test=False))
+    folder, old = container.folder(core), configuration.read(container.folder(core))
+    router.asked.clear()
+    router.replaced = True
+    core["shares"]["runs"]["read"] = []
+    for times in range(2):  # an apply that was cut off before the container came says the same again
+        done = configuration.apply(core, paths, configuration.plan(core, paths, test=False))
+        assert "proves and reads it when it starts" in done, times
+        assert router.asked == []
+        assert configuration.read(folder / configurations.PREVIOUS) == old
+        assert (folder / configurations.PREVIOUS).stat().st_mode & 0o777 == 0o700
+    assert configuration.plan(core, paths, test=True).changes.keys() == {"reload"}
+    # The new container serves it.
+    (folder / configurations.APPLIED).write_text(configurations.fingerprint(configuration.read(folder)))
+    assert configuration.settle(core, paths, wait=0) is None
+    assert written(core) == {*configuration.FILES, configurations.APPLIED}
+
+
+class FakeSwarm:
+    """What the head's swarm says: which services there are, and whether a deployment of one would differ."""
+
+    services: tuple = ()
+    different = False
+
+    def snapshot(self):
+        return connection.Snapshot(active=True, services=dict.fromkeys(self.services))
+
+    def plan(self, wanted):
+        assert wanted == "the file router of the site"
+        return self
+
+
+def test_only_the_head_knows_whether_the_container_is_replaced(core, paths, monkeypatch):
+    swarm = FakeSwarm()
+    monkeypatch.setattr("vcore.swarm.membership.Swarm", lambda: swarm)
+    monkeypatch.setattr(
+        "vcore.swarm.deployment.wanted", lambda name, **_: {"file-router": "the file router of the site"}[name]
+    )
+    assert not configuration._is_replaced(core, paths), "a service that is not there yet"
+    swarm.services = ("file-router",)
+    assert not configuration._is_replaced(core, paths)
+    swarm.different = True
+    assert configuration._is_replaced(core, paths)
+    core["node"]["roles"] = ["compute"]
+    assert not configuration._is_replaced(core, paths), "another node asks the one that runs"
+
+
+def test_what_a_container_refused_at_its_start_fails_with_its_reason(core, paths, router):
+    secrets(paths, scanner="one", sequencer="two")
+    configuration.apply(core, paths, configuration.plan(core, paths, test=False))
+    core["shares"]["runs"]["read"] = []
+    with pytest.raises(VcoreError, match="not the wanted one; apply again"):
+        configuration.settle(core, paths, wait=0)
+    (container.folder(core) / configurations.REFUSED).write_text("no\n")
+    with pytest.raises(VcoreError, match=r"was refused, and the one before is served: no$"):
+        configuration.settle(core, paths, wait=0)
+
+
+def test_a_change_that_was_cut_off_is_made_up_for(core, paths, router):
+    secrets(paths, scanner="one", sequencer="two")
+    planned = configuration.plan(core, paths, test=False)
+    configuration.apply(core, paths, planned)
+    folder = container.folder(core)
+    (folder / configurations.APPLIED).unlink()
+    again = configuration.plan(core, paths, test=False)
+    assert again.changes == {"reload": "what runs has not read its configuration"}
+    configuration.apply(core, paths, again)
+    assert configuration.plan(core, paths, test=False).changes == {}
+
+
+def test_numbers_of_exports_stay_when_shares_come_and_go(core, paths, router):
+    secrets(paths, scanner="one", sequencer="two")
+    folder = container.folder(core)
+    (folder / "ganesha.conf").write_text(ganesha.ganesha_conf(core, {"runs": 5}))
+    core["shares"] = {"aaa": {**core["shares"]["machines"], "path": "aaa"}, "runs": core["shares"]["runs"]}
+    configuration.apply(core, paths, configuration.plan(core, paths, test=False))
+    assert ganesha.numbers_in((folder / "ganesha.conf").read_text())["runs"] == 5
+
+
+def test_a_lock_of_samba_is_no_difference():
+    assert instruments._unlocked("[LUX        ]") == samba.FLAGS
+    assert instruments._unlocked("[DUX        ]") != samba.FLAGS
+
+
+def test_facts_of_a_router_elsewhere(core, paths):
+    core["node"]["services"] = []
+    facts = health.facts(core, paths)
+    assert facts["problems"] == []
+    assert [entry["name"] for entry in facts["exports"]] == ["/machines", "/runs", "/software"]
+    assert {entry["name"]: entry["smb"] for entry in facts["shares"]}["private"] is False
+    del core["services"]["file-router"]
+    assert health.facts(core, paths) is None
+
+
+def test_facts_tell_what_is_not_live(core, paths, router, monkeypatch):
+    monkeypatch.setattr(health, "live_exports", lambda _: ["/runs", "/old", "/software"])
+    assert health.facts(core, paths)["problems"] == [
+        "file router: /machines is not exported",
+        "file router: /old is exported, and the site does not want it",
+    ]
+
+
+def test_the_fingerprint_tells_files_apart():
+    assert configurations.fingerprint({"a": b"b"}) != configurations.fingerprint({"b": b"a"})
+    assert configurations.fingerprint({}) == hashlib.sha256(b"").hexdigest()
+    assert json.dumps(configurations.fingerprint({}))
+
+
+# --- what a command in the container says ----------------------------------------------------------------------------
+
+
+def test_docker_frames_become_one_output_and_the_stream_stays_its_owners(tmp_path):
+    """Closed under Docker's response, it would make Python 3.13 complain in every administrator's terminal."""
+    whole = tmp_path / "frames"
+    whole.write_bytes(b"\1\0\0\0\0\0\0\3one" + b"\2\0\0\0\0\0\0\4 two")
+    with whole.open("rb", buffering=0) as stream:
+        assert containers._output(stream) == b"one two"
+        assert not stream.closed
