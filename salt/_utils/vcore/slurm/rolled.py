@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..swarm.rolling import REASON
+REASON = "update of the compute image"
 
 
 class Slurm:

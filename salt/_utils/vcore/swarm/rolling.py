@@ -23,6 +23,7 @@ from ..base.errors import VcoreError
 from ..base.locks import exclusive
 from ..base.paths import Paths
 from ..host.docker_client import docker_errors
+from ..slurm.rolled import REASON as REASON
 from ..slurm.rolled import Slurm
 from . import deployment, specification
 from .deployment import Wanted
@@ -34,9 +35,6 @@ STEP = 2.0
 
 #: Seconds that a node may take to run its new generation: the pull of an image of a gigabyte, and slurmd.
 START = 900.0
-
-
-REASON = "update of the compute image"
 
 
 #: Seconds that a roll waits for who looks after what the last one left.
