@@ -17,7 +17,6 @@ try:
     from vcore.base.paths import Paths
     from vcore.base.progress import report
     from vcore.directory import client
-    from vcore.enrolment import admission
     from vcore.file_router import passwords
     from vcore.kernel import doctor as kernel_doctor
     from vcore.kernel import status as kernel_status
@@ -47,8 +46,7 @@ def status():
         salt-call vcore.status --out json
     """
     with adapter.salt_errors():
-        keys = admission.master_pki(__opts__)
-        facts = kernel_status.collect(adapter.head(__pillar__), Paths.from_opts(__opts__), keys)
+        facts = kernel_status.collect(adapter.head(__pillar__), Paths.from_opts(__opts__))
     if not facts["ok"]:
         __context__["retcode"] = 1
     return facts

@@ -32,7 +32,7 @@ def status():
     ``source``, ``ok`` and ``message``. On an error (the site has a mistake) it says which one.
     """
     with salt_errors("the storage cannot be looked at"):
-        return health.facts(adapter.node(__pillar__))
+        return health.look(adapter.node(__pillar__))
 
 
 def mark():

@@ -17,7 +17,7 @@ try:
     from vcore.directory import client
     from vcore.enrolment import bundle, tokens
     from vcore.kernel import pillar as kernel_pillar
-    from vcore.kernel.site import Site
+    from vcore.kernel import site
     from vcore.logins import bundles, sssd
     from vcore.nodes import decisions, overview, retirement, rounds
     from vcore.nodes.master import Master
@@ -64,7 +64,7 @@ def schema():
 
         salt-run vcore.schema --out json
     """
-    return Site.model_json_schema()
+    return site.model().model_json_schema()
 
 
 def show(service=None):

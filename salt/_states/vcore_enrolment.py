@@ -25,7 +25,7 @@ def offered(name):
     name
         A sentence; it changes nothing.
     """
-    offer = admission.Offer(adapter.head(__pillar__), Paths.from_opts(__opts__), admission.master_pki(__opts__))
+    offer = admission.Offer(adapter.head(__pillar__), Paths.from_opts(__opts__))
     return adapter.converge(
         name,
         test=__opts__["test"],

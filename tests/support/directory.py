@@ -16,11 +16,9 @@ import pytest
 from vcore.base.paths import Paths
 from vcore.base.secrets import Store, generate
 from vcore.directory import client, entries
-from vcore.kernel import site as kernel_site
-from vcore.kernel.resolve import node_pillar, resolve
 from vcore.services import templates
-from vcore.slurm import existing
 
+from support import sites
 from support.containers import execute
 from support.images import CHECKOUT, build, machine, reference
 
@@ -67,13 +65,7 @@ class Core:
 
     def _pillar(self, settings: dict[str, Any]) -> dict[str, Any]:
         """What the external pillar gives a head at 127.0.0.1 whose directory is published on a free port."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "site.sls").write_text(self.site(settings))
-        configuration, _ = kernel_site.load(
-            self.folder / "site.sls", services=self.paths.services, flavors=self.paths.flavors, routes=()
-        )
-        own_slurm = existing.read(configuration.site.slurm.model_dump(mode="json"))
-        pillar = node_pillar(resolve(configuration, head_address="127.0.0.1", own_slurm=own_slurm), "head")
+        pillar = sites.pillar(self.folder / "site", self.site(settings))
         pillar["services"]["ldap"]["ports"]["ldaps"]["number"] = self.port
         return pillar
 

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vcore.base.paths import Paths
+from vcore.host.network import Route
 from vcore.kernel import resolve, site
-from vcore.slurm import existing
+from vcore.nodes.registry import Registry
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+OURS = Paths(checkout=CHECKOUT)
+
+
+@dataclass(frozen=True)
+class Elsewhere(Paths):
+    """The folders of a core whose catalogue and flavors may lie outside of its checkout."""
+
+    services: Path = OURS.services  # type: ignore[misc]
+    flavors: Path = OURS.flavors  # type: ignore[misc]
 
 
 def resolved(
@@ -24,12 +36,33 @@ def resolved(
 
     Flavors are the checkout's; so is the catalogue, unless ``services`` is another one.
     """
-    path = folder / "site.sls"
-    path.write_text(text, encoding="utf-8")
-    ours = Paths(checkout=CHECKOUT)
-    configuration, _ = site.load(path, services=services or ours.services, flavors=ours.flavors, routes=[])
-    own_slurm = existing.read(configuration.site.slurm.model_dump(mode="json"))
-    return resolve.resolve(configuration, head_address=head_address, enrolled=enrolled, own_slurm=own_slurm)
+    return resolve.resolve(load(folder, text, services=services, head_address=head_address, enrolled=enrolled))
+
+
+def load(
+    folder: Path,
+    text: str,
+    *,
+    services: Path | None = None,
+    flavors: Path | None = None,
+    head_address: str | None = None,
+    routes: Iterable[Route] = (),
+    enrolled: dict[str, Any] | None = None,
+) -> site.Configuration:
+    """The configuration that a site file makes; arguments as of :func:`resolved`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "site.sls").write_text(text, encoding="utf-8")
+    paths = Elsewhere(
+        checkout=CHECKOUT,
+        configuration=folder,
+        state=folder,
+        services=services or OURS.services,
+        flavors=flavors or OURS.flavors,
+    )
+    paths.nodes.unlink(missing_ok=True)
+    if enrolled:
+        Registry(paths.nodes).update(enrolled)
+    return site.load(paths, site_file=folder / "site.sls", routes=routes, address=head_address)
 
 
 def pillar(folder: Path, text: str, minion: str = "head") -> dict[str, Any]:

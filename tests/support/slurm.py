@@ -14,11 +14,10 @@ import pytest
 import yaml
 from vcore.base.secrets import Store, generate
 from vcore.kernel import resolve as kernel_resolve
-from vcore.kernel import site as kernel_site
 from vcore.services import templates
-from vcore.storage import mounting
-from vcore.storage import resolve as storage_resolve
+from vcore.storage import mounting, places
 
+from support import sites
 from support.containers import execute
 from support.directory import Core
 from support.file_router import Connection, octets, person_dn
@@ -93,13 +92,10 @@ class SlurmCore(Core):
         return yaml.safe_dump(found, sort_keys=False)
 
     def _pillar(self, settings: dict[str, Any]) -> dict[str, Any]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "site.sls").write_text(self.site(settings))
-        configuration, _ = kernel_site.load(
-            self.folder / "site.sls", services=self.paths.services, flavors=self.paths.flavors, routes=()
-        )
         address = self.network.address(100) if self.network else "127.0.0.1"
-        everything = kernel_resolve.resolve(configuration, head_address=address, enrolled=self.enrolled)
+        everything = sites.resolved(
+            self.folder / "site", self.site(settings), head_address=address, enrolled=self.enrolled
+        )
         pillar = kernel_resolve.node_pillar(everything, "head")
         pillar["services"]["ldap"]["ports"]["ldaps"]["number"] = self.port
         return pillar
@@ -224,7 +220,7 @@ class SlurmCore(Core):
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / mounting.MARKER).exists():
             (folder / mounting.MARKER).write_text(
-                storage_resolve.marker(self.pillar["storage"], self.pillar["site"]["domain"], kind)
+                places.marker(self.pillar["storage"], self.pillar["site"]["domain"], kind)
             )
 
     def wait_healthy(self, name: str, timeout: float = 180) -> float:

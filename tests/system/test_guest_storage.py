@@ -16,8 +16,7 @@ from support import sites
 from timings import Timings
 from vcore.file_router import configuration
 from vcore.kernel import resolve as kernel_resolve
-from vcore.storage import mounting
-from vcore.storage import resolve as storage_resolve
+from vcore.storage import mounting, places
 
 if TYPE_CHECKING:
     from support.file_router import FileCore
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 CHECKOUT = Path(__file__).resolve().parents[2]
 PROGRAM = CHECKOUT / "images/slurm-compute/rootfs/usr/lib/virtual-core/node-health"
 BASE = "/srv/virtual-core/data"
-HOME, DATA = (f"{BASE}/storage/{kind}" for kind in storage_resolve.KINDS)
+HOME, DATA = (f"{BASE}/storage/{kind}" for kind in places.KINDS)
 ADA, BOB = 10001, 10002
 #: A scontrol that remembers what it was told, in the guest: SLURM itself has its own tests.
 SCONTROL = """#!/bin/sh
@@ -150,7 +149,7 @@ def node(served: Served, timings: Timings) -> Iterator[Node]:
         guest.run("mkdir -p /etc/virtual-core/node /run/virtual-core /data; : > /run/node-reason")
         guest.run("echo compute-1 > /etc/virtual-core/node/name")
         identifier = served.core.pillar["storage"]["identifier"]
-        lines = "".join(f"{BASE}/storage/{kind} virtual-core {identifier} {kind}\n" for kind in storage_resolve.KINDS)
+        lines = "".join(f"{BASE}/storage/{kind} virtual-core {identifier} {kind}\n" for kind in places.KINDS)
         guest.run("cat > /etc/virtual-core/storage-markers", input=lines)
         with guest.background(["python3", "/srv/virtual-core/source/tests/system/guest_storage.py"]) as process:
             yield Node(guest, served, process)
@@ -268,9 +267,7 @@ def test_a_server_that_hangs_drains_the_node_until_it_answers(mounted: Node, tim
         with timings.step("guest: the health check of a node whose file server hangs", limit=30):
             assert mounted.health() == ("IDLE+DRAIN", f"vcore: storage {HOME} does not answer")
         seen = mounted.call("facts")
-        assert seen["problems"] == [
-            f"storage {kind}: {BASE}/storage/{kind} does not answer" for kind in storage_resolve.KINDS
-        ]
+        assert seen["problems"] == [f"storage {kind}: {BASE}/storage/{kind} does not answer" for kind in places.KINDS]
     finally:
         served.core.api.unpause(served.core.router)
     deadline = time.monotonic() + 60
@@ -293,7 +290,7 @@ def test_what_is_unmounted_comes_back_by_itself(mounted: Node, timings: Timings)
 def test_a_node_that_leaves_keeps_nothing(mounted: Node) -> None:
     done = mounted.call("absent")
     assert done["ok"], done
-    assert {name for name, change in done["changes"].items() if change["new"] is None} == set(storage_resolve.KINDS)
+    assert {name for name, change in done["changes"].items() if change["new"] is None} == set(places.KINDS)
     found = mounted.run("cat /proc/mounts; ls /etc/systemd/system /etc/virtual-core/storage; systemctl list-timers")
     assert "core.home" not in found
     assert "virtual-core-storage" not in found

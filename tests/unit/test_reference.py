@@ -7,15 +7,14 @@ import pydantic
 import pytest
 from vcore import reference
 from vcore.base.paths import Paths
+from vcore.kernel import site
 from vcore.kernel.models import Model
-from vcore.kernel.site import Site
 from vcore.services import catalogue
-from vcore.services.catalogue import Service
 
 CHECKOUT = Path(__file__).parents[2]
 PATHS = Paths(checkout=CHECKOUT)
 CATALOGUE = catalogue.load(PATHS.services)
-ROOTS = {"vcore": Site, "service.yaml": Service} | {
+ROOTS = {"vcore": site.model(), "service.yaml": catalogue.model()} | {
     name: service.settings_model() for name, service in CATALOGUE.items() if service.settings
 }
 
@@ -79,7 +78,7 @@ def test_every_key_stands_in_the_file():
 def test_what_a_value_may_be_in_words():
     found = {
         f"{section.path}.{entry.name}": reference.kind(entry.schema)
-        for root in (Site, Service)
+        for root in (site.model(), catalogue.model())
         for section in reference.sections(root.model_json_schema(), root.__name__)
         for entry in section.entries
     }

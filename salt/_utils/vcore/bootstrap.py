@@ -21,6 +21,7 @@ from .base.files import write_atomic
 from .base.paths import Paths
 from .kernel import site
 from .kernel.documents import SiteError
+from .services import catalogue
 
 PKI = Path("/etc/salt/pki")
 
@@ -31,12 +32,12 @@ def read(paths: Paths, site_file: Path) -> site.Configuration:
     Raises:
         VcoreError: with one line for each problem.
     """
-    return site.load(site_file, services=paths.services, flavors=paths.flavors)[0]
+    return site.load(paths, site_file=site_file)
 
 
 def data(configuration: site.Configuration) -> list[Path]:
     """The folders below the base directory that the services of the catalogue own, whether they are on or off."""
-    return [Path(configuration.site.base_directory) / name for name in sorted(configuration.catalogue)]
+    return [Path(configuration.site.base_directory) / name for name in sorted(catalogue.of(configuration))]
 
 
 def keys(minion: str, pki: Path = PKI) -> str:

@@ -20,9 +20,8 @@ import pydantic
 from .base.errors import VcoreError
 from .base.files import write_atomic
 from .base.paths import Paths
-from .directory.keys import DERIVED
+from .kernel import site
 from .kernel.models import DomainName, DownloadAddress, ItemName, Mode, NodeName, ServiceName
-from .kernel.site import Site
 from .services import catalogue as services_catalogue
 from .services.catalogue import Catalogue, Service
 
@@ -53,7 +52,7 @@ a number of bytes, or a number with K, M, G or T behind it, such as 512M. A file
 state run with one line that names file and key.
 
 These keys describe what later parts of the project will use, and have no effect yet: `ports.<port>.audience`,
-`volumes.<volume>.backup`, `databases`, `monitoring`, `wizard`, `settings.<setting>.advanced`.
+`volumes.<volume>.backup`, `wizard`, `settings.<setting>.advanced`.
 """
 
 
@@ -255,7 +254,7 @@ def _models(root: Schema, path: str) -> Iterator[str]:
 def settings(catalogue: Catalogue) -> str:
     """The text of docs/settings.md."""
     services = (_service(name, service) for name, service in catalogue.items())
-    models = _models(Site.model_json_schema(), "vcore")
+    models = _models(site.model().model_json_schema(), "vcore")
     return "".join([NOTE, SETTINGS_INTRODUCTION, *models, SERVICES_INTRODUCTION, *services])
 
 
@@ -284,13 +283,17 @@ def _service(name: str, service: Service) -> str:
     if not service.settings:
         return text + "It has no settings.\n"
     section = next(sections(service.settings_model().model_json_schema()))
-    derived = {key: DERIVED[setting.derived][1] for key, setting in service.settings.items() if setting.derived}
+    derived = {
+        key: services_catalogue.derived()[setting.derived][1]
+        for key, setting in service.settings.items()
+        if setting.derived
+    }
     return f"{text}Below `vcore.services.{name}.settings`:\n\n{table(section, derived)}"
 
 
 def service_file() -> str:
     """The text of docs/service-yaml.md."""
-    return "".join([NOTE, SERVICE_INTRODUCTION, *_models(Service.model_json_schema(), "")])
+    return "".join([NOTE, SERVICE_INTRODUCTION, *_models(services_catalogue.model().model_json_schema(), "")])
 
 
 # ---------------------------------------------------------------------------------------------------------------

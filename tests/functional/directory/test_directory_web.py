@@ -253,7 +253,7 @@ def test_the_login_page_comes_over_tls_of_the_cores_authority_only(web: Web) -> 
 
 
 def test_the_doctor_agrees(web: Web) -> None:
-    found = directory_web.check(web.pillar, web.core.paths)
+    found = directory_web.checks(web.pillar, web.core.paths)
     assert [entry["ok"] for entry in found] == [True, True], found
 
 

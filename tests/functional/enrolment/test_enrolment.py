@@ -40,7 +40,7 @@ class Head:
 
     def __init__(self, folder: Path, checkout: Path) -> None:
         self.folder = folder
-        self.paths = Paths(checkout, folder / "configuration", folder / "state")
+        self.paths = Paths(checkout, folder / "configuration", folder / "state", folder)
         self.pillar = sites.pillar(folder, SITE)
         self.service = self.pillar["services"]["enrolment"]
         self.public = folder / "public"
@@ -51,7 +51,7 @@ class Head:
         authority.ensure()
         authority.issue(x509.wanted(self.pillar, "enrolment/tls"))
         write_keys(str(folder), "master", 2048)
-        self.offer = admission.Offer(self.pillar, self.paths, folder)
+        self.offer = admission.Offer(self.pillar, self.paths)
         self.offer.write()
 
     @property
@@ -220,15 +220,15 @@ def test_two_files_are_to_be_had_and_nothing_else(head, method, path, status):
 
 
 def test_the_doctor_asks_as_a_new_machine_does(head):
-    (found,) = health.check(head.pillar, head.paths)
+    (found,) = health.checks(head.pillar, head.paths)
     assert found["ok"], found
     (head.public / "virtual-core.tar.gz").write_bytes(b"not what it was")
     try:
-        (found,) = health.check(head.pillar, head.paths)
+        (found,) = health.checks(head.pillar, head.paths)
         assert found["ok"], "the container serves the very folder"
     finally:
         head.offer.write()
     missing = {**head.pillar, "services": {"enrolment": {**head.service, "ports": {"https": {"number": free_port()}}}}}
-    (found,) = health.check(missing, head.paths)
+    (found,) = health.checks(missing, head.paths)
     assert not found["ok"]
     assert found["remedy"] == "apply the states: salt-call state.apply"

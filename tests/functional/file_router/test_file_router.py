@@ -428,12 +428,12 @@ def test_the_directory_follows_the_site_and_the_store(files: Files) -> None:
 
 
 def test_status_and_doctor(files: Files) -> None:
-    facts = health.facts(files.pillar, files.paths)
+    facts = health.look(files.pillar)
     assert facts["problems"] == []
     assert {entry["name"] for entry in facts["exports"]} >= {"/runs", "/software", "/later"}
     assert all(entry["ok"] for entry in facts["exports"])
     pillar = {**files.pillar, "nodes": {"head": {"address": files.address()}}}
-    checks = health.check(pillar, files.paths)
+    checks = health.checks(pillar, files.paths)
     assert len(checks) == 4
     assert all(check["ok"] for check in checks), checks
     # Something that nobody wants any more.
@@ -441,7 +441,7 @@ def test_status_and_doctor(files: Files) -> None:
     files.change()
     assert any(
         "/dump is exported, and the site does not want it" in problem
-        for problem in health.facts(files.pillar, files.paths)["problems"]
+        for problem in health.look(files.pillar)["problems"]
     )
     files.converge("configured")
 

@@ -17,6 +17,7 @@ from support.directory import build_image, loaders
 from support.slurm_services import SlurmCore
 from vcore.people import accounts
 from vcore.slurm import accounting
+from vcore.slurm import health as slurm_health
 from vcore.slurm import sacctmgr as slurm_sacctmgr
 
 SLURM: dict[str, Any] = {
@@ -368,8 +369,8 @@ def test_switched_off_and_on_again(core, ready, salt):
 
 
 def test_doctor_says_what_differs(core, ready):
-    (check,) = slurm_sacctmgr.check(core.pillar, core.paths)
+    *_, check = slurm_health.checks(core.pillar, core.paths)
     assert check["ok"], check
     core.on("slurm-accounting", "sacctmgr", "-i", "modify", "account", "where", "name=statistics", "set", "Fairshare=1")
-    (check,) = slurm_sacctmgr.check(core.pillar, core.paths)
+    *_, check = slurm_health.checks(core.pillar, core.paths)
     assert (check["ok"], check["saw"]) == (False, "different: account statistics")

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from support import sites
 from vcore.host import mounts
-from vcore.storage import mounting, resolve
+from vcore.storage import mounting, places
 
 NAME = "Homes and data are there"
 
@@ -24,7 +24,7 @@ def base(tmp_path):
     for target in sorted(mounts.mounted(), reverse=True):
         if target.startswith(f"{tmp_path}/"):
             subprocess.run(["umount", "--recursive", target], check=False)
-    for kind in resolve.KINDS:
+    for kind in places.KINDS:
         with contextlib.suppress(OSError):
             mounts.set_immutable(folder / "storage" / kind, False)
 
@@ -94,7 +94,7 @@ class TestWhereTheFilesLie:
             result = state(name=NAME, test=test)
             assert (result.result, result.changes) == (False, {})
             assert "had a .virtual-core-storage and has none now" in result.comment
-        assert loaders.modules["vcore_storage.mark"]() == [str(base / "file-router" / kind) for kind in resolve.KINDS]
+        assert loaders.modules["vcore_storage.mark"]() == [str(base / "file-router" / kind) for kind in places.KINDS]
         assert state(name=NAME).result is True
 
     def test_a_folder_in_use_is_not_taken_away(self, base, plan_and_apply, loaders):

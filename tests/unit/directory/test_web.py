@@ -97,5 +97,5 @@ def test_its_address(core):
 
 
 def test_a_page_that_is_not_there_is_said_with_a_remedy(core, tmp_path):
-    found = web.check(core, Paths(checkout=CHECKOUT, configuration=tmp_path, state=tmp_path))
+    found = web.checks(core, Paths(checkout=CHECKOUT, configuration=tmp_path, state=tmp_path))
     assert [(entry["ok"], bool(entry["remedy"])) for entry in found] == [(False, True)] * 2

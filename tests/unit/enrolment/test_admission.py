@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 
 import pytest
 from vcore.base.errors import VcoreError
@@ -199,7 +200,7 @@ def test_of_a_thousand_keys_twenty_are_listed_nodes_first(paths, tmp_path):
     found = health.waiting(paths, tmp_path / "pki")
     assert found["count"] == 1008
     assert len(found["keys"]) == admission.LISTED
-    assert found["keys"][0] == {"id": "compute-2", "reason": "its token ended"}
+    assert found["keys"][0] == {"id": "compute-2", "reason": "its token ended", "node": False}
     assert found["keys"][1]["reason"] == "it brought no proof that holds; if it is yours: salt-key -a compute-1"
     text = json.dumps(found, ensure_ascii=False)
     assert "\n" not in text
@@ -210,7 +211,21 @@ def test_a_machine_that_was_made_anew_is_told_apart(paths, tmp_path):
     (tmp_path / "minions_denied").mkdir()
     (tmp_path / "minions_denied" / "compute-1").write_text("")
     reason = "another key has this id; if that machine was made anew: salt-key -d compute-1"
-    assert health.waiting(paths, tmp_path) == {"count": 1, "keys": [{"id": "compute-1", "reason": reason}]}
+    key = {"id": "compute-1", "reason": reason, "node": False}
+    assert health.waiting(paths, tmp_path) == {"count": 1, "keys": [key]}
+
+
+@pytest.mark.parametrize("where", ["minions_pre", "minions_denied"])
+def test_a_key_under_the_name_of_a_node_that_is_there_is_a_problem(paths, tmp_path, where):
+    for folder in ("minions", where):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "compute-1").write_text("")
+    (tmp_path / where / "compute-2").write_text("")
+    pillar = {"nodes": {"compute-1": {}, "compute-2": {}}}
+    facts = health.facts(pillar, replace(paths, keys=tmp_path), {})
+    assert [(key["id"], key["node"]) for key in facts["pending"]["keys"]] == [("compute-1", True), ("compute-2", False)]
+    (problem,) = health.problems(facts)
+    assert problem.startswith("key of compute-1: a node has this name, and another key of its name waits: ")
 
 
 @pytest.mark.parametrize(
@@ -238,12 +253,12 @@ def test_the_offer_changes_with_what_goes_into_it_only(tmp_path, checkout):
     pki, folder = tmp_path / "pki", tmp_path / "public"
     for made in (pki, folder, tmp_path / "configuration" / "authority"):
         made.mkdir(parents=True)
-    paths = Paths(checkout, tmp_path / "configuration", tmp_path / "state")
+    paths = Paths(checkout, tmp_path / "configuration", tmp_path / "state", pki)
     pillar = {
         "services": {"enrolment": {"volumes": {"public": {"source": str(folder)}}}},
         "network": {"name": "virtual_core", "subnet": "172.18.0.0/24"},
     }
-    offer = admission.Offer(pillar, paths, pki)
+    offer = admission.Offer(pillar, paths)
     with pytest.raises(VcoreError, match=r"run bootstrap\.sh"):
         offer.changes()
     (pki / "master.pub").write_text(PUB)

@@ -296,17 +296,17 @@ def test_a_lock_of_samba_is_no_difference():
 
 def test_facts_of_a_router_elsewhere(core, paths):
     core["node"]["services"] = []
-    facts = health.facts(core, paths)
+    facts = health.look(core)
     assert facts["problems"] == []
     assert [entry["name"] for entry in facts["exports"]] == ["/machines", "/runs", "/software"]
     assert {entry["name"]: entry["smb"] for entry in facts["shares"]}["private"] is False
     del core["services"]["file-router"]
-    assert health.facts(core, paths) is None
+    assert health.look(core) is None
 
 
 def test_facts_tell_what_is_not_live(core, paths, router, monkeypatch):
     monkeypatch.setattr(health, "live_exports", lambda _: ["/runs", "/old", "/software"])
-    assert health.facts(core, paths)["problems"] == [
+    assert health.look(core)["problems"] == [
         "file router: /machines is not exported",
         "file router: /old is exported, and the site does not want it",
     ]

@@ -1,20 +1,15 @@
 """What a site may say of shares, routes and instruments, and what it may not."""
 
-from pathlib import Path
-
 import pytest
+from support import sites
 from vcore.file_router import service, settings
 from vcore.kernel import site
 
-CHECKOUT = Path(__file__).parents[3]
-SERVICES = CHECKOUT / "salt" / "states" / "services"
 HEAD = "vcore:\n  nodes: {head: {roles: [head], address: 10.0.0.1}}\n  services: {file-router: {enabled: true}}\n"
 
 
 def load(folder, text):
-    path = folder / "site.sls"
-    path.write_text(HEAD + text)
-    return site.load(path, services=SERVICES, flavors=folder, routes=[])[0].site
+    return sites.load(folder, HEAD + text).site
 
 
 @pytest.mark.parametrize(
@@ -75,10 +70,9 @@ def test_neighbours_are_not_in_one_another(tmp_path):
 
 
 def test_they_want_the_service(tmp_path):
-    path = tmp_path / "site.sls"
-    path.write_text(HEAD.replace("enabled: true", "enabled: false") + "  shares: {a: {}}\n")
+    text = HEAD.replace("enabled: true", "enabled: false") + "  shares: {a: {}}\n"
     with pytest.raises(site.SiteError, match="needs the service file-router"):
-        site.load(path, services=SERVICES, flavors=tmp_path, routes=[])
+        sites.load(tmp_path, text)
 
 
 def test_secrets_follow_from_routes_and_instruments():

@@ -34,7 +34,9 @@ def resolved(tmp_path):
 
 @pytest.mark.parametrize("minion", ["head", "compute-1"])
 def test_the_pillar_of_a_node(resolved, minion, golden):
-    golden(GOLDEN / f"{minion}.json", json.dumps(resolve.node_pillar(resolved, minion), indent=2) + "\n")
+    golden(
+        GOLDEN / f"{minion}.json", json.dumps(resolve.node_pillar(resolved, minion), indent=2, sort_keys=True) + "\n"
+    )
 
 
 def test_a_stranger_gets_nothing(resolved):

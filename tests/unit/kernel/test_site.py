@@ -1,6 +1,7 @@
 """The site file: what is refused, how it is said, and that nothing an administrator writes makes a traceback."""
 
 import re
+from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -8,14 +9,13 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from support import sites
 from vcore.host.network import Route
-from vcore.kernel import documents, resolve, site
-from vcore.services import catalogue
-from vcore.swarm import settings
+from vcore.kernel import areas, documents, resolve, site
+from vcore.services import settings
 
 CHECKOUT = Path(__file__).parents[3]
-SERVICES = CHECKOUT / "salt" / "states" / "services"
-CATALOGUE = catalogue.load(SERVICES)
+PATHS = sites.Elsewhere(checkout=CHECKOUT)
 ROUTES = [Route(IPv4Network("10.5.0.0/16"), "eth0"), Route(IPv4Network("172.18.1.0/24"), "docker_gwbridge")]
 
 
@@ -28,9 +28,7 @@ def load(tmp_path):
         folder.mkdir(exist_ok=True)
         for name, content in (flavors or {}).items():
             (folder / f"{name}.sls").write_text(content)
-        path = tmp_path / "site.sls"
-        path.write_text(text)
-        return site.load(path, services=SERVICES, flavors=folder, routes=ROUTES)[0]
+        return sites.load(tmp_path, text, flavors=folder, routes=ROUTES)
 
     return load
 
@@ -159,13 +157,13 @@ def test_every_mistake_is_reported_at_once(load):
 
 def test_a_missing_site_file_says_what_to_do(tmp_path):
     with pytest.raises(site.SiteError, match=r"site\.sls: does not exist; copy site\.sls\.example to it"):
-        site.load(tmp_path / "site.sls", services=SERVICES, flavors=tmp_path, routes=[])
+        site.load(PATHS, site_file=tmp_path / "site.sls", routes=[])
 
 
 def test_the_example_is_valid(load):
     configuration = load((CHECKOUT / "pillar" / "site.sls.example").read_text())
     assert configuration.head == "head"
-    assert configuration.enabled["ldap"]
+    assert settings.enabled(configuration)["ldap"]
 
 
 def uncommented(*, services):
@@ -189,7 +187,7 @@ def test_each_commented_setting_of_the_example_is_valid(load):
 
 
 def test_services_that_the_example_switches_off_are_off(load):
-    running = load(uncommented(services=True)).enabled
+    running = settings.enabled(load(uncommented(services=True)))
     assert [name for name, on in running.items() if on] == ["ldap", "registry"]
 
 
@@ -243,9 +241,10 @@ def survives(text, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp()
     try:
         document = documents.parse(text, "site.sls")
-        configuration = site.validate(document, CATALOGUE, folder)
-        if not settings.host_problems(configuration, document, ROUTES):
-            resolve.resolve(configuration, head_address="10.0.0.1")
+        configuration = site.validate(document, replace(PATHS, flavors=folder, configuration=folder))
+        asked = areas.asked(site.HostProblems).values()
+        if not any(area.host_problems(configuration, ROUTES) for area in asked):
+            resolve.resolve(replace(configuration, address="10.0.0.1"))
     except site.SiteError as error:
         assert error.problems
         assert all("\n" not in str(problem) for problem in error.problems)
@@ -256,7 +255,7 @@ def test_any_text_is_accepted_or_refused_in_words(tmp_path_factory, text):
     survives(text, tmp_path_factory)
 
 
-keys = st.sampled_from(sorted(site.Site.model_fields)) | st.text(max_size=8)
+keys = st.sampled_from(sorted(site.model().model_fields)) | st.text(max_size=8)
 values = st.recursive(
     leaves
     | st.floats(allow_nan=True)
@@ -278,7 +277,7 @@ def test_any_site_is_accepted_or_refused_in_words(tmp_path_factory, data):
     survives(yaml.safe_dump({"vcore": data}), tmp_path_factory)
 
 
-@given(st.sampled_from(sorted(site.Site.model_fields)), values)
+@given(st.sampled_from(sorted(site.model().model_fields)), values)
 def test_any_value_of_a_known_key_is_accepted_or_refused_in_words(tmp_path_factory, key, value):
     survives(yaml.safe_dump({"vcore": {"nodes": {"head": {"roles": ["head"]}}, key: value}}), tmp_path_factory)
 

@@ -5,7 +5,10 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from vcore.certificates import health as certificates
 from vcore.kernel import status
+from vcore.nodes import health as nodes
+from vcore.swarm import health as swarm
 
 CHECKOUT = Path(__file__).parents[3]
 NOW = 1_800_000_000.0
@@ -31,6 +34,14 @@ WELL = {
 }
 
 
+#: By the keys of what each area says: what judges them.
+JUDGES = {"services": swarm.judged, "nodes": nodes.judged, "certificates": certificates.judged}
+
+
+def judged(facts):
+    return {**facts, **{key: judge(facts[key]) for key, judge in JUDGES.items()}}
+
+
 def ill(**changes):
     facts = copy.deepcopy(WELL)
     for path, value in changes.items():
@@ -43,7 +54,7 @@ def ill(**changes):
 
 
 def test_a_core_that_is_well_has_no_problems():
-    assert status.problems(status.judged(WELL)) == []
+    assert status.problems(judged(WELL)) == []
 
 
 @pytest.mark.parametrize(
@@ -72,11 +83,17 @@ def test_a_core_that_is_well_has_no_problems():
         ({"certificates": {"ldap/tls": {"status": "not issued"}}}, "certificate ldap/tls: not issued"),
         ({"certificates": {"ldap/tls": {"status": "valid", "days_left": 7}}}, "certificate ldap/tls: 7 days left"),
         ({"disk__used_percent": 90.1}, "disk: /data is 90.1 % full"),
+        ({"swarm": {"error": "no Docker daemon answers"}}, "no Docker daemon answers"),
+        ({"slurm": {"nodes": {}, "jobs": {}, "problems": ["SLURM: compute-1 is down"]}}, "SLURM: compute-1 is down"),
+        (
+            {"pending": {"count": 1, "keys": [{"id": "compute-1", "reason": "denied", "node": True}]}},
+            "key of compute-1: a node has this name, and another key of its name waits: denied",
+        ),
     ],
 )
 def test_what_is_not_well_is_one_sentence(changes, says, monkeypatch):
     monkeypatch.setattr("time.time", lambda: NOW)
-    (problem,) = status.problems(status.judged(ill(**changes)))
+    (problem,) = status.problems(judged(ill(**changes)))
     assert problem.startswith(says)
 
 
@@ -95,7 +112,7 @@ def output(monkeypatch):
     spec = importlib.util.spec_from_file_location("vcore_output", CHECKOUT / "salt" / "_output" / "vcore.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module.time, "time", lambda: NOW + 3 * 3600)
+    monkeypatch.setattr("time.time", lambda: NOW + 3 * 3600)
 
     def render(data, color=False):
         module.__opts__ = {"color": color}
@@ -105,13 +122,13 @@ def output(monkeypatch):
 
 
 def test_a_healthy_core_as_a_table(output, golden):
-    text = output({"ok": True, "problems": [], **status.judged(WELL)})
+    text = output({"ok": True, "problems": [], **judged(WELL)})
     golden(Path(__file__).parent / "golden" / "status" / "well.txt", text + "\n")
 
 
 def test_keys_that_wait_are_listed_without_being_a_problem(output):
     keys = [{"id": "compute-1", "reason": "its token ended"}, {"id": "x\\nNodeName=evil", "reason": "no name"}]
-    facts = {**status.judged(WELL), "pending": {"count": 1000, "keys": keys}}
+    facts = {**judged(WELL), "pending": {"count": 1000, "keys": keys}}
     assert status.problems(facts) == []
     text = output({"ok": True, "problems": [], **facts})
     assert "compute-1         its token ended\nx\\nNodeName=evil  no name\nand 998 more: salt-key -l pre\n" in "".join(
@@ -119,8 +136,36 @@ def test_keys_that_wait_are_listed_without_being_a_problem(output):
     )
 
 
+def node(words="idle", **more):
+    return {"words": words, "reason": None, "by_hand": False, "ok": True, **more}
+
+
+def test_slurm_is_shown_by_state_and_a_drain_by_hand_says_whose_it_is(output):
+    slurm = {
+        "nodes": {
+            "compute-1": node(),
+            "compute-2": node(),
+            "compute-3": node("idle+drain", reason="new disk", by_hand=True),
+            "compute-4": node("down+drain", reason="vcore: storage /home is missing", ok=False),
+        },
+        "jobs": {"pending": 3, "running": 2},
+        "problems": ["SLURM: compute-4 is down+drain: vcore: storage /home is missing"],
+    }
+    facts = {**judged(WELL), "slurm": slurm, "swarm": {"rolls": {"slurm-compute": ["compute-1"]}, "error": None}}
+    lines = [line.rstrip() for line in output({"ok": True, "problems": [], **facts}).splitlines()]
+    begin = lines.index("SLURM       NODES          WHY")
+    assert lines[begin + 1 : begin + 5] == [
+        "idle        compute-[1-2]  -",
+        "idle+drain  compute-3      drained by hand: new disk",
+        "down+drain  compute-4      vcore: storage /home is missing",
+        "Queue  3 pending, 2 running",
+    ]
+    assert "An update of slurm-compute waits for compute-1: salt-run vcore.roll_compute" in lines
+    assert status.problems(facts) == slurm["problems"]
+
+
 def test_problems_stand_at_the_end_and_programs_get_no_colour(output):
-    facts = status.judged(ill(services__ldap__healthy=0, services__ldap__state="waiting"))
+    facts = judged(ill(services__ldap__healthy=0, services__ldap__state="waiting"))
     text = output({"ok": False, "problems": status.problems(facts), **facts})
     assert text.endswith("1 problems:\n  - service ldap: 0 of 1 tasks are healthy: 1 of 1 running")
     assert "\x1b" not in text

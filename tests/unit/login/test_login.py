@@ -124,6 +124,6 @@ def test_the_doctor_tells_ssh_from_something_else(tmp_path: Path, said: bytes, o
 
         thread = threading.Thread(target=answer)
         thread.start()
-        (found,) = health.check(pillar, Paths(checkout=sites.CHECKOUT))
+        (found,) = health.checks(pillar, Paths(checkout=sites.CHECKOUT))
         thread.join()
     assert found["ok"] is ok and bool(found["remedy"]) is not ok

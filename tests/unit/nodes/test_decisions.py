@@ -364,7 +364,7 @@ def test_deciding_costs_no_more_for_each_node_however_many_there_are():
 
 
 def test_rounds_are_told_as_one_with_what_others_found():
-    first = {"converged": ["a"], "failed": {"b": "no"}, "waiting": ["c", "d"], "slurm": None, "labelled": ["a"],
+    first = {"converged": ["a"], "failed": {"b": "no"}, "waiting": ["c", "d"], "problems": [], "labelled": ["a"],
              "resumed": [], "began": 1.0, "ended": 2.0}  # fmt: skip
     last = {**first, "converged": ["b"], "failed": {}, "waiting": ["d"], "labelled": []}
     # Another process took the answer of c.

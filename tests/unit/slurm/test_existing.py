@@ -78,7 +78,7 @@ def test_where_its_controller_hands_nothing_out_clients_get_the_files(tmp_path, 
     configs = sites.pillar(tmp_path, site(files))["services"]["slurm-compute"]["configs"]
     assert configs["slurm.conf"]["path"] == "/etc/slurm/slurm.conf"
     assert configs["cgroup.conf"]["file"] == f"{files}/cgroup.conf"
-    text = slurm_service.content(files / "slurm.conf").decode()
+    text = slurm_service.content(configs["slurm.conf"]).decode()
     assert text.endswith("NodeName=n[1-9] CPUs=4\nPartitionName=all Nodes=ALL\n")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support import sites
 from vcore.services import templates
-from vcore.storage import mounting, resolve
+from vcore.storage import mounting, places
 
 CHECKOUT = Path(__file__).parents[3]
 PROGRAM = CHECKOUT / "images/slurm-compute/rootfs/usr/lib/virtual-core/node-health"
@@ -91,7 +91,7 @@ def test_a_node_that_is_well_asks_once(node):
     assert time.perf_counter() - start < 5
 
 
-@pytest.mark.parametrize("kind", resolve.KINDS)
+@pytest.mark.parametrize("kind", places.KINDS)
 def test_a_node_without_its_storage_drains_itself_and_comes_back(node, kind):
     node.check()
     marker = node.places[kind] / mounting.MARKER

@@ -11,8 +11,7 @@ from vcore.base.paths import Paths
 from vcore.file_router import ganesha
 from vcore.kernel import resolve as kernel_resolve
 from vcore.kernel.documents import SiteError
-from vcore.storage import mounting
-from vcore.storage import resolve as storage_resolve
+from vcore.storage import mounting, places
 
 GOLDEN = Path(__file__).parent / "golden" / "storage"
 SITE = """vcore:
@@ -65,7 +64,7 @@ def test_who_mounts_what(tmp_path, text, minion, mounted):
     keys = ("kind", "source", "server", "keeper")
     assert tuple(found["home"][key] for key in keys) == mounted
     assert found["home"]["target"] == "/srv/virtual core%/storage/home"
-    assert set(found) == set(storage_resolve.KINDS)
+    assert set(found) == set(places.KINDS)
 
 
 @pytest.mark.parametrize(
@@ -143,8 +142,8 @@ def test_markers_are_written_as_before(golden, tmp_path):
 
 
 def test_a_marker_tells_the_cores_storage_from_others():
-    ours, others = storage_resolve.identifier("core.example.org"), storage_resolve.identifier("core.example.com")
-    good = storage_resolve.marker({"identifier": ours}, "core.example.org", "home")
+    ours, others = places.identifier("core.example.org"), places.identifier("core.example.com")
+    good = places.marker({"identifier": ours}, "core.example.org", "home")
 
     def judge(text):
         return mounting.judge(text, place="/x", identifier=ours, kind="home")
@@ -221,7 +220,7 @@ def test_the_storage_of_another_core_is_left_alone(here):
     roots, host = here
     place = Path(roots["home"].source)
     place.mkdir(parents=True)
-    (place / mounting.MARKER).write_text(f"virtual-core {storage_resolve.identifier('example.com')} home\n")
+    (place / mounting.MARKER).write_text(f"virtual-core {places.identifier('example.com')} home\n")
     with pytest.raises(VcoreError, match="is the storage of another core"):
         mounting.difference(roots, host)
 

@@ -19,11 +19,16 @@ class Paths:
     checkout: Path = Path("/srv/virtual-core/source")
     configuration: Path = Path("/etc/virtual-core")
     state: Path = Path("/var/lib/virtual-core")
+    #: Where Salt's master keeps its keys: beside those of the head's minion.
+    keys: Path = Path("/etc/salt/pki/master")
 
     @classmethod
     def from_opts(cls, opts: Mapping[str, Any]) -> Paths:
         """Read the directories from Salt's ``__opts__``, as bootstrap.sh wrote them."""
-        return cls(**{key: Path(value) for key, value in (opts.get("virtual_core") or {}).items()})
+        chosen = {key: Path(value) for key, value in (opts.get("virtual_core") or {}).items()}
+        if "pki_dir" in opts:
+            chosen.setdefault("keys", Path(opts["pki_dir"]).parent / "master")
+        return cls(**chosen)
 
     @property
     def authority(self) -> Path:
@@ -44,6 +49,11 @@ class Paths:
     def services(self) -> Path:
         """The catalogue: one folder for each service that the project knows."""
         return self.checkout / "salt" / "states" / "services"
+
+    @property
+    def area_states(self) -> Path:
+        """The states that areas bring to nodes, a folder for each area that has some."""
+        return self.checkout / "salt" / "states" / "areas"
 
     @property
     def images(self) -> Path:

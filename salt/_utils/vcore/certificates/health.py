@@ -11,19 +11,6 @@ from ..base.paths import Paths
 from . import x509
 from .authority import Authority
 
-
-def _certificates(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
-    checks = []
-    for leaf in x509.wanted_all(pillar):
-        try:
-            found = Authority(paths.authority, x509.policy(pillar)).verify(leaf)
-        except (VcoreError, OSError) as error:
-            found = [str(error)]
-        saw = "; ".join(found) or "chain, names and dates are right"
-        checks.append(result(f"the certificate {leaf.name} verifies", not found, saw, "run salt-call state.apply"))
-    return checks
-
-
 #: Certificates that have this or less and were not renewed are a problem, in days.
 DAYS_LIMIT = 7
 
@@ -32,3 +19,44 @@ def is_good(certificate: Mapping[str, Any]) -> bool:
     """Whether a certificate is fine: its status is, and it does not end soon where a service uses it."""
     status = certificate["status"]
     return status in Authority.WELL and (status == "unused" or certificate["days_left"] > DAYS_LIMIT)
+
+
+def judged(certificates: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return certificates that say whether they are fine (``ok``)."""
+    return {name: {**certificate, "ok": is_good(certificate)} for name, certificate in certificates.items()}
+
+
+def facts(pillar: Mapping[str, Any], paths: Paths, so_far: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``certificates`` by name, each with ``ok``, and ``authority``: why it does not say, or None."""
+    try:
+        found = Authority(paths.authority, x509.policy(pillar)).leaves(x509.wanted_all(pillar))
+    except (VcoreError, OSError) as error:
+        return {"certificates": {}, "authority": {"error": str(error)}}
+    return {"certificates": judged(found), "authority": {"error": None}}
+
+
+def problems(facts: Mapping[str, Any]) -> list[str]:
+    """Return what is not well with the authority and with each certificate."""
+    error = facts.get("authority", {}).get("error")
+    found = [error] if error else []
+    for name, certificate in facts.get("certificates", {}).items():
+        if certificate["ok"]:
+            continue
+        if certificate["status"] not in Authority.WELL:
+            found.append(f"certificate {name}: {certificate['status']}")
+        else:
+            found.append(f"certificate {name}: {certificate['days_left']} days left; apply the states to renew it")
+    return found
+
+
+def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
+    """Verify each certificate of a service that is on."""
+    found = []
+    for leaf in x509.wanted_all(pillar):
+        try:
+            wrong = Authority(paths.authority, x509.policy(pillar)).verify(leaf)
+        except (VcoreError, OSError) as error:
+            wrong = [str(error)]
+        saw = "; ".join(wrong) or "chain, names and dates are right"
+        found.append(result(f"the certificate {leaf.name} verifies", not wrong, saw, "run salt-call state.apply"))
+    return found

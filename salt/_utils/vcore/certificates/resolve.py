@@ -1,13 +1,34 @@
-"""Certificates of a resolved site."""
+"""The certificate authority of a resolved site."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+from ..kernel.site import Configuration
+from .settings import AUTHORITY
+
+KEYS = ("certificate_authority",)
 
 
-def _brings_certificates(data: dict[str, Any]) -> bool:
-    return bool(data["certificate_authority"]["certificate"]) or any(
+class AuthorityPart(TypedDict):
+    """``certificate_authority`` of the pillar: the site's own, by path, or None; days that are valid, and left."""
+
+    certificate: str | None
+    key: str | None
+    lifetime: int
+    renew_before: int
+
+
+def resolve(configuration: Configuration, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the section as the site has it."""
+    return {"certificate_authority": AUTHORITY.of(configuration.site).model_dump(mode="json")}
+
+
+def keeps(resolved: Mapping[str, Any]) -> bool:
+    """Whether the site brings no certificate: one that it brings can expire while no file changes."""
+    return not resolved["certificate_authority"]["certificate"] and not any(
         certificate["supplied"]
-        for service in data["services"].values()
+        for service in resolved["services"].values()
         for certificate in service["certificates"].values()
     )

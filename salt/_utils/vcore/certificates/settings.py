@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ..kernel.documents import Document, Location, Problem
+from ..host.network import Route
+from ..kernel.documents import Location, Problem, unknown_key
 from ..kernel.models import (
     AbsolutePath,
     Model,
     field,
 )
-
-if TYPE_CHECKING:
-    from ..kernel.site import Configuration
+from ..kernel.sections import Section
+from ..kernel.site import Configuration
+from ..services import catalogue
+from ..services.settings import SERVICES
 
 
 class SuppliedCertificate(Model):
@@ -54,18 +56,44 @@ class AuthoritySettings(Model):
     )
 
 
-def _certificate_problems(configuration: Configuration, document: Document) -> list[Problem]:
+AUTHORITY: Section[AuthoritySettings] = Section(
+    "certificate_authority", AuthoritySettings, description="The certificate authority."
+)
+SUPPLIED: Section[dict[str, SuppliedCertificate]] = Section(
+    "services.*.certificates",
+    dict[str, SuppliedCertificate],
+    description="Certificates that the site brings, by the name that the service gives them.",
+)
+
+SECTIONS = (AUTHORITY, SUPPLIED)
+
+
+def problems(configuration: Configuration) -> list[Problem]:
+    """Return the certificates that the site brings for services which have none of that name."""
+    known = catalogue.of(configuration)
+    return [
+        configuration.document.problem(
+            ("services", name, "certificates", item), unknown_key(item, known[name].certificates)
+        )
+        for name, service in SERVICES.of(configuration.site).items()
+        if name in known
+        for item in SUPPLIED.of(service)
+        if item not in known[name].certificates
+    ]
+
+
+def host_problems(configuration: Configuration, routes: Sequence[Route]) -> list[Problem]:
     """Check the certificates that the site brings, where it brings any (reading X.509 costs an import)."""
-    site = configuration.site
-    authority = site.certificate_authority
+    site, document = configuration.site, configuration.document
+    authority = AUTHORITY.of(site)
     supplied: list[tuple[Location, str, str, bool, list[str] | None]] = []
     if (authority.certificate is None) != (authority.key is None):
         missing = "key" if authority.key is None else "certificate"
         return [document.problem(("certificate_authority",), f"certificate and key go together; {missing} is missing")]
     if authority.certificate and authority.key:
         supplied.append((("certificate_authority",), authority.certificate, authority.key, True, None))
-    for name, service in site.services.items():
-        for item, pair in service.certificates.items():
+    for name, service in SERVICES.of(site).items():
+        for item, pair in SUPPLIED.of(service).items():
             location: Location = ("services", name, "certificates", item)
             names = [f"{name}.{site.site.domain}"]
             supplied.append((location, pair.certificate, pair.key, False, names))

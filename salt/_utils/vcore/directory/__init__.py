@@ -1,1 +1,3 @@
 """The LDAP directory and its web page."""
+
+USES = ("swarm",)

@@ -10,6 +10,7 @@ from typing import Any
 from ..base.checks import Check, result
 from ..base.errors import VcoreError
 from ..base.paths import Paths
+from . import web
 from .client import Directory, Unreachable, _text, open_administrator
 from .entries import suffix, uri, wanted_entries
 
@@ -40,8 +41,14 @@ def status(pillar: Mapping[str, Any], directory: Directory) -> dict[str, Any]:
     }
 
 
-def check(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
-    """End-to-end checks of the directory from this node, for vcore.doctor."""
+def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
+    """Ask the directory and its web page from this node, as far as they are on."""
+    services = pillar["services"]
+    directory = _directory(pillar, paths) if "ldap" in services else []
+    return directory + (web.checks(pillar, paths) if "directory-web" in services else [])
+
+
+def _directory(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
     address = pillar["nodes"][pillar["services"]["ldap"]["node"]]["address"]
     checks = []
 

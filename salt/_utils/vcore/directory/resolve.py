@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
+
+from ..kernel.site import Configuration
+
+KEYS = ("directory",)
 
 #: The directory's settings that Samba goes by, too, on whichever node it runs.
 POLICY_KEYS = ("lockout_duration", "lockout_failures", "password_minimum_length")
 
 
-def directory_access(services: Mapping[str, Any], domain: str) -> dict[str, Any] | None:
-    """How a host outside of the overlay reaches the directory (``uri``, ``suffix``), and its rules for passwords
-    (``policy``); None where it is off.
-    """
-    service = services.get("ldap")
-    if service is None:
-        return None
+class DirectoryPart(TypedDict):
+    """``directory`` of the pillar: how a host outside of the overlay reaches it, and its rules for passwords."""
+
+    uri: str
+    suffix: str
+    policy: dict[str, Any]
+
+
+def resolve(configuration: Configuration, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``directory``, None where the service is off."""
+    service = parts["services"].get("ldap")
+    return {"directory": _access(service, configuration.site.site.domain) if service else None}
+
+
+def _access(service: Mapping[str, Any], domain: str) -> DirectoryPart:
     name, port = f"ldap.{domain}", service["ports"]["ldaps"]["number"]
     return {
         "uri": f"ldaps://{name}" + ("" if port == 636 else f":{port}"),

@@ -23,12 +23,12 @@ def address(pillar: Mapping[str, Any]) -> str:
     return f"https://{f'[{host}]' if ':' in host else host}:{service['ports']['https']['number']}/"
 
 
-def check(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
+def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
     """Fetch the page as a client that trusts the core's authority does, and try to get in without a password."""
     page = address(pillar)
     authority = paths.authority / "ca.crt"
     remedy = "run salt-call state.apply, then docker service logs directory-web"
-    checks = []
+    found = []
     for tried, path, form, wanted in (
         (f"{page} shows its login, the certificate verified by the site's authority", "login", None, 200),
         ("a login without a password is refused there", "login", {"cmd": "login", "login": "nobody"}, 403),
@@ -44,8 +44,8 @@ def check(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
         except urllib.error.HTTPError as error:
             status, text = error.code, error.read(100_000).decode(errors="replace")
         except OSError as error:
-            checks.append(result(tried, False, str(error), remedy))
+            found.append(result(tried, False, str(error), remedy))
             continue
         ok = status == wanted and LOGIN_PAGE in text
-        checks.append(result(tried, ok, f"status {status}", remedy))
-    return checks
+        found.append(result(tried, ok, f"status {status}", remedy))
+    return found

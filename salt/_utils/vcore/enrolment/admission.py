@@ -41,11 +41,6 @@ CODE = re.compile(r"[0-9a-f]{16}")
 LISTED = 20
 
 
-def master_pki(opts: Mapping[str, Any]) -> Path:
-    """Where the master keeps its keys, from the ``__opts__`` of the head's minion: beside those of the minion."""
-    return Path(opts["pki_dir"]).parent / "master"
-
-
 # ---------------------------------------------------------------------------------------------------------------
 # What new machines are offered
 # ---------------------------------------------------------------------------------------------------------------
@@ -54,11 +49,11 @@ def master_pki(opts: Mapping[str, Any]) -> Path:
 class Offer:
     """The files that the service hands to whoever asks, in the folder that it hands them out from."""
 
-    def __init__(self, pillar: Mapping[str, Any], paths: Paths, pki: Path) -> None:
+    def __init__(self, pillar: Mapping[str, Any], paths: Paths) -> None:
         self.folder = Path(pillar["services"]["enrolment"]["volumes"]["public"]["source"])
         self.networks = {key: value for key, value in pillar["network"].items() if key.endswith("subnet")}
         self.root = paths.authority / "ca.crt"
-        self.checkout, self.key = paths.checkout, pki / "master.pub"
+        self.checkout, self.key = paths.checkout, paths.keys / "master.pub"
 
     def files(self) -> dict[str, bytes | None]:
         """Content by file name; None for the certificate of an authority that is yet to be made.

@@ -37,6 +37,7 @@ def bundle(checkout: Path, facts: Mapping[str, str]) -> bytes:
     said = "".join(f"{key}: {value}\n" for key, value in facts.items())
     files: dict[str, tuple[int, bytes]] = {FACTS: (0o644, said.encode())}
     wanted = [(name, "*") for name in CONTENTS] + [(f"salt/_{kind}", "*.py") for kind in KINDS]
+    wanted.append(("salt/states/areas", "absent.sls"))
     for name, pattern in wanted:
         path = checkout / name
         for file in sorted(path.rglob(pattern)) if path.is_dir() else [path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,22 @@ from . import bundle
 from .admission import LISTED, Refusals
 
 
-def check(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
+def facts(pillar: Mapping[str, Any], paths: Paths, so_far: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``pending``: the keys that wait, those of nodes that are there marked as such."""
+    return {"pending": waiting(paths, paths.keys, known=pillar["nodes"])}
+
+
+def problems(facts: Mapping[str, Any]) -> list[str]:
+    """Return the keys that wait under the names of nodes: a machine that was made anew, or somebody else."""
+    keys = facts.get("pending", {}).get("keys", [])
+    return [f"key of {key['id']}: a node has this name, and another key of its name waits: {key['reason']}"
+            for key in keys if key.get("node")]  # fmt: skip
+
+
+def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
     """Fetch what new machines are offered, as one of them does that trusts the authority."""
+    if "enrolment" not in pillar["services"]:
+        return []
     port = pillar["services"]["enrolment"]["ports"]["https"]["number"]
     address = f"https://{pillar['head']['address']}:{port}/{bundle.BUNDLE}"
     trust = ssl.create_default_context(cafile=str(paths.authority / "ca.crt"))
@@ -31,16 +45,24 @@ def check(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
     return [result(f"{address} is what new machines join by", ok, saw, "apply the states: salt-call state.apply")]
 
 
-def waiting(paths: Paths, pki: Path) -> dict[str, Any]:
-    """The keys that wait for somebody to accept them, and those that came under an id which another key has:
-    ``{count, keys: [{id, reason}]}``, at most twenty listed.
+def waiting(paths: Paths, pki: Path, known: Collection[str] = ()) -> dict[str, Any]:
+    """Return the keys that wait for somebody to accept them, and those that came under an id which another key has:
+    ``{count, keys: [{id, reason, node}]}``, at most twenty listed.
+
+    ``node`` says that the id is one of ``known``, and that another key of this id is accepted.
     """
+    accepted = set(_ids(pki / "minions"))
     reasons = Refusals(paths.state / "enrolment.json").read()
     denied = dict.fromkeys(_ids(pki / "minions_denied"), DENIED)
     found = {**{name: reasons.get(name) or UNPROVEN for name in _ids(pki / "minions_pre")}, **denied}
     # Those that could be nodes first: a flood of others must not hide them.
-    first = sorted(found, key=lambda name: (NODE_NAME.fullmatch(name) is None, found[name] == UNPROVEN, name))[:LISTED]
-    keys = [{"id": printable(name), "reason": _reason(name, found[name])} for name in first]
+    first = sorted(
+        found, key=lambda name: (name not in known, NODE_NAME.fullmatch(name) is None, found[name] == UNPROVEN, name)
+    )[:LISTED]
+    keys = [
+        {"id": printable(name), "reason": _reason(name, found[name]), "node": name in known and name in accepted}
+        for name in first
+    ]
     return {"count": len(found), "keys": keys}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..base.errors import VcoreError
 from ..base.names import FILE_ROUTER as SERVICE
-from ..storage import resolve
+from ..storage import places
 from .samba import DATA, HOMES
 
 #: The port of NFS 3's mount protocol; version 4 has none.
@@ -41,7 +41,7 @@ def exported(pillar: Mapping[str, Any]) -> dict[str, str]:
     shares = {name: f"{DATA}/{share['path']}" for name, share in pillar["shares"].items() if share["nfs"]}
     folders = {"home": HOMES, "data": DATA}
     # The nodes' own, where there is a node that mounts them.
-    core = {resolve.export(kind): folders[kind] for kind in resolve.KINDS if pillar["storage_clients"]}
+    core = {places.export(kind): folders[kind] for kind in places.KINDS if pillar["storage_clients"]}
     return dict(sorted((shares | core).items()))
 
 

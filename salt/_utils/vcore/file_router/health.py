@@ -54,8 +54,18 @@ def sessions(pillar: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def facts(pillar: Mapping[str, Any], paths: Paths) -> dict[str, Any] | None:
-    """What vcore.status tells of the file router: ``{exports, shares, routes, problems}``, None where it is off.
+def facts(pillar: Mapping[str, Any], paths: Paths, so_far: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``file_router``: that of :func:`look`."""
+    return {"file_router": look(pillar)}
+
+
+def problems(facts: Mapping[str, Any]) -> list[str]:
+    """Return what is not well with exports and routes."""
+    return list((facts.get("file_router") or {}).get("problems", []))
+
+
+def look(pillar: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return how the file router is: ``{exports, shares, routes, problems}``, None where it is off.
 
     ``exports`` and ``shares`` list a share each with its ``name``, ``path`` and whether it is as it should be
     (``ok``); an export is live or not, a share by SMB is offered to somebody or not.
@@ -103,22 +113,24 @@ def facts(pillar: Mapping[str, Any], paths: Paths) -> dict[str, Any] | None:
 # --- vcore.doctor ---------------------------------------------------------------------------------------------------
 
 
-def check(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
-    """End-to-end checks of the file router through the network, for vcore.doctor."""
-    service = pillar["services"][SERVICE]
+def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
+    """Ask the file router through the network."""
+    service = pillar["services"].get(SERVICE)
+    if service is None:
+        return []
     address = pillar["nodes"][service["node"]]["address"]
     remedy = f"run salt-call state.apply, then docker service logs {SERVICE}"
-    checks = [_check_smb(address, service, remedy), _check_nfs(address, service, remedy)]
+    found = [_check_smb(address, service, remedy), _check_nfs(address, service, remedy)]
     if SERVICE in pillar["node"]["services"]:
-        checks.append(_check_guest(pillar, address, service["ports"]["smb"]["number"], remedy))
+        found.append(_check_guest(pillar, address, service["ports"]["smb"]["number"], remedy))
         want = sorted(map(ganesha.pseudo, ganesha.exported(pillar)))
         tried = f"NFS exports {', '.join(want) or 'nothing'}"
         try:
             live = live_exports(pillar)
-            checks.append(result(tried, live == want, ", ".join(live) or "nothing", remedy))
+            found.append(result(tried, live == want, ", ".join(live) or "nothing", remedy))
         except VcoreError as error:
-            checks.append(result(tried, False, str(error), remedy))
-    return checks
+            found.append(result(tried, False, str(error), remedy))
+    return found
 
 
 GUEST = "the list of shares is refused to clients without a name and password"

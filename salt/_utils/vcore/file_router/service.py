@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+from ..kernel.site import Configuration
 from ..services.catalogue import Secret
-from .settings import Instrument, Route
+from .settings import INSTRUMENTS, ROUTES, SERVICE, Instrument, Route
+
+
+def extend(configuration: Configuration, name: str, service: dict[str, Any], parts: Mapping[str, Any]) -> None:
+    """Give the file router the secrets of its routes and instruments."""
+    if name == SERVICE:
+        more = secrets(ROUTES.of(configuration.site), INSTRUMENTS.of(configuration.site))
+        service["secrets"] |= {secret: entry.model_dump(mode="json") for secret, entry in more.items()}
 
 
 def secrets(routes: Mapping[str, Route], instruments: Mapping[str, Instrument]) -> dict[str, Secret]:

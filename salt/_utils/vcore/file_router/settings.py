@@ -9,17 +9,18 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, StringConstraints, model_validator
 
 from ..base.names import FILE_ROUTER, within_one_another
-from ..kernel.documents import Document, Problem
+from ..kernel.documents import Problem
 from ..kernel.models import Model, field
-from ..people.settings import ACCOUNT_NAME, AccountName, Line, Person, name_problem
-
-if TYPE_CHECKING:
-    from ..kernel.site import Site
+from ..kernel.sections import Section
+from ..kernel.site import Configuration
+from ..people.settings import ACCOUNT_NAME, ACCOUNTS, PEOPLE, AccountName, Line, name_problem
+from ..services.settings import enabled
+from ..storage.settings import STORAGE
 
 #: Names of shares: what smb.conf(5) has sections for by itself is no name for one.
 SHARE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
@@ -191,17 +192,28 @@ class Instrument(Model):
     description: Line | None = field(None, description="What it is.", example="Sequencer in room 12")
 
 
-def problems(
-    shares: Mapping[str, Share],
-    routes: Mapping[str, Route],
-    instruments: Mapping[str, Instrument],
-    people: Mapping[str, Person],
-    enabled: bool,
-    document: Document,
-) -> list[Problem]:
-    """What is wrong with shares, routes and instruments that are each valid in themselves."""
+SHARES: Section[dict[str, Share]] = Section(
+    "shares", dict[ShareName, Share], description="What the file router serves, beside the homes."
+)
+ROUTES: Section[dict[str, Route]] = Section(
+    "routes", dict[ShareName, Route], description="Files of other file servers that appear in the file router's data."
+)
+INSTRUMENTS: Section[dict[str, Instrument]] = Section(
+    "instruments",
+    dict[AccountName, Instrument],
+    description="Machines that write their data to a share, and can do nothing else.",
+)
+
+SECTIONS = (SHARES, ROUTES, INSTRUMENTS)
+
+
+def problems(configuration: Configuration) -> list[Problem]:
+    """Return what is wrong with shares, routes and instruments that are each valid in themselves."""
+    site, document = configuration.site, configuration.document
+    shares, routes, instruments = SHARES.of(site), ROUTES.of(site), INSTRUMENTS.of(site)
+    people = PEOPLE.of(site)
     found: list[Problem] = []
-    if not enabled:
+    if not enabled(configuration).get(SERVICE, False):
         for section, entries in (("shares", shares), ("routes", routes), ("instruments", instruments)):
             if entries:
                 found.append(document.problem((section,), f"needs the service {SERVICE}; switch it on"))
@@ -248,16 +260,18 @@ def problems(
         elif not shares[instrument.share].smb:
             message = f"the share {instrument.share} is not offered by SMB"
             found.append(document.problem(("instruments", name, "share"), message))
-    return found
+    return found + _archive_problems(configuration)
 
 
-def _archive_problems(site: Site, document: Document) -> list[Problem]:
+def _archive_problems(configuration: Configuration) -> list[Problem]:
     """Archives of homes hold everything that their owners had: no share and no route may have them among its files."""
-    data = f"{site.storage.path or f'{site.base_directory}/{SERVICE}'}/data"
-    archive = str(site.accounts.archive or f"{data}/archive")
-    sections: dict[str, Mapping[str, Share | Route]] = {"shares": site.shares, "routes": site.routes}
+    site = configuration.site
+    data = f"{STORAGE.of(site).path or f'{site.base_directory}/{SERVICE}'}/data"
+    archive = str(ACCOUNTS.of(site).archive or f"{data}/archive")
+    sections: dict[str, Mapping[str, Share | Route]] = {"shares": SHARES.of(site), "routes": ROUTES.of(site)}
+    message = "homes of removed people are archived in its folder; see accounts.archive"
     return [
-        document.problem((section, name), "homes of removed people are archived in its folder; see accounts.archive")
+        configuration.document.problem((section, name), message)
         for section, entries in sections.items()
         for name, entry in entries.items()
         if within_one_another(f"{data}/{entry.path or name}", archive)

@@ -1,1 +1,3 @@
 """The container images: their sources, builds and registry."""
+
+USES = ()

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..host.network import Route
+from ..kernel.documents import Problem
 from ..kernel.models import (
     AbsolutePath,
     DownloadAddress,
     Model,
     field,
 )
+from ..kernel.sections import Section
+from ..kernel.site import Configuration
 
 
 class BuildSettings(Model):
@@ -36,3 +43,16 @@ class BuildSettings(Model):
         description="Change it, to a date say, and every image is rebuilt with the packages of that day.",
         example="2026-11-22",
     )
+
+
+BUILD: Section[BuildSettings] = Section("build", BuildSettings, description="Where image builds get software from.")
+
+SECTIONS = (BUILD,)
+
+
+def host_problems(configuration: Configuration, routes: Sequence[Route]) -> list[Problem]:
+    """Return whether the bundle of authorities that the site names is missing on this host."""
+    bundle = BUILD.of(configuration.site).ca_bundle
+    if bundle and not Path(bundle).is_file():
+        return [configuration.document.problem(("build", "ca_bundle"), f"{bundle} does not exist")]
+    return []

@@ -1,25 +1,24 @@
-"""End-to-end checks: each says what it tried, what it saw, and what to do when it failed.
-
-The core's own checks are here; a service names the brain module that has its own with ``checks:`` in service.yaml,
-a module with ``check(pillar, paths) -> list of checks``.
-"""
+"""End-to-end checks: each says what it tried, what it saw, and what to do when it failed."""
 
 from __future__ import annotations
 
-import importlib
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..base.checks import Check, result
 from ..base.paths import Paths
-from ..certificates.health import _certificates
-from ..services.health import _names
-from ..storage import health
-from ..swarm.health import _swarm
+from . import areas, status
 from . import pillar as kernel_pillar
-from . import status
+
+
+@areas.face("health")
+class Checks(Protocol):
+    """What an area tries from end to end."""
+
+    def checks(self, pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
+        """Try it, as far as the area's services are on."""
 
 
 def _configuration(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
@@ -46,38 +45,11 @@ def _disk(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
     return [result(f"{disk['path']} has room", ok, saw, "free space, or move base_directory to a larger disk")]
 
 
-def _storage(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
-    return health.check(pillar)
-
-
-CHECKS: list[Callable[[Mapping[str, Any], Paths], list[Check]]] = [
-    _configuration,
-    _master,
-    _swarm,
-    _names,
-    _certificates,
-    _disk,
-    _storage,
-]
-
-
-#: The modules of the services' own checks.
-MODULES = {
-    "accounting_client": "slurm.sacctmgr",
-    "directory": "directory.health",
-    "directory_web": "directory.web",
-    "file_router": "file_router.health",
-    "login_host": "login.health",
-    "pending": "enrolment.health",
-    "slurm_checks": "slurm.health",
-}
+#: The kernel's own, which come first.
+CHECKS: list[Callable[[Mapping[str, Any], Paths], list[Check]]] = [_configuration, _master, _disk]
 
 
 def examine(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
-    """Run every check of the core and of the services that are switched on, in that order."""
-    checks = [check for group in CHECKS for check in group(pillar, paths)]
-    for service in pillar["services"].values():
-        if service["checks"]:
-            module = importlib.import_module(f"vcore.{MODULES.get(service['checks'], service['checks'])}")
-            checks.extend(module.check(pillar, paths))
-    return checks
+    """Run every check of the core, area by area."""
+    groups = [*CHECKS, *(area.checks for area in areas.asked(Checks).values())]
+    return [check for group in groups for check in group(pillar, paths)]

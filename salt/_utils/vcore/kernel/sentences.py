@@ -57,7 +57,7 @@ def _plain(message: str) -> str:
     return message
 
 
-def _problems(error: ValidationError, model: type[Model], document: Document, prefix: Location = ()) -> list[Problem]:
+def problems(error: ValidationError, model: type[Model], document: Document, prefix: Location = ()) -> list[Problem]:
     """Turn pydantic's errors into lines that name the key and the remedy."""
     found: dict[Location, Problem] = {}
     for entry in error.errors(include_url=False):

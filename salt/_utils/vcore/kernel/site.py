@@ -1,45 +1,29 @@
-"""The site: what the administrator writes, merged with the catalogue, checked once, and resolved for each node.
+"""The site: what the administrator writes, merged with its flavors and checked once.
 
-The flow is one way. ``pillar/site.sls`` and the flavors that it names are merged (mappings merge, lists replace,
-the site wins), validated against the models below and the catalogue, and resolved into plain data. The external
-pillar hands each minion its part. Every problem is one line: file, line, key, what is wrong, what to do.
+The flow is one way. ``pillar/site.sls`` and the flavors that it names are merged (mappings merge, lists replace, the
+site wins) and validated against the model below, to which each area adds its sections (:class:`Settings`). What
+follows from it is in :mod:`vcore.kernel.resolve`. Every problem is one line: file, line, key, what is wrong, what to
+do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic import ValidationError
 
-from ..certificates.settings import AuthoritySettings
-from ..file_router import settings as file_router_settings
-from ..file_router.settings import Instrument, Share, ShareName, _archive_problems
-from ..file_router.settings import Route as FileRoute
+from ..base.paths import Paths
 from ..host.network import Route, read_routes
-from ..images.settings import BuildSettings
-from ..nodes.settings import NodeSettings, _node_problems
-from ..people import settings as people_settings
-from ..people.settings import AccountName, AccountSettings, Group, Person
-from ..services import catalogue as services_catalogue
-from ..services.catalogue import Catalogue
-from ..services.settings import ServiceSettings, _enabled, _service_problems
-from ..slurm import settings as slurm_settings
-from ..slurm.settings import SlurmSettings
-from ..storage import settings as storage_settings
-from ..storage.settings import StorageSettings
-from ..swarm.settings import NetworkSettings, _key_problems, _network_problems, host_problems
+from . import areas, models, sentences
 from .documents import Document, Problem, SiteError, parse, shown
-from .models import (
-    DataFolder,
-    DomainName,
-    Model,
-    NodeName,
-    ServiceName,
-    field,
-)
-from .sentences import _problems
+from .models import DataFolder, DomainName, Model, NodeName, ServiceName
+from .sections import Section, extended
+
+T = TypeVar("T")
 
 # ---------------------------------------------------------------------------------------------------------------
 # What an administrator may write
@@ -49,13 +33,13 @@ from .sentences import _problems
 class Identity(Model):
     """Who this core belongs to."""
 
-    name: ServiceName = field("vcore", description="Short name of the core.", example="genomics")
-    domain: DomainName = field(
+    name: ServiceName = models.field("vcore", description="Short name of the core.", example="genomics")
+    domain: DomainName = models.field(
         "vcore.test",
         description="DNS domain of the core; services answer as <service>.<domain>, certificates carry these names.",
         example="core.example.org",
     )
-    organization: str = field(
+    organization: str = models.field(
         "Virtual Core",
         min_length=1,
         max_length=64,
@@ -65,54 +49,63 @@ class Identity(Model):
     )
 
 
+class NodeSettings(Model):
+    """One machine of the core, keyed by its minion id."""
+
+    roles: list[Literal["head", "compute"]] = models.field(
+        min_length=1, description="What the machine does.", example=["head"]
+    )
+    address: str | None = models.field(
+        None,
+        description="IPv4 address by which the other nodes reach it; the head finds its own when this is left out.",
+        example="10.0.0.1",
+    )
+
+
 class Site(Model):
     """The ``vcore:`` mapping of pillar/site.sls."""
 
-    site: Identity = field(default_factory=Identity, description="Who this core belongs to.")
-    base_directory: DataFolder = field(
+    site: Identity = models.field(default_factory=Identity, description="Who this core belongs to.")
+    base_directory: DataFolder = models.field(
         "/srv/virtual-core/data",
         description="Folder on each node that the services keep their data in.",
         example="/data/virtual-core",
     )
-    network: NetworkSettings = field(default_factory=NetworkSettings, description="The core's networks.")
-    nodes: dict[NodeName, NodeSettings] = field(
+    nodes: dict[NodeName, NodeSettings] = models.field(
         min_length=1, description="The machines, by minion id.", example={"head": {"roles": ["head"]}}
     )
-    flavors: list[ServiceName] = field(
+    flavors: list[ServiceName] = models.field(
         default_factory=list, description="Fields of work whose services are switched on.", example=["bioinformatics"]
     )
-    services: dict[ServiceName, ServiceSettings] = field(
-        default_factory=dict, description="What differs from the catalogue, by service."
-    )
-    accounts: AccountSettings = field(default_factory=AccountSettings, description="What all accounts share.")
-    groups: dict[AccountName, Group] = field(
-        default_factory=dict, description="Groups that the site file keeps; more can be in the directory."
-    )
-    people: dict[AccountName, Person] = field(
-        default_factory=dict, description="People whom the site file keeps; more can be in the directory."
-    )
-    shares: dict[ShareName, Share] = field(
-        default_factory=dict, description="What the file router serves, beside the homes."
-    )
-    routes: dict[ShareName, FileRoute] = field(
-        default_factory=dict, description="Files of other file servers that appear in the file router's data."
-    )
-    instruments: dict[AccountName, Instrument] = field(
-        default_factory=dict, description="Machines that write their data to a share, and can do nothing else."
-    )
-    slurm: SlurmSettings = field(default_factory=SlurmSettings, description="The batch queue.")
-    storage: StorageSettings = field(
-        default_factory=StorageSettings, description="Where the nodes have homes and shared data from."
-    )
-    authorized_keys: list[str] = field(
-        default_factory=list,
-        description="Public ssh keys of the administrators who may log in to the containers as root; none, no sshd.",
-        example=["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExampleExampleExampleExampleExampleExampl ada"],
-    )
-    build: BuildSettings = field(default_factory=BuildSettings, description="Where image builds get software from.")
-    certificate_authority: AuthoritySettings = field(
-        default_factory=AuthoritySettings, description="The certificate authority."
-    )
+
+
+@areas.face("settings")
+class Settings(Protocol):
+    """Sections of the site file that an area adds."""
+
+    SECTIONS: Sequence[Section[Any]]
+
+
+@areas.face("settings")
+class Problems(Protocol):
+    """What an area finds wrong with a site that fits the model."""
+
+    def problems(self, configuration: Configuration) -> list[Problem]:
+        """Return what is wrong with the area's sections, and with others for its sake."""
+
+
+@areas.face("settings")
+class HostProblems(Protocol):
+    """What an area finds wrong with a valid site on this head."""
+
+    def host_problems(self, configuration: Configuration, routes: Sequence[Route]) -> list[Problem]:
+        """Return what the head's own files and network (``routes``) say against a site that is valid in itself."""
+
+
+@cache
+def model() -> type[Site]:
+    """Return the model of the whole site file: the kernel's keys and the sections of all areas."""
+    return extended(Site, [section for area in areas.asked(Settings).values() for section in area.SECTIONS])
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -122,16 +115,28 @@ class Site(Model):
 
 @dataclass(frozen=True)
 class Configuration:
-    """A valid configuration: the site with its flavors merged in, and the catalogue that it speaks of."""
+    """A configuration that fits the model: the site, with its flavors merged in; where it comes from; and this host.
+
+    ``address`` is the IPv4 address of the head for a site that names none; None where this host does not know it.
+    """
 
     site: Site
-    catalogue: Catalogue
-    enabled: dict[str, bool]
+    document: Document
+    paths: Paths
+    address: str | None = None
+    _made: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def head(self) -> str:
         """The minion id of the head node."""
         return next(name for name, node in self.site.nodes.items() if "head" in node.roles)
+
+    def once(self, make: Callable[[Configuration], T]) -> T:
+        """Return what ``make`` makes of this configuration; it is called once, however often it is asked for."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        made: T = self._made[make]
+        return made
 
 
 def with_flavors(document: Document, folder: Path) -> Document:
@@ -154,73 +159,52 @@ def with_flavors(document: Document, folder: Path) -> Document:
     return merged
 
 
-def validate(document: Document, catalogue: Catalogue, flavors: Path) -> Configuration:
-    """Check a site file against the models, its flavors and the catalogue; touches nothing but the flavor files.
-
-    Raises:
-        SiteError: with every problem that was found.
-    """
-    document = with_flavors(document, flavors)
-    try:
-        site = Site.model_validate(document.data)
-    except ValidationError as error:
-        raise SiteError(_problems(error, Site, document)) from None
-    except RecursionError:
-        raise SiteError([Problem(document.source, "", "nested too deeply")]) from None
-    enabled = {name: _enabled(site, catalogue, name) for name in catalogue}
-    problems = [
-        *_node_problems(site, document),
-        *_network_problems(site, document),
-        *_service_problems(site, catalogue, enabled, document),
-        *_key_problems(site, document),
-        *people_settings.problems(site.accounts, site.people, site.groups, document),
-        *file_router_settings.problems(
-            site.shares,
-            site.routes,
-            site.instruments,
-            site.people,
-            enabled.get(file_router_settings.SERVICE, False),
-            document,
-        ),
-        *slurm_settings.problems(site.slurm, site.groups, document),
-        *storage_settings.problems(site.storage, site.base_directory, document),
-        *_archive_problems(site, document),
-    ]
-    if problems:
-        raise SiteError(problems)
-    return Configuration(site, catalogue, enabled)
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# What only the head can tell
-# ---------------------------------------------------------------------------------------------------------------
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# The whole way, for those who have a checkout
-# ---------------------------------------------------------------------------------------------------------------
-
-
-def load(
-    site_file: Path, *, services: Path, flavors: Path, routes: Iterable[Route] | None = None
-) -> tuple[Configuration, Document]:
-    """Read, merge and validate a site file with everything that can be checked on this host.
+def validate(document: Document, paths: Paths) -> Configuration:
+    """Check a site file against the model, its flavors and the catalogue; touches nothing but files of the checkout.
 
     Raises:
         SiteError: with every problem that was found.
         VcoreError: the catalogue itself is broken.
     """
-    source = site_file.name
+    document = with_flavors(document, paths.flavors)
     try:
-        text = site_file.read_text(encoding="utf-8")
+        site = model().model_validate(document.data)
+    except ValidationError as error:
+        raise SiteError(sentences.problems(error, model(), document)) from None
+    except RecursionError:
+        raise SiteError([Problem(document.source, "", "nested too deeply")]) from None
+    configuration = Configuration(site, document, paths)
+    found = [problem for area in areas.asked(Problems).values() for problem in area.problems(configuration)]
+    if found:
+        raise SiteError(found)
+    return configuration
+
+
+def load(
+    paths: Paths, *, site_file: Path | None = None, routes: Iterable[Route] | None = None, address: str | None = None
+) -> Configuration:
+    """Read, merge and validate a site file with everything that can be checked on this host.
+
+    It is the checkout's, unless ``site_file`` is another one. ``routes`` are those of this host unless given, and
+    ``address`` is the head's for a site that names none.
+
+    Raises:
+        SiteError: with every problem that was found.
+        VcoreError: the catalogue itself is broken.
+    """
+    path = site_file or paths.site
+    try:
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        remedy = f"does not exist; copy {site_file.name}.example to it, or run bootstrap.sh"
-        raise SiteError([Problem(str(site_file), "", remedy)]) from None
+        remedy = f"does not exist; copy {path.name}.example to it, or run bootstrap.sh"
+        raise SiteError([Problem(str(path), "", remedy)]) from None
     except UnicodeDecodeError:
-        raise SiteError([Problem(source, "", "not valid YAML: it is not UTF-8 text")]) from None
-    document = parse(text, source)
-    configuration = validate(document, services_catalogue.load(services), flavors)
-    problems = host_problems(configuration, document, read_routes() if routes is None else routes)
-    if problems:
-        raise SiteError(problems)
-    return configuration, document
+        raise SiteError([Problem(path.name, "", "not valid YAML: it is not UTF-8 text")]) from None
+    configuration = replace(validate(parse(text, path.name), paths), address=address)
+    known = list(read_routes() if routes is None else routes)
+    found = [
+        problem for area in areas.asked(HostProblems).values() for problem in area.host_problems(configuration, known)
+    ]
+    if found:
+        raise SiteError(found)
+    return configuration

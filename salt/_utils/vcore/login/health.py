@@ -32,16 +32,18 @@ WITHIN = (
 )
 
 
-def check(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
-    """End-to-end checks of the login host: ssh through the network; on its node also srun's ports, and what its
-    container sees of storage and SLURM.
+def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
+    """Ask the login host: ssh through the network; on its node also srun's ports, and what its container sees of
+    storage and SLURM.
     """
-    service = pillar["services"][SERVICE]
+    service = pillar["services"].get(SERVICE)
+    if service is None:
+        return []
     address, port = pillar["nodes"][service["node"]]["address"], service["ports"]["ssh"]["number"]
-    checks = [_ssh(address, port)]
+    found = [_ssh(address, port)]
     if SERVICE in pillar["node"]["services"]:
         first, last = (int(port) for port in OUTGOING.read_text().split())
-        checks.append(free_ports(service["ports"]["srun"], first, last))
+        found.append(free_ports(service["ports"]["srun"], first, last))
         volume = Path(service["volumes"]["state"]["source"])
         for tried, command, wrong, remedy in WITHIN:
             try:
@@ -54,8 +56,8 @@ def check(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
                 saw += f": {ascii(words[-1])[1:-1][:200]}" if code and words else ""
             except VcoreError as error:
                 code, saw = 1, str(error)
-            checks.append(result(tried, code == 0, saw, remedy))
-    return checks
+            found.append(result(tried, code == 0, saw, remedy))
+    return found
 
 
 def free_ports(srun: Mapping[str, Any], first: int, last: int) -> Check:

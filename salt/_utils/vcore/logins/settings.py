@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from ..kernel.documents import Problem
 from ..kernel.models import (
     Model,
     field,
 )
-from ..people.settings import GroupName
+from ..kernel.sections import Section
+from ..kernel.site import Configuration
+from ..people.settings import ACCOUNTS, GroupName
 
 
 class LoginSettings(Model):
@@ -15,3 +18,27 @@ class LoginSettings(Model):
     groups: list[GroupName] = field(
         default_factory=list, description="Groups whose members may log in; none means everybody.", example=["genomics"]
     )
+
+
+LOGINS: Section[LoginSettings | None] = Section(
+    "nodes.*.logins",
+    LoginSettings | None,
+    default=None,
+    description="Lets people of the core log in on this machine; without it nobody of them can.",
+    example={"groups": ["genomics"]},
+)
+
+SECTIONS = (LOGINS,)
+
+
+def problems(configuration: Configuration) -> list[Problem]:
+    """Return where the group of everybody is named, whose members the directory does not list."""
+    everybody = ACCOUNTS.of(configuration.site).group
+    message = f"everybody is in {everybody}, which lists no members: leave groups empty to let everybody in"
+    return [
+        configuration.document.problem(("nodes", name, "logins", "groups", index), message)
+        for name, node in configuration.site.nodes.items()
+        if (logins := LOGINS.of(node)) is not None
+        for index, group in enumerate(logins.groups)
+        if group == everybody
+    ]

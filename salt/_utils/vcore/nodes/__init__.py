@@ -1,1 +1,3 @@
 """The nodes of the core: their registry, their convergence, and leaving."""
+
+USES = ("swarm",)

@@ -107,7 +107,8 @@ class State:
 
     nodes: Mapping[str, Record] = field(default_factory=dict)
     flights: Mapping[str, Flight] = field(default_factory=dict)
-    slurm: Record = field(default_factory=Record)
+    #: How it went to tell the areas and the swarm what they are owed.
+    owed: Record = field(default_factory=Record)
     round: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -128,7 +129,7 @@ def load(paths: Paths) -> State:
         return State(
             nodes={name: Record(**entry) for name, entry in data["nodes"].items()},
             flights={name: Flight(**entry) for name, entry in data["flights"].items()},
-            slurm=Record(**data["slurm"]),
+            owed=Record(**data["owed"]),
             round=data["round"],
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
@@ -260,7 +261,7 @@ def due(
 
 def next_due(state: State) -> float | None:
     """When something is to be tried or asked again, in seconds since 1970; None when there is nothing."""
-    records = [*(record for name, record in state.nodes.items() if name not in state.flights), state.slurm]
+    records = [*(record for name, record in state.nodes.items() if name not in state.flights), state.owed]
     times = [record.next for record in records if record.next is not None]
     times += [flight.ask for flight in state.flights.values()]
     return min(times, default=None)

@@ -1,4 +1,4 @@
-"""How the nodes are."""
+"""How the nodes are, and how it goes to keep them so."""
 
 from __future__ import annotations
 
@@ -6,7 +6,26 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from ..base.paths import Paths
 from . import decisions, overview
+
+
+def facts(pillar: Mapping[str, Any], paths: Paths, so_far: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``nodes`` by name, each with ``ok``, and ``reconciler``: its last round and what it could not do."""
+    remembered = decisions.load(paths)
+    nodes = _nodes(pillar, so_far["swarm"]["nodes"], remembered)
+    return {"nodes": judged(nodes), "reconciler": overview.reconciler(remembered)}
+
+
+def judged(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return nodes that say whether they are well (``ok``)."""
+    return {name: {**node, "ok": node["state"] == "ready" and not node.get("error")} for name, node in nodes.items()}
+
+
+def problems(facts: Mapping[str, Any]) -> list[str]:
+    """Return what is not well with each node, and with the reconciler."""
+    ill = [f"node {name}: {_ill_node(node)}" for name, node in facts.get("nodes", {}).items() if not node["ok"]]
+    return ill + list(facts.get("reconciler", {}).get("problems", []))
 
 
 def _nodes(pillar: Mapping[str, Any], seen: list[Any], remembered: decisions.State) -> dict[str, Any]:

@@ -8,11 +8,21 @@ from typing import Any, Protocol
 from ..base.errors import VcoreError
 from ..base.names import NODE_NAME
 from ..base.paths import Paths
-from ..kernel import pillar
-from ..slurm.rounds import slurm_states
+from ..kernel import areas, pillar
 from ..swarm import membership
 from . import decisions
 from .registry import UNKNOWN, Registry
+
+
+@areas.face("rounds")
+class Columns(Protocol):
+    """A column that an area adds to the list of nodes."""
+
+    #: Its name.
+    COLUMN: str
+
+    def columns(self, pillar: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], str | None]:
+        """Return ``words`` and ``reason`` of each node by name, and why there are none where nobody could be asked."""
 
 
 class Keys(Protocol):
@@ -62,7 +72,7 @@ def told(
         if node["result"] == "still at it" and name not in results[-1]["waiting"] and record.tried is not None:
             node |= {"result": "failed" if record.attempts else "converged", "error": record.error}
     nodes = {name: node for name, node in sorted(nodes.items()) if only in (None, name)}
-    problems = [results[-1][what] for what in ("storage", "slurm") if results[-1].get(what)]
+    problems = list(results[-1]["problems"])
     return {
         "ok": not problems and all(node["result"] == "converged" for node in nodes.values()),
         "reconciled": nodes,
@@ -90,10 +100,10 @@ def progress(state: decisions.State, name: str, *, retiring: bool) -> dict[str, 
 def reconciler(state: decisions.State) -> dict[str, Any]:
     """How the last round went, for ``vcore.status``: ``{round, problems}``.
 
-    What SLURM has refused once only is tried again within seconds: a controller that starts is no problem.
+    What was refused once only is tried again within seconds: a daemon that starts is no problem.
     """
-    slurm = state.slurm.error if state.slurm.attempts > 1 else None
-    found = [f"reconciler: {text}" for text in (state.round.get("error"), slurm) if text]
+    owed = state.owed.error if state.owed.attempts > 1 else None
+    found = [f"reconciler: {text}" for text in (state.round.get("error"), owed) if text]
     return {"round": dict(state.round), "problems": found}
 
 
@@ -111,21 +121,23 @@ def nodes(paths: Paths, keys: Keys) -> dict[str, Any]:
     except VcoreError as error:
         seen, own = {}, {}
         problems.append(str(error))
-    slurm, problem = slurm_states(pillar.head_pillar(paths))
-    problems += [problem] if problem else []
+    columns: dict[str, dict[str, dict[str, Any]]] = {}
+    for area in areas.asked(Columns).values():
+        rows, problem = area.columns(pillar.head_pillar(paths))
+        columns[area.COLUMN] = rows
+        problems += [problem] if problem else []
     found = {}
     for name in sorted({*resolved["nodes"], *registry, *(n for n in key_states if NODE_NAME.fullmatch(n))}):
         node = resolved["nodes"].get(name, {"roles": [], "address": None, "swarm_id": None})
         member = seen.get(node["swarm_id"] or "") or (own.get(name) if "head" in node["roles"] else None)
-        queue = slurm.get(name, {})
         found[name] = {
             "roles": list(node["roles"]),
             "key": key_states.get(name),
             "address": node["address"],
             "swarm": member["state"] if member else None,
-            "slurm": queue.get("words"),
-            "reason": queue.get("reason"),
+            **{column: rows.get(name, {}).get("words") for column, rows in columns.items()},
+            "reason": next((row["reason"] for rows in columns.values() if (row := rows.get(name))), None),
             **progress(state, name, retiring=bool(registry.get(name, UNKNOWN)["retiring"])),
         }
-    problems += [state.slurm.error] if state.slurm.error else []
+    problems += [state.owed.error] if state.owed.error else []
     return {"nodes": found, "problems": problems}

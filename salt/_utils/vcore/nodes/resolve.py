@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
 
-from ..kernel.site import Site
-from ..logins.resolve import _logins
+from ..base.paths import Paths
+from ..kernel import areas
+from ..kernel.site import Configuration, NodeSettings
 from . import registry
+
+KEYS = ("nodes",)
 
 #: What a node's part of the registry shows of it.
 ENROLLED_KEYS = ("enrolled", "swarm_id", "forgotten", "hardware", "retiring")
 
 
-def _nodes(
-    site: Site, head: str, head_address: str, enrolled: Mapping[str, registry.Entry]
-) -> dict[str, dict[str, Any]]:
-    """Every node by name: those of the site file, and those that were enrolled; what the site says of one wins."""
-    nodes: dict[str, dict[str, Any]] = {
-        name: {
-            "roles": list(node.roles),
-            "address": node.address or (head_address if name == head else None),
-            "logins": _logins(node.logins, site.groups) if node.logins else None,
-        }
-        for name, node in site.nodes.items()
+@areas.face("node")
+class Extends(Protocol):
+    """What an area adds to a node, of the keys that it has added to the site's."""
+
+    def extend(self, configuration: Configuration, node: NodeSettings | None) -> Mapping[str, Any]:
+        """Return further keys of a node; ``node`` is None for one that the site file does not name."""
+
+
+def sources(paths: Paths) -> Iterable[Path]:
+    """Return the registry."""
+    return [paths.nodes]
+
+
+def resolve(configuration: Configuration, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return every node by name: those of the site file, and enrolled ones with the roles that a token granted.
+
+    What the site says of one wins.
+    """
+    site, enrolled = configuration.site, registry.Registry(configuration.paths.nodes).read()
+    names = dict.fromkeys([*site.nodes, *(name for name, entry in enrolled.items() if entry["roles"])])
+    return {"nodes": {name: _node(configuration, name, enrolled.get(name, dict(registry.UNKNOWN))) for name in names}}
+
+
+def _node(configuration: Configuration, name: str, entry: registry.Entry) -> dict[str, Any]:
+    said = configuration.site.nodes.get(name)
+    own_address = configuration.address if name == configuration.head else None
+    node: dict[str, Any] = {
+        "roles": list(said.roles if said else entry["roles"]),
+        "address": (said.address if said else None) or own_address or entry["address"],
     }
-    for name, entry in enrolled.items():
-        if name not in nodes and entry["roles"]:
-            nodes[name] = {"roles": list(entry["roles"]), "address": None, "logins": None}
-    for name, node in nodes.items():
-        entry = enrolled.get(name, dict(registry.UNKNOWN))
-        node["address"] = node["address"] or entry["address"]
-        node |= {key: entry[key] for key in ENROLLED_KEYS}
-    return nodes
+    for area in areas.asked(Extends).values():
+        node |= area.extend(configuration, said)
+    return node | {key: entry[key] for key in ENROLLED_KEYS}

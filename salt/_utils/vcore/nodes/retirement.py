@@ -15,8 +15,9 @@ import hostlist
 
 from ..base.errors import NotFound, VcoreError
 from ..base.paths import Paths
-from ..kernel import pillar, site
+from ..kernel import areas, pillar, site
 from ..swarm import membership
+from ..swarm.work import Work
 from . import decisions
 from .hostlist import expand
 from .registry import UNKNOWN, Registry
@@ -93,13 +94,13 @@ class Retirement:
         administrator's to do, or is None; ``problems`` say why nodes go no further. What was done stays done.
 
         Raises:
-            VcoreError: SLURM or the swarm does not do its part.
+            VcoreError: whoever gives them work, or the swarm, does not do its part.
         """
         # From here on the reconciler leaves them alone.
         self.registry.update({name: {"retiring": True} for name in self.names})
         for ready in self._ready(dead, timeout):
-            with locked(self.paths, wait=ROOM):  # a round writes SLURM's configuration, too
-                self._leave_slurm(ready)
+            with locked(self.paths, wait=ROOM):  # a round tells the areas of nodes, too
+                self._leave_work(ready)
             if not dead:
                 self._take_off([name for name in ready if self.keys.get(name) == "accepted"])
             gone = [name for name in ready if name not in self.problems]
@@ -121,12 +122,10 @@ class Retirement:
                 raise VcoreError(f"{name} is not being retired")
             if not entry["hardware"] or self.keys.get(name) != "accepted":
                 raise VcoreError(f"{name} is out already; go on with salt-run vcore.retire {name}, then enrol it")
-        from ..slurm import controller, queue
-
         self.registry.update({name: {"retiring": False} for name in self.names})
         decisions.mark(self.paths, self.names)
-        if controller.manages(self.pillar):
-            queue.release(self.pillar, self.names, REASON)
+        for work in self._works():
+            work.release(self.pillar, self.names, REASON)
         self._note(self.names, "it stays, and takes jobs again")
         return self._told()
 
@@ -142,12 +141,10 @@ class Retirement:
 
     def _ready(self, dead: bool, timeout: float) -> Iterator[list[str]]:
         """Those that run nothing any more, as their jobs end."""
-        from ..slurm import queue
-
         waiting, end, spoken = self._drain(dead), time.monotonic() + timeout, -SAY
         ready = [name for name in self.names if name not in waiting]
         while True:
-            jobs = queue.jobs_on(self.pillar, waiting) if waiting else {}
+            jobs = self._running(waiting) if waiting else {}
             ready += [name for name in waiting if name not in jobs]
             waiting = [name for name in waiting if name in jobs]
             if ready:
@@ -167,24 +164,30 @@ class Retirement:
                 f"salt-run vcore.retire {name}, end them with scancel, or keep it with cancel=True"
             )
 
+    def _works(self) -> Iterable[Work]:
+        return areas.asked(Work).values()
+
+    def _running(self, names: Sequence[str]) -> dict[str, list[str]]:
+        jobs: dict[str, list[str]] = {}
+        for work in self._works():
+            for name, running in work.running(self.pillar, names).items():
+                jobs.setdefault(name, []).extend(running)
+        return jobs
+
     def _drain(self, dead: bool) -> list[str]:
         """Have them take no new jobs; those whose jobs have to be waited for."""
-        from ..slurm import controller, queue
-
         entries = self.registry.read()
         inside = [name for name in self.names if entries.get(name, UNKNOWN)["hardware"]]
-        if not inside or not controller.manages(self.pillar):
-            return []
-        known = queue.show_nodes(self.pillar)
-        inside = [name for name in inside if name in known]
-        if dead:
-            # SLURM requeues their jobs, or fails them, as each was submitted; they would hold on to their lines else.
-            queue.down(self.pillar, inside, REASON)
-            self._note(inside, "down in SLURM")
-            return []
-        queue.drain(self.pillar, inside, REASON)
-        self._note(inside, "drained")
-        return inside
+        waiting: list[str] = []
+        for work in self._works():
+            if dead:
+                # Their jobs are requeued or fail, as each was submitted; they would hold on to their places else.
+                self._note(work.give_up(self.pillar, inside, REASON), f"down in {work.TITLE}")
+            elif there := work.known(self.pillar, inside):
+                work.drain(self.pillar, there, REASON)
+                self._note(there, "drained")
+                waiting += [name for name in there if name not in waiting]
+        return waiting
 
     def _say_jobs(self, jobs: Mapping[str, Sequence[str]]) -> None:
         for name in [*jobs][:LISTED]:
@@ -194,14 +197,14 @@ class Retirement:
 
     # --- the steps -----------------------------------------------------------------------------------------------
 
-    def _leave_slurm(self, names: Sequence[str]) -> None:
+    def _leave_work(self, names: Sequence[str]) -> None:
         entries = self.registry.read()
         self.registry.update({n: {"hardware": None} for n in names if entries.get(n, UNKNOWN)["hardware"]})
-        from ..slurm import controller
-
-        # Also when an earlier run noted it and came no further: this changes nothing that is right.
-        if controller.manages(self.pillar) and controller.configure(pillar.head_pillar(self.paths), self.paths):
-            self._note(names, "out of SLURM")
+        left = pillar.head_pillar(self.paths)
+        for work in self._works():
+            # Also when an earlier run noted it and came no further: this changes nothing that is right.
+            if work.forget(left, self.paths):
+                self._note(names, f"out of {work.TITLE}")
 
     def _take_off(self, names: Sequence[str]) -> None:
         """Have the nodes take the core off themselves: what the roles brought, and then what they were entrusted."""
@@ -247,12 +250,14 @@ class Retirement:
 
     def _forget(self, names: Sequence[str]) -> None:
         decisions.unmark(self.paths, names)
-        configuration, document = site.load(self.paths.site, services=self.paths.services, flavors=self.paths.flavors)
+        configuration = site.load(self.paths)
         named = [name for name in names if name in configuration.site.nodes]
         # While the site names them, this keeps the reconciler from taking them back.
         self.registry.update({name: {**UNKNOWN, "retiring": True} for name in named})
         for name in named:
-            problem = document.problem(("nodes", name), "still names the node: take this out, and apply the states")
+            problem = configuration.document.problem(
+                ("nodes", name), "still names the node: take this out, and apply the states"
+            )
             self.remains[name] = str(problem)
         forgotten = [name for name in names if name not in named]
         self.registry.remove(forgotten)

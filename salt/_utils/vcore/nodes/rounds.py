@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ..base.errors import VcoreError
-from ..base.locks import Busy, exclusive
-from ..base.names import FILE_ROUTER
+from ..base.locks import exclusive
 from ..base.paths import Paths
+from ..kernel import areas
 from ..kernel import pillar as kernel_pillar
-from ..slurm import configuration as slurm_configuration
 from ..swarm import membership
 from . import code as nodes_code
 from . import decisions, hardware
@@ -28,7 +27,6 @@ from .registry import UNKNOWN, Registry
 ASK_WAIT, ASK_GAP, FACTS_WAIT, FACTS_GAP = 10.0, 3.0, 30.0, 5.0
 
 SYNC_FUNCTION, STATES_FUNCTION, FACTS_FUNCTION = "saltutil.sync_all", "state.apply", "vcore_node.facts"
-ADMIT_FUNCTION = "vcore_file_router.admit_nodes"
 
 Call = tuple[str, Sequence[Any], Mapping[str, Any]]
 Answer = Mapping[str, Any]
@@ -73,6 +71,56 @@ class Jobs(Protocol):
     def busy(self, jid: str, names: Collection[str], *, wait: float, gap: float) -> dict[str, bool]: ...
 
 
+@dataclass(frozen=True)
+class Owed:
+    """A round, as an area sees it to which the round owes something."""
+
+    pillar: Mapping[str, Any]
+    paths: Paths
+    #: The services that the swarm has.
+    services: Collection[str]
+    #: The nodes of which the last convergence went well.
+    well: Sequence[str]
+    #: Whether every node was looked at.
+    full: bool
+    #: Gives nodes other than the head a function to run and returns their answers, by node.
+    ask: Callable[[Collection[str], Call], Mapping[str, Answer]]
+    #: Times a step of the round.
+    step: Callable[[str], AbstractContextManager[None]]
+    #: Notes what an area could not do, for people; the round goes on.
+    note: Callable[[str], None]
+    #: Tells whoever watches the round.
+    say: Say
+
+
+@areas.face("rounds")
+class Changed(Protocol):
+    """What an area does when nodes have joined, changed or left."""
+
+    def changed(self, owed: Owed) -> None:
+        """Bring it about; what this cannot do yet is tried again in a later round.
+
+        Raises:
+            VcoreError: no node may take up its work before this is done.
+        """
+
+
+@areas.face("rounds")
+class Labelled(Protocol):
+    """What an area does when the nodes have their labels, by which the swarm gives them containers."""
+
+    def labelled(self, owed: Owed) -> list[str]:
+        """Have nodes take up work again; return them."""
+
+
+@areas.face("rounds")
+class CatchesUp(Protocol):
+    """What an area looks after in each full round, whatever nodes do."""
+
+    def catch_up(self, owed: Owed) -> None:
+        """Make up for what nobody has told the area of."""
+
+
 def quietly(_: str) -> None:
     """Say nothing."""
 
@@ -103,7 +151,7 @@ def run(
 
     ``forced`` nodes are converged whether that is due or not. A ``full`` round looks at every node and at SLURM, others
     only at what is due. ``{began, ended, seconds: {<step>: ...}, converged: [...], failed: {<node>: why}, waiting:
-    [...], storage, slurm: None or why not, labelled: [...], resumed: [...]}``; times in seconds since 1970.
+    [...], problems: [...], labelled: [...], resumed: [...]}``; times in seconds since 1970.
 
     Raises:
         vcore.base.locks.Busy: another round has run for ``wait`` seconds.
@@ -120,7 +168,7 @@ class _Round:
         self.state = decisions.load(paths)
         self.records: dict[str, Record] = dict(self.state.nodes)
         self.flights: dict[str, Flight] = dict(self.state.flights)
-        self.slurm = self.state.slurm
+        self.owed = self.state.owed
         self.swarm: membership.Swarm | None = None
         #: Facts of nodes that were converged, and of others that were looked at.
         self.landed: dict[str, Any] = {}
@@ -139,8 +187,7 @@ class _Round:
             "converged": [],
             "failed": {},
             "waiting": [],
-            "storage": None,
-            "slurm": None,
+            "problems": [],
             "labelled": [],
             "resumed": [],
         }
@@ -180,9 +227,7 @@ class _Round:
                 self._look([name for name in names if name not in self.flights and name not in self.landed])
         with self._step("register"):
             changed = self._register()
-        if full or changed:
-            self._admit()
-        retry = self.slurm.next is not None and self.slurm.next <= time.time()
+        retry = self.owed.next is not None and self.owed.next <= time.time()
         if full or changed or self.landed or retry:
             self._deliver(configure=full or changed or retry, full=full)
         with self._step("ask"):
@@ -197,7 +242,7 @@ class _Round:
             self.result["seconds"][name] = round(time.monotonic() - began, 3)
 
     def _save(self, result: Mapping[str, Any] | None = None) -> None:
-        state = decisions.State(self.records, self.flights, self.slurm, result or self.state.round)
+        state = decisions.State(self.records, self.flights, self.owed, result or self.state.round)
         decisions.save(self.paths, state)
 
     def _failed(self, name: str, why: str) -> None:
@@ -396,8 +441,8 @@ class _Round:
                     changes[name] = changes.get(name, {}) | different
         if changes:
             self.registry.update(changes)
-            # SLURM and the swarm are owed these, also when this round ends here.
-            self.slurm = replace(self.slurm, next=time.time())
+            # The areas and the swarm are owed these, also when this round ends here.
+            self.owed = replace(self.owed, next=time.time())
         self._save()
         return bool(changes)
 
@@ -428,101 +473,64 @@ class _Round:
             decisions.mark(self.paths, [name])  # it has started anew, and nobody has heard of it
         return identity | {"forgotten": None} | ({} if known["enrolled"] else {"enrolled": int(now)})
 
-    def _admit(self) -> None:
-        """Have the file router let nodes in to homes and data, once the swarm's manager has said where they are."""
-        pillar = kernel_pillar.head_pillar(self.paths)
-        router = pillar["services"].get(FILE_ROUTER)
-        if router is None or not pillar["storage_clients"]:
-            return
-        try:
-            with self._step("storage"):
-                if router["node"] == self.head:
-                    from ..file_router import configuration as file_router_configuration
-
-                    file_router_configuration.admit(pillar, self.paths)
-                else:
-                    call: Call = (ADMIT_FUNCTION, [], {})
-                    if not self.jobs.gather([router["node"]], [call], wait=FACTS_WAIT):
-                        raise VcoreError(f"{router['node']}, which has the file router, does not answer")
-        except VcoreError as error:
-            self.result["storage"] = f"new nodes are not let in to homes and data: {error}"
-            self.say(self.result["storage"])
-
     def _swarm(self) -> decisions.Swarm:
         """The swarm as its manager sees it now; one that knows nobody, and why, where it does not answer."""
         nodes, entries = self.pillar["nodes"], self.entries
         try:
             self.swarm = membership.Swarm()
             own_id, members = self.swarm.members()
-            unconfined = self.swarm.runs_unconfined(slurm_configuration.COMPUTE)
+            # What people run on nodes runs in the containers of these.
+            rolled = [name for name, service in self.pillar["services"].items() if service["rolled"]]
+            unconfined = any(self.swarm.runs_unconfined(name) for name in rolled)
         except VcoreError as error:
             return decisions.Swarm({}, "", nodes, entries, problem=str(error))
         return decisions.Swarm(members, own_id, nodes, entries, unconfined=unconfined)
 
-    # --- SLURM and swarm -----------------------------------------------------------------------------------------
+    # --- areas and swarm -----------------------------------------------------------------------------------------
 
     def _deliver(self, *, configure: bool, full: bool) -> None:
-        """Bring SLURM and the labels of the swarm to what the registry says.
+        """Bring the areas and the labels of the swarm to what the registry says.
 
-        Nothing that a node does without a change in the registry is in SLURM's configuration.
+        Nothing that a node does without a change in the registry is an area's to know.
         """
-        from ..slurm import controller, offer
-
         try:
             pillar = kernel_pillar.head_pillar(self.paths)
-            if configure:
-                offer.write_offer(pillar, self.paths)  # where the site has a SLURM of its own
             swarm = self.swarm or membership.Swarm()
-            # A head that is being made has no swarm yet, or no controller in it: its states bring that, with a line for
-            # each node that is known by then. Its own label would be planned all the same.
+            # A head that is being made has no swarm yet, or not all services in it: its states bring those, with all
+            # nodes that are known by then. Its own label would be planned all the same.
             there = swarm.snapshot()
-            managed = controller.manages(pillar) and slurm_configuration.CONTROLLER in there.services
-            if managed and configure:
-                with self._step("slurm"):
-                    controller.configure(pillar, self.paths)
+            owed = Owed(
+                pillar=pillar,
+                paths=self.paths,
+                services=there.services.keys(),
+                well=[n for n, record in self.records.items() if record.succeeded and not record.attempts],
+                full=full,
+                ask=lambda names, call: self.jobs.gather(names, [call], wait=FACTS_WAIT),
+                step=self._step,
+                note=self._note,
+                say=self.say,
+            )
+            if configure:
+                for area in areas.asked(Changed).values():
+                    area.changed(owed)
             with self._step("labels"):
                 labels = swarm.label_changes(pillar, None) if there.active else {}
                 if labels:
                     swarm.label(pillar, labels)
                 self.result["labelled"] = sorted(labels)
-            if managed:
-                with self._step("resume"):
-                    # Whom it knows; those that were drained by hand it leaves alone.
-                    known = slurm_configuration.compute_nodes(pillar)
-                    well = [n for n, record in self.records.items() if record.succeeded and not record.attempts]
-                    self.result["resumed"] = self._resume(pillar, [name for name in well if name in known])
-            if managed and full:
-                self._account(pillar)
-            self.slurm = self.slurm.went_well(time.time())
+            for working in areas.asked(Labelled).values():
+                self.result["resumed"] += working.labelled(owed)
+            if full:
+                for late in areas.asked(CatchesUp).values():
+                    late.catch_up(owed)
+            self.owed = self.owed.went_well(time.time())
         except VcoreError as error:
-            self.slurm = self.slurm.failed(str(error), time.time())
-            self.result["slurm"] = str(error)
-            self.say(str(error))
+            self.owed = self.owed.failed(str(error), time.time())
+            self._note(str(error))
 
-    def _resume(self, pillar: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-        """Have nodes take jobs again that the system drained. What a roll drained is its own to resume, as long as it
-        is under way: one that was cut off resumes nothing, and a slurmctld that was killed forgets its last seconds.
-        """
-        from ..slurm import queue
-        from ..swarm import rolling
-
-        try:
-            with rolling.alone(slurm_configuration.COMPUTE, self.paths):
-                return queue.resume(pillar, names, abandoned=[f"{queue.OURS}{rolling.REASON}"])
-        except Busy:
-            return queue.resume(pillar, names)
-
-    def _account(self, pillar: Mapping[str, Any]) -> None:
-        """Have SLURM's accounting know of people who were made or changed by nobody who tells it, such as on the
-        directory's web page. Nodes do not wait for that, and the next full round tries again.
-        """
-        from ..slurm import sacctmgr
-
-        try:
-            with self._step("accounts"):
-                sacctmgr.synchronise(pillar, self.paths)
-        except VcoreError as error:
-            self.say(f"SLURM's accounts do not follow the directory: {error}")
+    def _note(self, problem: str) -> None:
+        self.result["problems"].append(problem)
+        self.say(problem)
 
 
 def _several(names: Iterable[str]) -> str:
@@ -538,6 +546,6 @@ def summary(result: Mapping[str, Any]) -> str:
     parts += [f"{len(result['resumed'])} resumed"] if result["resumed"] else []
     steps = ", ".join(f"{step} {seconds:.1f}" for step, seconds in result["seconds"].items() if seconds >= 0.05)
     failed = "".join(f"; {name}: {why}" for name, why in list(result["failed"].items())[:5])
-    others = "".join(f"; {result[what]}" for what in ("storage", "slurm") if result.get(what))
+    others = "".join(f"; {problem}" for problem in result["problems"])
     took = result["ended"] - result["began"]
     return f"round of {took:.1f} s{f' ({steps} s)' if steps else ''}: {', '.join(parts)}{failed}{others}"

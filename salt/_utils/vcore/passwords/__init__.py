@@ -1,1 +1,3 @@
 """The password of a person: changed in all its stores, or in none."""
+
+USES = ()

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
@@ -20,7 +20,7 @@ from ..base.secrets import Store, generate
 from ..directory import client
 from ..directory import entries as directory_entries
 from ..directory.client import Directory
-from ..slurm import accounting
+from ..kernel import areas
 from . import csv_lines
 from .csv_lines import Invalid, check_name, check_person, quoted
 from .homes import Homes
@@ -660,6 +660,14 @@ def _groups(present: Present) -> dict[str, list[str]]:
     return groups
 
 
+@areas.face("follow")
+class Follows(Protocol):
+    """What an area does when people or groups have changed."""
+
+    def follow(self, pillar: Mapping[str, Any], paths: Paths, look: Callable[[], Present]) -> None:
+        """Go by them at once; ``look`` says who there is. The change is done: what fails here is no reason to fail."""
+
+
 @contextmanager
 def opened(pillar: Mapping[str, Any], paths: Paths) -> Iterator[Accounts]:
     """The accounts of a core, from its head.
@@ -673,7 +681,6 @@ def opened(pillar: Mapping[str, Any], paths: Paths) -> Iterator[Accounts]:
     with client.open_administrator(pillar, paths) as connection:
         ours = Accounts(pillar, paths, connection)
         yield ours
-        if ours.changed and accounting.SERVICE in pillar["services"]:
-            from ..slurm.follow import follow
-
-            follow(pillar, paths, ours)
+        if ours.changed:
+            for area in areas.asked(Follows).values():
+                area.follow(pillar, paths, ours.look)

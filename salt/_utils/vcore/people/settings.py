@@ -6,13 +6,14 @@ The directory's half, entries and how they differ, is in :mod:`vcore.people.plan
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from ..kernel.documents import Document, Location, Problem
+from ..kernel.documents import Location, Problem
 from ..kernel.models import SSH_KEY, AbsolutePath, Mode, Model, field
+from ..kernel.sections import Section
+from ..kernel.site import Configuration
 
 #: What a person, group or instrument may be called; adduser(8) of Debian allows the same by default.
 ACCOUNT_NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
@@ -172,10 +173,21 @@ class Person(Model):
     )
 
 
-def problems(
-    accounts: AccountSettings, people: Mapping[str, Person], groups: Mapping[str, Group], document: Document
-) -> list[Problem]:
-    """What is wrong with people and groups that are each valid in themselves."""
+ACCOUNTS: Section[AccountSettings] = Section("accounts", AccountSettings, description="What all accounts share.")
+GROUPS: Section[dict[str, Group]] = Section(
+    "groups", dict[AccountName, Group], description="Groups that the site file keeps; more can be in the directory."
+)
+PEOPLE: Section[dict[str, Person]] = Section(
+    "people", dict[AccountName, Person], description="People whom the site file keeps; more can be in the directory."
+)
+
+SECTIONS = (ACCOUNTS, GROUPS, PEOPLE)
+
+
+def problems(configuration: Configuration) -> list[Problem]:
+    """Return what is wrong with people and groups that are each valid in themselves."""
+    site, document = configuration.site, configuration.document
+    accounts, people, groups = ACCOUNTS.of(site), PEOPLE.of(site), GROUPS.of(site)
     found: list[Problem] = []
     if accounts.last_id - accounts.first_id < 99:
         found.append(document.problem(("accounts", "last_id"), "has to leave at least 100 numbers from first_id on"))

@@ -1,1 +1,3 @@
 """The catalogue of services, and what becomes of a service that the site wants."""
+
+USES = ()

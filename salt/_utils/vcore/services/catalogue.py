@@ -6,15 +6,37 @@ certificates, secrets, configs, volumes, the swarm specification, status, docume
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol, get_args
 
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, create_model, model_validator
 
 from ..base.errors import VcoreError
-from ..directory.keys import DerivedName
+from ..kernel import areas, resolve, site
 from ..kernel.models import AbsolutePath, ItemName, Mode, Model, ServiceName, Size, field
+from ..kernel.sections import Section, extended
+from ..kernel.site import Configuration
+
+
+@areas.face("keys")
+class Keys(Protocol):
+    """Keys of service.yaml that an area adds, each at its place, such as ``volumes.*.shared``."""
+
+    KEYS: Sequence[Section[Any]]
+
+
+@areas.face("keys")
+class Derived(Protocol):
+    """Settings of a service that follow from the site's domain.
+
+    By the name that ``derived:`` has for it: what makes the value of the domain, and how the reference says so.
+    """
+
+    DERIVED: Mapping[str, tuple[Callable[[str], str], str]]
+
 
 #: Types that a setting of a service can have, as service.yaml names them.
 SETTING_TYPES: dict[str, Any] = {
@@ -69,11 +91,6 @@ class Volume(Model):
     """A directory below the base directory that a service keeps its data in."""
 
     path: AbsolutePath = field(description="Where the container sees it.", example="/var/lib/ldap")
-    shared: Literal["home", "data"] | None = field(
-        None,
-        description="The site's homes or data, which every node has, instead of a directory of its own.",
-        example="home",
-    )
     owner: int = field(
         0, ge=0, description="Numeric user id of the owner; images give their users fixed ids.", example=911
     )
@@ -158,13 +175,6 @@ class Config(Model):
     mode: Mode = field("0444", description="Mode of the file.", example="0440")
 
 
-class Database(Model):
-    """A database that the service needs, with the role that owns it."""
-
-    name: ItemName = field(description="Name of the database.", example="zabbix")
-    role: ItemName = field(description="Role that owns it.", example="zabbix")
-
-
 class Health(Model):
     """How swarm learns that a task works: /sbin/server_health.sh of the base image, with these limits."""
 
@@ -198,7 +208,7 @@ class Setting(Model):
         description="Type of its value.", example="integer"
     )
     default: Any = field(None, description="Value that it has when nobody sets it; none, if left out.", example=10)
-    derived: DerivedName | None = field(
+    derived: str | None = field(
         None,
         description="How the value follows from the site's domain when nobody sets it.",
         example="directory_suffix",
@@ -235,7 +245,7 @@ class Service(Model):
         "", description="What it is for, in a sentence.", example="OpenLDAP with the people and groups of the core."
     )
     enabled: bool = field(True, description="Whether it runs unless a site or flavor says otherwise.", example=False)
-    when: dict[Literal["slurm"], list[Literal["none", "managed", "existing"]]] = field(
+    when: dict[str, list[str]] = field(
         default_factory=dict,
         description="Modes of sections of the site in which it runs, instead of `enabled`.",
         example={"slurm": ["managed"]},
@@ -282,7 +292,6 @@ class Service(Model):
     configs: dict[ItemName, Config] = field(
         default_factory=dict, description="Configuration files that it gets, by name."
     )
-    databases: list[Database] = field(default_factory=list, description="Databases that it needs.")
     capabilities: list[str] = field(
         default_factory=list,
         description="Linux capabilities beyond Docker's default set.",
@@ -302,24 +311,15 @@ class Service(Model):
     health: Health = field(default_factory=Health, description="Limits of the health check.")
     memory: Memory = field(description="Memory limits.")
     stop_grace: int = field(20, ge=1, unit="seconds", description="Time between SIGTERM and SIGKILL.", example=60)
-    checks: str | None = field(
-        None,
-        pattern=r"^[a-z_]+$",
-        description="Module of the brain whose check() vcore.doctor runs for this service.",
-        example="directory",
-    )
     node_states: bool = field(
         False,
         description="Whether the states of services/<service>/node.sls are applied on each node that it runs on.",
         example=True,
     )
-    sections: list[Literal["accounts", "shares", "routes", "instruments", "storage_clients"]] = field(
+    sections: list[str] = field(
         default_factory=list,
-        description="Sections of the site file that the nodes which it runs on get to see.",
+        description="Parts of the pillar, beyond what every node sees, that the nodes which it runs on get to see.",
         example=["shares"],
-    )
-    monitoring: list[str] = field(
-        default_factory=list, description="What the monitoring service watches here.", example=["slapd"]
     )
     settings: dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")], Setting] = field(
         default_factory=dict, description="What a site may set, by name."
@@ -361,6 +361,18 @@ class Service(Model):
 Catalogue = dict[str, Service]
 
 
+@cache
+def model() -> type[Service]:
+    """Return the model of the whole of service.yaml: the keys above and those of all areas."""
+    return extended(Service, [section for area in areas.asked(Keys).values() for section in area.KEYS])
+
+
+@cache
+def derived() -> dict[str, tuple[Callable[[str], str], str]]:
+    """Return all that ``derived:`` of a setting can name."""
+    return {name: how for area in areas.asked(Derived).values() for name, how in area.DERIVED.items()}
+
+
 def load(services: Path) -> Catalogue:
     """Read every ``service.yaml`` below ``services``, by service name.
 
@@ -369,23 +381,67 @@ def load(services: Path) -> Catalogue:
     """
     catalogue = _read(services)
     for name, service in catalogue.items():
-        for secret, entry in service.secrets.items():
-            other = entry.service
-            if other is None:
-                continue
-            # A service that comes first, and whose secrets are made before that.
-            if other not in service.requires and not (other in catalogue and name in catalogue[other].after):
-                raise VcoreError(f"{name}/service.yaml: secrets.{secret}.service: {other} is not among `requires`")
-            if other not in catalogue or secret not in catalogue[other].secrets:
-                raise VcoreError(f"{name}/service.yaml: secrets.{secret}.service: {other} has no secret {secret}")
+        for key, problem in (*_unknown_names(service), *_foreign_secrets(name, service, catalogue)):
+            raise VcoreError(f"{name}/service.yaml: {key}: {problem}")
     return catalogue
+
+
+def of(configuration: Configuration) -> Catalogue:
+    """Return the catalogue that a configuration speaks of; it is read once."""
+    return configuration.once(_of)
+
+
+def _of(configuration: Configuration) -> Catalogue:
+    return load(configuration.paths.services)
+
+
+def _unknown_names(service: Service) -> list[tuple[str, str]]:
+    """What a service names of other areas that none of them has."""
+    found = []
+    for section, modes in service.when.items():
+        known = _modes(section)
+        if not known:
+            found.append((f"when.{section}", "the site file has no section of this name that has a mode"))
+        found += [(f"when.{section}", f"there is no mode {mode}; there are: {', '.join(known)}")
+                  for mode in modes if known and mode not in known]  # fmt: skip
+    parts = [key for area in areas.asked(resolve.Part).values() for key in area.KEYS]
+    found += [("sections", f"the pillar has no part {name}") for name in service.sections if name not in parts]
+    for name, setting in service.settings.items():
+        if setting.derived is not None and setting.derived not in derived():
+            found.append(
+                (f"settings.{name}.derived", f"nothing is called {setting.derived}; there are: {', '.join(derived())}")
+            )
+    return found
+
+
+def _modes(section: str) -> tuple[str, ...]:
+    """The values that ``mode`` of a section of the site file may have; none where it has no mode."""
+    known = site.model().model_fields.get(section)
+    kind = known.annotation if known else None
+    mode = kind.model_fields.get("mode") if isinstance(kind, type) and issubclass(kind, Model) else None
+    return get_args(mode.annotation) if mode else ()
+
+
+def _foreign_secrets(name: str, service: Service, catalogue: Catalogue) -> list[tuple[str, str]]:
+    """Secrets of other services that a service wants and cannot have."""
+    found = []
+    for secret, entry in service.secrets.items():
+        other = entry.service
+        if other is None:
+            continue
+        # A service that comes first, and whose secrets are made before that.
+        if other not in service.requires and not (other in catalogue and name in catalogue[other].after):
+            found.append((f"secrets.{secret}.service", f"{other} is not among `requires`"))
+        elif other not in catalogue or secret not in catalogue[other].secrets:
+            found.append((f"secrets.{secret}.service", f"{other} has no secret {secret}"))
+    return found
 
 
 def _read(services: Path) -> Catalogue:
     catalogue: Catalogue = {}
     for path in sorted(services.glob("*/service.yaml")):
         try:
-            catalogue[path.parent.name] = Service.model_validate(yaml.safe_load(path.read_text()))
+            catalogue[path.parent.name] = model().model_validate(yaml.safe_load(path.read_text()))
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])

@@ -10,8 +10,9 @@ from ..base.checks import Check, result
 from ..base.paths import Paths
 
 
-def _names(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
-    checks = []
+def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
+    """Look every service up by its name."""
+    found = []
     for name, service in pillar["services"].items():
         if service["node"] is None:
             continue
@@ -20,5 +21,5 @@ def _names(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
             saw = socket.gethostbyname(full)
         except OSError as error:
             saw = str(error)
-        checks.append(result(f"the name {full} leads to {wanted}", saw == wanted, saw, "run salt-call state.apply"))
-    return checks
+        found.append(result(f"the name {full} leads to {wanted}", saw == wanted, saw, "run salt-call state.apply"))
+    return found

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
-from ..certificates.settings import SuppliedCertificate
-from ..kernel.documents import Document, Location, Problem, unknown_key
+from ..kernel.documents import Location, Problem
 from ..kernel.models import (
     Model,
     NodeName,
+    ServiceName,
     Size,
     field,
 )
-from ..kernel.sentences import _problems
-from ..slurm import names as slurm_names
+from ..kernel.sections import Section
+from ..kernel.sentences import problems as sentences
+from ..kernel.site import Configuration
+from . import catalogue as catalogue_module
 from .catalogue import Catalogue
-
-if TYPE_CHECKING:
-    from ..kernel.site import Site
 
 
 class MemorySettings(Model):
@@ -39,78 +37,97 @@ class ServiceSettings(Model):
     )
     node: NodeName | None = field(None, description="Node that it runs on; by default the head.", example="head")
     memory: MemorySettings = field(default_factory=MemorySettings, description="Memory limits.")
-    certificates: dict[str, SuppliedCertificate] = field(
-        default_factory=dict, description="Certificates that the site brings, by the name that the service gives them."
-    )
     settings: dict[str, Any] = field(
         default_factory=dict, description="Settings of this service; each service has its own."
     )
 
 
-def _enabled(site: Site, catalogue: Catalogue, name: str) -> bool:
-    chosen = site.services[name].enabled if name in site.services else None
-    if chosen is not None:
-        return chosen
-    if catalogue[name].when:
-        return fits(site, catalogue, name)
-    return catalogue[name].enabled
+SERVICES: Section[dict[str, ServiceSettings]] = Section(
+    "services", dict[ServiceName, ServiceSettings], description="What differs from the catalogue, by service."
+)
+
+SECTIONS = (SERVICES,)
 
 
-def fits(site: Site, catalogue: Catalogue, name: str) -> bool:
+def chosen(configuration: Configuration, name: str) -> ServiceSettings:
+    """Return what the site says of a service, which may be nothing."""
+    return SERVICES.of(configuration.site).get(name, ServiceSettings())
+
+
+def enabled(configuration: Configuration) -> dict[str, bool]:
+    """Return which services of the catalogue are on, in its order."""
+    return configuration.once(_enabled)
+
+
+def _enabled(configuration: Configuration) -> dict[str, bool]:
+    catalogue = catalogue_module.of(configuration)
+
+    def is_on(name: str) -> bool:
+        said = chosen(configuration, name).enabled
+        if said is not None:
+            return said
+        return fits(configuration, name) if catalogue[name].when else catalogue[name].enabled
+
+    return {name: is_on(name) for name in catalogue}
+
+
+def fits(configuration: Configuration, name: str) -> bool:
     """Whether the site's modes are those that a service runs in; for a service that names none, they always are."""
+    catalogue = catalogue_module.of(configuration)
     when = catalogue[name].when if name in catalogue else {}
-    return all(getattr(site, section).mode in modes for section, modes in when.items())
+    return all(getattr(configuration.site, section).mode in modes for section, modes in when.items())
 
 
-def _service_problems(
-    site: Site, catalogue: Catalogue, enabled: Mapping[str, bool], document: Document
-) -> list[Problem]:
-    problems = []
-    for name, chosen in site.services.items():
+def problems(configuration: Configuration) -> list[Problem]:
+    """Return what is wrong with the services that the site names, and with those that it switches on or off."""
+    catalogue, document = catalogue_module.of(configuration), configuration.document
+    found = []
+    for name, said in SERVICES.of(configuration.site).items():
         location: Location = ("services", name)
         if name not in catalogue:
             near = difflib.get_close_matches(name, list(catalogue), n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(catalogue)}"
-            problems.append(document.problem(location, "unknown service" + hint))
+            found.append(document.problem(location, "unknown service" + hint))
             continue
-        if chosen.node is not None:
-            problems.extend(_place_problems(name, chosen.node, site, catalogue, document))
-        for certificate in chosen.certificates:
-            if certificate not in catalogue[name].certificates:
-                message = unknown_key(certificate, catalogue[name].certificates)
-                problems.append(document.problem((*location, "certificates", certificate), message))
+        if said.node is not None:
+            found.extend(_place_problems(configuration, name, said.node))
         model = catalogue[name].settings_model()
         try:
-            model.model_validate(chosen.settings)
+            model.model_validate(said.settings)
         except ValidationError as error:
-            problems.extend(_problems(error, model, document, (*location, "settings")))
+            found.extend(sentences(error, model, document, (*location, "settings")))
+    return found + _missing(configuration, catalogue)
+
+
+def _missing(configuration: Configuration, catalogue: Catalogue) -> list[Problem]:
+    """Services that others require, and that are off."""
+    on, found = enabled(configuration), []
     needed: dict[str, list[str]] = {}
     for name, service in catalogue.items():
         owners = {secret.service for secret in service.secrets.values() if secret.service is not None}
         for required in sorted({*service.requires, *owners}):
-            if enabled[name] and not enabled.get(required, False) and fits(site, catalogue, required):
+            if on[name] and not on.get(required, False) and fits(configuration, required):
                 needed.setdefault(required, []).append(name)
     for required, names in needed.items():
         which, off = f"service {names[0]} requires", names[0]
         if len(names) > 1:
             which, off = f"services {', '.join(names)} require", "them"
         message = f"the {which} {required}; switch {required} on, or {off} off"
-        problems.append(document.problem(("services", required, "enabled"), message))
-    return problems
+        found.append(configuration.document.problem(("services", required, "enabled"), message))
+    return found
 
 
-def _place_problems(name: str, node: str, site: Site, catalogue: Catalogue, document: Document) -> list[Problem]:
+def _place_problems(configuration: Configuration, name: str, node: str) -> list[Problem]:
     """What is wrong with the node that a service is put on."""
+    nodes, document = configuration.site.nodes, configuration.document
     location: Location = ("services", name, "node")
-    if node not in site.nodes:
+    if node not in nodes:
         return [document.problem(location, f"no node {node} below vcore.nodes")]
-    if "head" in site.nodes[node].roles:
+    if "head" in nodes[node].roles:
         return []
-    if name in (slurm_names.CONTROLLER, slurm_names.ACCOUNTING):
-        return [document.problem(location, f"{name} runs on the head only, which asks and tells it")]
-    if not catalogue[name].image.push:
+    if not catalogue_module.of(configuration)[name].image.push:
         return [document.problem(location, f"{name} runs on the head only: its image is in no registry")]
-    if site.nodes[node].address is None:
+    if nodes[node].address is None:
         message = f"is required, since the service {name} runs there"
         return [document.problem(("nodes", node, "address"), message)]
     return []

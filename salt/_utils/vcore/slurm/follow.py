@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from ..base.errors import VcoreError
 from ..base.paths import Paths
-from ..people.accounts import Accounts, log
+from .names import ACCOUNTING
+
+if TYPE_CHECKING:
+    from ..people.plans import Present
+
+log = logging.getLogger(__name__)
 
 
-def follow(pillar: Mapping[str, Any], paths: Paths, ours: Accounts) -> None:
+def follow(pillar: Mapping[str, Any], paths: Paths, look: Callable[[], Present]) -> None:
     """Have SLURM's accounting know of changed people at once. What fails here the next run of the states makes up for,
-    and so do the reconciler's rounds: the change of the directory is done, and no reason to fail.
+    and so do the reconciler's rounds.
     """
+    if ACCOUNTING not in pillar["services"]:
+        return
     from . import sacctmgr
 
     try:
-        sacctmgr.synchronise(pillar, paths, ours.look())
+        sacctmgr.synchronise(pillar, paths, look())
     except VcoreError as error:
         log.warning("SLURM's accounts do not follow yet: %s", error)

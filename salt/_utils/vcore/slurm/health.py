@@ -9,13 +9,21 @@ from typing import Any
 from ..base.checks import Check, result
 from ..base.errors import VcoreError
 from ..base.paths import Paths
+from ..directory import client, entries
 from ..host.configurations import Place, fingerprint
-from . import configuration, controller, queue
-from .controller import manages
-from .queue import count_jobs, is_drained, is_well, show_nodes, state_words
+from ..people import plans
+from . import accounting, configuration, controller, queue, sacctmgr
+from .names import ACCOUNTING
 
 
-def check(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
+def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
+    """Ask slurmctld and, where it is on, accounting."""
+    services = pillar["services"]
+    queue = _controller(pillar) if configuration.CONTROLLER in services else []
+    return queue + (_accounting(pillar, paths) if ACCOUNTING in services else [])
+
+
+def _controller(pillar: Mapping[str, Any]) -> list[Check]:
     """Whether the controller answers, goes by its configuration, and has the nodes that it should have."""
     service = pillar["services"][configuration.CONTROLLER]
     address = pillar["nodes"][service["node"]]["address"]
@@ -79,24 +87,64 @@ def _listens(address: str, port: int, remedy: str) -> Check:
         return result(tried, False, str(error), remedy)
 
 
-# --- what people ask ------------------------------------------------------------------------------------------------
+def _accounting(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
+    """Whether accounting has the accounts and people that it should have."""
+    tried = "SLURM's accounts and people are those of the site and the directory"
+    remedy = f"run salt-call state.apply; docker service logs {ACCOUNTING} says more"
+    try:
+        with client.open_administrator(pillar, paths) as connection:
+            present = plans.look(connection, entries.suffix(pillar))
+        planned = sacctmgr.plan(pillar, paths, present, test=False)
+        assert isinstance(planned, accounting.Plan)
+        saw = f"different: {', '.join(planned.changes)}" if planned.changes else "no difference"
+        return [result(tried, not planned.changes, saw, remedy)]
+    except VcoreError as error:
+        return [result(tried, False, str(error), remedy)]
 
 
-def facts(pillar: Mapping[str, Any], paths: Paths | None = None) -> dict[str, Any] | None:
-    """What vcore.status tells of SLURM: ``{nodes, jobs, problems}``; None where the core runs none here.
+# --- how it is ------------------------------------------------------------------------------------------------------
 
-    ``nodes`` are those of :func:`show_nodes`; ``jobs`` counts them by state; ``problems`` are lines for people.
+
+def facts(pillar: Mapping[str, Any], paths: Paths, so_far: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``slurm``: that of :func:`look`."""
+    return {"slurm": look(pillar)}
+
+
+def problems(facts: Mapping[str, Any]) -> list[str]:
+    """Return what is not well with SLURM; nodes that a person drained are that person's affair."""
+    return list((facts.get("slurm") or {}).get("problems", []))
+
+
+def look(pillar: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return how SLURM is: ``{nodes, jobs, problems}``; None where the core runs none.
+
+    ``nodes`` has each node's ``words`` (as sinfo says its state), ``reason``, ``ok``, and whether a person drained it
+    (``by_hand``); ``jobs`` counts them by state; ``problems`` are lines for people.
     """
-    if not manages(pillar):
+    if not controller.manages(pillar):
         return None
     left_out = [f"SLURM: {name} takes no jobs: {why}" for name, why in sorted(configuration.left_out(pillar).items())]
     try:
-        nodes, jobs = show_nodes(pillar), count_jobs(pillar)
+        seen, jobs = queue.show_nodes(pillar), queue.count_jobs(pillar)
     except VcoreError as error:
         return {"nodes": {}, "jobs": {}, "problems": [f"SLURM: {error}", *left_out]}
-    found = [
-        f"SLURM: {name} is {state_words(node)}" + (f": {node['reason']}" if node["reason"] else "")
-        for name, node in sorted(nodes.items())
-        if is_drained(node) or not is_well(node)
+    nodes = {name: _node(node) for name, node in sorted(seen.items())}
+    ill = [
+        f"SLURM: {name} is {node['words']}" + (f": {node['reason']}" if node["reason"] else "")
+        for name, node in nodes.items()
+        if not node["ok"]
     ]
-    return {"nodes": nodes, "jobs": jobs, "problems": [*found, *left_out]}
+    return {"nodes": nodes, "jobs": jobs, "problems": ill + left_out}
+
+
+def _node(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A node of :func:`vcore.slurm.queue.show_nodes`, as status shows it."""
+    drained = queue.is_drained(node)
+    by_hand = drained and not queue.by_the_system(node)
+    under_way = (node["reason"] or "").startswith(queue.UNDER_WAY)
+    return {
+        "words": queue.state_words(node),
+        "reason": node["reason"],
+        "by_hand": by_hand,
+        "ok": queue.is_well(node) and (not drained or by_hand or under_way),
+    }

@@ -148,6 +148,8 @@ def resume(
 
 #: Reasons of the core's that somebody else takes back: the node's health check, a roll or a retirement that goes on.
 KEPT = ("vcore: storage ", "vcore: retiring", "vcore: update")
+#: Those of them that say that somebody is at it, and that nothing is wrong.
+UNDER_WAY = ("vcore: retiring", "vcore: update")
 
 
 def _looked_after(node: Mapping[str, Any]) -> bool:

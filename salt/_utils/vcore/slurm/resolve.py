@@ -6,21 +6,29 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..kernel.site import Configuration
-from . import names
+from ..services import catalogue, settings
+from . import existing, names
+from .settings import SLURM
+
+KEYS = ("slurm",)
 
 
-def _slurm(
-    configuration: Configuration, nodes: Mapping[str, Any], own_slurm: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """The batch queue, with what its clients are told of its controllers (``controller``, HOST:PORT with commas between
-    several) and what a site's own says (``existing``); None each where there is none.
+def resolve(configuration: Configuration, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``slurm``: the section, with what clients are told of the controllers (``controller``, HOST:PORT with
+    commas between several) and what the files of a SLURM say that the site has (``existing``); None each where there is
+    none.
     """
-    site, name = configuration.site, names.CONTROLLER
-    controller = None
-    if own_slurm is not None:
-        controller = ",".join(own_slurm["controllers"])
-    elif configuration.enabled.get(name):
-        place = site.services[name].node if name in site.services else None
-        port = configuration.catalogue[name].ports["slurmctld"].number
-        controller = f"{nodes[place or configuration.head]['address']}:{port}"
-    return {**site.slurm.model_dump(mode="json"), "controller": controller, "existing": own_slurm}
+    slurm, name = SLURM.of(configuration.site).model_dump(mode="json"), names.CONTROLLER
+    theirs, controller = existing.read(slurm), None
+    if theirs is not None:
+        controller = ",".join(theirs["controllers"])
+    elif settings.enabled(configuration).get(name):
+        place = settings.chosen(configuration, name).node or configuration.head
+        port = catalogue.of(configuration)[name].ports["slurmctld"].number
+        controller = f"{parts['nodes'][place]['address']}:{port}"
+    return {"slurm": {**slurm, "controller": controller, "existing": theirs}}
+
+
+def keeps(resolved: Mapping[str, Any]) -> bool:
+    """Whether the core has its own SLURM, or none: the files of another are others' to change."""
+    return not resolved["slurm"]["existing"]

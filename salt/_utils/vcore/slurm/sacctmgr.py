@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..base import locks
-from ..base.checks import Check, result
-from ..base.errors import CommandFailed, NotFound, VcoreError
+from ..base.errors import CommandFailed, NotFound
 from ..base.paths import Paths
 from ..directory import client, entries
 from ..host import containers
@@ -155,20 +154,3 @@ def exclusive(paths: Paths) -> Any:
     paths.state.mkdir(parents=True, exist_ok=True)
     busy = "SLURM's accounts are being changed by another command; try again later"
     return locks.exclusive(paths.state / "accounting.lock", wait=LOCK_TIME, busy=busy)
-
-
-def check(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
-    """End-to-end checks of accounting, for vcore.doctor."""
-    from ..people import plans
-
-    tried = "SLURM's accounts and people are those of the site and the directory"
-    remedy = f"run salt-call state.apply; docker service logs {SERVICE} says more"
-    try:
-        with client.open_administrator(pillar, paths) as connection:
-            present = plans.look(connection, entries.suffix(pillar))
-        planned = plan(pillar, paths, present, test=False)
-        assert isinstance(planned, accounting.Plan)
-        saw = f"different: {', '.join(planned.changes)}" if planned.changes else "no difference"
-        return [result(tried, not planned.changes, saw, remedy)]
-    except VcoreError as error:
-        return [result(tried, False, str(error), remedy)]

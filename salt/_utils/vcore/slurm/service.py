@@ -6,17 +6,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..kernel.site import Configuration
 from . import names
 from .existing import BESIDE, flattened
+from .settings import SLURM
 
 
-def content(path: Path) -> bytes:
-    """A file of the site's SLURM as the core's services get it.
+def extend(configuration: Configuration, name: str, service: dict[str, Any], parts: Mapping[str, Any]) -> None:
+    """Give a service the ports of srun and, where the site has a SLURM of its own, that cluster's key and files."""
+    if "srun" in service["ports"]:
+        # SLURM is told the same ones: those on which srun waits for the nodes.
+        ports = SLURM.of(configuration.site).srun_ports
+        service["ports"]["srun"] |= {"number": ports.first, "last": ports.last}
+    if parts["slurm"]["existing"] is not None:
+        keys, files = given(parts["slurm"], service["secrets"])
+        for secret, path in keys.items():
+            service["secrets"][secret]["file"] = path
+        service["configs"] |= files
+
+
+def content(entry: Mapping[str, Any]) -> bytes | None:
+    """Return a file of the site's SLURM as the core's services get it; None for a config that is rendered.
 
     Raises:
         VcoreError: it cannot be read.
     """
-    return flattened(path).encode()
+    return flattened(Path(entry["file"])).encode() if "file" in entry else None
 
 
 # --- what services of the core are given ------------------------------------------------------------------------------

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints
 
 from ..base.errors import VcoreError
+from ..host.network import Route
 from ..kernel.documents import Document, Problem
 from ..kernel.models import AbsolutePath, Model, Size, field
+from ..kernel.sections import Section
+from ..kernel.site import Configuration
 from ..nodes.hostlist import expand
 from ..people.settings import AccountName, GroupName
-from .names import seconds
+from ..services.settings import chosen
+from .names import ACCOUNTING, CONTROLLER, seconds
 
 
 def _hostlist(text: str) -> str:
@@ -267,9 +271,15 @@ class SlurmSettings(Model):
     )
 
 
-def problems(slurm: SlurmSettings, groups: Iterable[str], document: Document) -> list[Problem]:
-    """What is wrong with the section in itself and with the rest of the site."""
-    found = []
+SLURM: Section[SlurmSettings] = Section("slurm", SlurmSettings, description="The batch queue.")
+
+SECTIONS = (SLURM,)
+
+
+def problems(configuration: Configuration) -> list[Problem]:
+    """Return what is wrong with the section in itself, and with the places of the services that the head asks."""
+    slurm, document = SLURM.of(configuration.site), configuration.document
+    found = _place_problems(configuration)
     defaults = [name for name, partition in slurm.partitions.items() if partition.default]
     if slurm.partitions and len(defaults) != 1:
         named = f": {', '.join(defaults)}" if defaults else ""
@@ -287,6 +297,16 @@ def problems(slurm: SlurmSettings, groups: Iterable[str], document: Document) ->
     found += _mode_problems(slurm, document)
     if slurm.srun_ports.first > slurm.srun_ports.last:
         found.append(document.problem(("slurm", "srun_ports"), "first is behind last"))
+    return found
+
+
+def _place_problems(configuration: Configuration) -> list[Problem]:
+    nodes, found = configuration.site.nodes, []
+    for name in (CONTROLLER, ACCOUNTING):
+        node = chosen(configuration, name).node
+        if node in nodes and "head" not in nodes[node].roles:
+            message = f"{name} runs on the head only, which asks and tells it"
+            found.append(configuration.document.problem(("services", name, "node"), message))
     return found
 
 
@@ -323,8 +343,9 @@ def _mode_problems(slurm: SlurmSettings, document: Document) -> list[Problem]:
     return found
 
 
-def host_problems(slurm: SlurmSettings, document: Document) -> list[Problem]:
-    """What the files of a SLURM that the site has say against the core as its client."""
+def host_problems(configuration: Configuration, routes: Sequence[Route]) -> list[Problem]:
+    """Return what the files of a SLURM that the site has say against the core as its client."""
+    slurm, document = SLURM.of(configuration.site), configuration.document
     if slurm.mode != "existing" or slurm.configuration is None or slurm.key is None:
         return []
     from . import existing

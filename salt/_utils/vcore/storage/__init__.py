@@ -1,1 +1,3 @@
 """Homes and shared data on each node."""
+
+USES = ()

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from ..base.checks import Check, result
+from ..base.paths import Paths
 from ..host import mounts
 from .mounting import problem, wanted
-from .resolve import KINDS
+from .places import KINDS
 
 # --- how it is ------------------------------------------------------------------------------------------------------
 
 
-def facts(pillar: Mapping[str, Any], host: mounts.Host | None = None) -> dict[str, Any]:
-    """How the storage of this node is: ``{ok, roots: {kind: {path, source, ok, message}}, problems}``.
+def look(pillar: Mapping[str, Any], host: mounts.Host | None = None) -> dict[str, Any]:
+    """Return how the storage of this node is: ``{ok, roots: {kind: {path, source, ok, message}}, problems}``.
 
     It takes :data:`PATIENCE` seconds at most, whatever hangs.
     """
@@ -34,9 +35,19 @@ def facts(pillar: Mapping[str, Any], host: mounts.Host | None = None) -> dict[st
     }
 
 
-def check(pillar: Mapping[str, Any]) -> list[Check]:
-    """The check of this node's storage, for vcore.doctor."""
-    seen = facts(pillar)
+def facts(pillar: Mapping[str, Any], paths: Paths, so_far: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``storage``: that of :func:`look`."""
+    return {"storage": look(pillar)}
+
+
+def problems(facts: Mapping[str, Any]) -> list[str]:
+    """Return what is not well with homes and data on the head."""
+    return list(facts.get("storage", {}).get("problems", []))
+
+
+def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
+    """Look at the storage of the head."""
+    seen = look(pillar)
     remedy = "run salt-call state.apply; docs/storage.md says what each sentence means"
     return [
         result(f"{entry['path']} is the core's {name}", entry["ok"], entry["message"] or "it is", remedy)

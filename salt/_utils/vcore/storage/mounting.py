@@ -25,7 +25,7 @@ from ..base.files import write_atomic
 from ..base.paths import Paths
 from ..host import mounts
 from ..host.mounts import MOUNT_TIME, PROTOCOLS, answers, guard, mount_reason, set_immutable, unit_name, unit_value
-from .resolve import KINDS, marker
+from .places import KINDS, marker
 
 Changes = dict[str, Any]
 

@@ -1,88 +1,28 @@
-"""The storage of a resolved site: folders, exports, and who mounts them."""
+"""The storage of a resolved site."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from ..base.names import FILE_ROUTER
+from ..kernel.site import Configuration
+from . import places
+from .settings import STORAGE
 
-def _storage_clients(stored: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The addresses of the nodes that mount the storage from the file router by NFS."""
-    return sorted(
-        str(node["address"])
-        for name, node in nodes.items()
-        if node["address"] and any(root["kind"] == "nfs" for root in on_node(stored, name).values())
+KEYS = ("storage", "storage_clients")
+
+
+def resolve(configuration: Configuration, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``storage``, and ``storage_clients``: the addresses of the nodes that mount it by NFS."""
+    site, nodes = configuration.site, parts["nodes"]
+    router = parts["services"].get(FILE_ROUTER)
+    stored = places.resolved(
+        STORAGE.of(site).model_dump(mode="json"),
+        base_directory=site.base_directory,
+        domain=site.site.domain,
+        router=router,
+        head=configuration.head,
+        address=nodes[router["node"]]["address"] if router else None,
     )
-
-
-#: What is shared among the nodes; volumes of services name it with ``shared``.
-KINDS = ("home", "data")
-
-
-# --- what follows from the site -------------------------------------------------------------------------------------
-
-
-def folder(base_directory: str, kind: str | None = None) -> str:
-    """Where every node has what is shared, or one kind of it."""
-    return f"{base_directory}/storage/{kind}" if kind else f"{base_directory}/storage"
-
-
-def export(kind: str) -> str:
-    """The name that the file router exports it by to the nodes; no share can have it, since theirs have no dot."""
-    return f"core.{kind}"
-
-
-def identifier(domain: str) -> str:
-    """What tells the storage of this core from another's: it follows from the domain, so that every node knows it."""
-    return hashlib.sha256(f"vcore storage {domain.lower()}".encode()).hexdigest()[:32]
-
-
-def resolved(
-    settings: Mapping[str, Any],
-    *,
-    base_directory: str,
-    domain: str,
-    head: str,
-    router: Mapping[str, Any] | None,
-    address: str | None,
-) -> dict[str, Any]:
-    """The section as plain data: ``{kind, path, identifier, keeper, address, roots}``.
-
-    ``keeper`` is the node that writes the markers: the one that the file router (``router``, the resolved service) runs
-    on, whose ``address`` it is, or the head.
-    ``roots`` has ``source`` and ``target`` of each kind; it is empty where the core has no storage: by NFS from a file
-    router that is off.
-    """
-    keeper = router["node"] if router else head
-    roots = {}
-    for kind in KINDS if router or settings["kind"] == "path" else ():
-        lies = router["volumes"][kind]["source"] if router else f"{settings['path']}/{kind}"
-        roots[kind] = {"source": lies, "target": folder(base_directory, kind)}
-    return {**settings, "identifier": identifier(domain), "keeper": keeper, "address": address, "roots": roots}
-
-
-def on_node(storage: Mapping[str, Any], name: str) -> dict[str, dict[str, Any]]:
-    """What a node mounts, by kind: ``kind`` (bind or nfs), ``source``, ``target``, ``server``; ``keeper`` says that its
-    marker is written here.
-    """
-    keeper = name == storage["keeper"]
-    local = keeper or storage["kind"] == "path"
-    return {
-        kind: {
-            "kind": "bind" if local else "nfs",
-            "source": root["source"] if local else f"{storage['address']}:/{export(kind)}",
-            "target": root["target"],
-            "server": None if local else storage["address"],
-            "keeper": keeper,
-        }
-        for kind, root in storage["roots"].items()
-    }
-
-
-def marker(storage: Mapping[str, Any], domain: str, kind: str) -> str:
-    """What the marker of a kind says; the first line is for programs, such as the health check of compute nodes."""
-    return (
-        f"virtual-core {storage['identifier']} {kind}\n"
-        f"This is the storage of {domain}. Nodes look for this file before they take work: leave it here.\n"
-    )
+    return {"storage": stored, "storage_clients": places.clients(stored, nodes)}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ..kernel.documents import Document, Problem
+from ..kernel.documents import Problem
 from ..kernel.models import DataFolder, Model, field
-from . import resolve
+from ..kernel.sections import Section
+from ..kernel.site import Configuration
+from .places import folder
 
 
 class StorageSettings(Model):
@@ -22,13 +24,21 @@ class StorageSettings(Model):
     )
 
 
-def problems(settings: StorageSettings, base_directory: str, document: Document) -> list[Problem]:
-    """What is wrong with the section."""
-    where = ("storage", "path")
+STORAGE: Section[StorageSettings] = Section(
+    "storage", StorageSettings, description="Where the nodes have homes and shared data from."
+)
+
+SECTIONS = (STORAGE,)
+
+
+def problems(configuration: Configuration) -> list[Problem]:
+    """Return what is wrong with the section."""
+    settings, document, where = STORAGE.of(configuration.site), configuration.document, ("storage", "path")
+    there = folder(configuration.site.base_directory)
     if settings.kind == "path" and settings.path is None:
         return [document.problem(where, "is required where storage.kind is path")]
     if settings.kind != "path" and settings.path is not None:
         return [document.problem(where, "goes with storage.kind: path")]
-    if settings.path and f"{settings.path}/".startswith(f"{resolve.folder(base_directory)}/"):
-        return [document.problem(where, f"{resolve.folder(base_directory)} is where it appears, not where it is")]
+    if settings.path and f"{settings.path}/".startswith(f"{there}/"):
+        return [document.problem(where, f"{there} is where it appears, not where it is")]
     return []

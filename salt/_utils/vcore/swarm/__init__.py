@@ -1,1 +1,3 @@
 """Docker Swarm: membership, networks, and services that run as they are specified."""
+
+USES = ("certificates", "images", "services")

@@ -11,17 +11,26 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..base.errors import NotFound, VcoreError
 from ..base.paths import Paths
 from ..base.secrets import Store
 from ..images import builder, registry
+from ..kernel import areas
 from ..services import templates
 from . import specification
 
 #: Where root's keys stand in a container; its sshd runs only where they do.
 AUTHORIZED_KEYS = "/etc/virtual-core/authorized_keys"
+
+
+@areas.face("service")
+class Contents(Protocol):
+    """Where the content of configs comes from that an area has given to services, if from no template."""
+
+    def content(self, entry: Mapping[str, Any]) -> bytes | None:
+        """Return what a resolved config contains; None for one of somebody else's."""
 
 
 @dataclass(frozen=True)
@@ -126,11 +135,9 @@ def _files(
     if service["configs"]:
         names = templates.context(service, pillar, root.read_text() if root.exists() else "")
         for item, config in service["configs"].items():
-            if "file" in config:
-                from ..slurm import service as slurm_service  # a site's own SLURM is the head's to read
-
-                data = slurm_service.content(Path(config["file"]))
-            else:
+            given = (area.content(config) for area in areas.asked(Contents).values())
+            data = next((content for content in given if content is not None), None)
+            if data is None:
                 data = templates.render(paths.services / name / "files", config["template"], names)
             yield file(item, data, secret=False, **mount(config))
     # On the network of its node, root's sshd would want the port of the node's own.

@@ -10,44 +10,81 @@ from ..base.errors import VcoreError
 from ..base.paths import Paths
 from . import membership
 
+#: What a service is of which the swarm knows nothing.
+ABSENT = {"image": None, "desired": 1, "running": 0, "healthy": 0, "since": None, "state": "absent", "message": ""}
 
-def _swarm(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
+
+def facts(pillar: Mapping[str, Any], paths: Paths, so_far: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``services`` by name, each with ``ok``, and ``swarm``: ``{state, nodes, rolls, error}``.
+
+    ``nodes`` are those of :func:`vcore.swarm.membership.overview`; ``rolls`` has the nodes that an update still waits
+    for, by service; ``error`` is why the swarm does not say.
+    """
     try:
-        seen = membership.overview()
-    except VcoreError as error:
-        return [
-            result("Docker's swarm answers", False, str(error), "see that Docker runs, then run bootstrap.sh again")
-        ]
-    ok = seen["swarm"] == "active"
-    checks = [result("Docker's swarm answers", ok, f"it is {seen['swarm']}", "run salt-call state.apply")]
-    for name in pillar["services"]:
-        found = seen["services"].get(name)
-        healthy = bool(found) and is_healthy(found)
-        saw = f"{found['healthy']} of {found['desired']} tasks" if found else "there is no such service"
-        remedy = f"run salt-call state.apply; docker service logs {name} and docker service ps {name} say more"
-        checks.append(result(f"the service {name} is healthy", healthy, saw, remedy))
-    return checks
+        seen, error = membership.overview(), None
+    except VcoreError as problem:
+        seen, error = {"swarm": "unknown", "nodes": [], "services": {}, "rolls": {}}, str(problem)
+    swarm = {"state": seen["swarm"], "nodes": seen["nodes"], "rolls": seen["rolls"], "error": error}
+    return {"services": _services(pillar, seen["services"]), "swarm": swarm}
 
 
 def _services(pillar: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
-    absent = {"image": None, "desired": 1, "running": 0, "healthy": 0, "since": None, "state": "absent", "message": ""}
-    wanted = pillar["services"]
-    domain = pillar["site"]["domain"]
+    wanted, domain = pillar["services"], pillar["site"]["domain"]
     services = {
         name: {
             "title": service["title"],
             "node": service["node"] or service["placement"],
             "addresses": [f"{port}://{name}.{domain}:{data['number']}" for port, data in service["ports"].items()],
-            **seen.get(name, absent),
+            **seen.get(name, ABSENT),
         }
         for name, service in wanted.items()
     }
     for name in sorted(set(seen) - set(wanted)):
         stray: dict[str, Any] = {"title": "not in the site", "node": None, "addresses": []}
         services[name] = {**stray, **seen[name], "state": "superfluous"}
-    return services
+    return judged(services)
+
+
+def judged(services: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return services that say whether they run well (``ok``)."""
+    return {name: {**service, "ok": is_healthy(service)} for name, service in services.items()}
 
 
 def is_healthy(service: Mapping[str, Any]) -> bool:
     """Whether a service runs well: all its tasks are healthy, and the site wants it."""
     return service["healthy"] >= service["desired"] and service["state"] in ("settled", "waiting")
+
+
+def problems(facts: Mapping[str, Any]) -> list[str]:
+    """Return what is not well with the swarm and with each service."""
+    error = facts.get("swarm", {}).get("error")
+    found = [error] if error else []
+    for name, service in facts.get("services", {}).items():
+        if service["ok"]:
+            continue
+        if service["state"] == "superfluous":
+            found.append(f"service {name}: runs, but the site does not want it; apply the states")
+        elif service["state"] == "absent":
+            found.append(f"service {name}: is not there; apply the states")
+        else:
+            detail = f": {service['message']}" if service["message"] else ""
+            found.append(f"service {name}: {service['healthy']} of {service['desired']} tasks are healthy{detail}")
+    return found
+
+
+def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
+    """Ask the swarm how it and each service of the site are."""
+    try:
+        seen = membership.overview()
+    except VcoreError as error:
+        remedy = "see that Docker runs, then run bootstrap.sh again"
+        return [result("Docker's swarm answers", False, str(error), remedy)]
+    ok = seen["swarm"] == "active"
+    found = [result("Docker's swarm answers", ok, f"it is {seen['swarm']}", "run salt-call state.apply")]
+    for name in pillar["services"]:
+        service = seen["services"].get(name)
+        healthy = bool(service) and is_healthy(service)
+        saw = f"{service['healthy']} of {service['desired']} tasks" if service else "there is no such service"
+        remedy = f"run salt-call state.apply; docker service logs {name} and docker service ps {name} say more"
+        found.append(result(f"the service {name} is healthy", healthy, saw, remedy))
+    return found

@@ -545,6 +545,7 @@ class Swarm(Services):
                 name: _together([_service_overview(service, snapshot, unhealthy) for service in services])
                 for name, services in _by_owner(snapshot).items()
             },
+            "rolls": rolls(snapshot),
         }
 
 
@@ -552,14 +553,30 @@ def overview() -> dict[str, Any]:
     """Nodes and services of the swarm that this machine manages.
 
     ``{swarm: active|inactive, nodes: [{id, name, hostname, roles, state, availability, leader, engine}], services:
-    {<name>: {image, desired, running, healthy, since, state, message}}}``. ``image`` is ``name:tag``; ``since`` the
-    time (RFC 3339, UTC) since which its newest task runs, or None; ``state`` is ``settled``, ``waiting`` or
-    ``failed``. A task that runs on another node counts as healthy: swarm ends an unhealthy one at once.
+    {<name>: {image, desired, running, healthy, since, state, message}}, rolls:
+    {<name>: [<node>]}}``. ``image`` is
+    ``name:tag``; ``since`` the time (RFC 3339, UTC) since which its newest task runs, or None; ``state`` is
+    ``settled``, ``waiting`` or ``failed``. A task that runs on another node counts as healthy: swarm ends an unhealthy
+    one at once.
 
     Raises:
         VcoreError: no Docker daemon answers, or this machine is only a worker.
     """
     return Swarm().overview()
+
+
+def rolls(snapshot: Snapshot) -> dict[str, list[str]]:
+    """Return, by service that is updated node by node, the nodes that run another generation than the newest."""
+    found = {}
+    for name, generations in specification.generations(snapshot.services.values()).items():
+        newest = next(iter(generations))
+        nodes = {
+            labels.get(specification.NODE_LABEL, ""): labels.get(f"{specification.GENERATION_LABEL}.{name}")
+            for node in snapshot.nodes
+            for labels in [node["Spec"].get("Labels") or {}]
+        }
+        found[name] = sorted(node for node, key in nodes.items() if key in generations and key != newest)
+    return found
 
 
 def _node_overview(node: Mapping[str, Any]) -> dict[str, Any]:

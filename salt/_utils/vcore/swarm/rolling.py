@@ -5,8 +5,8 @@ each specification of such a service is a swarm service of its own, a *generatio
 generation's task it has. ``state.apply`` offers a new generation; nodes that have none get it, and nobody else. A node
 changes over when :func:`roll` changes its label, once no job runs there any more.
 
-What is wanted of SLURM on the way (drain, wait, resume) is in :mod:`vcore.slurm.controller`; a node that does not come
-back gets its old generation again, and ends the roll.
+What is wanted on the way of whoever gives nodes their work (drain, wait, resume), the face ``work`` of its area has; a
+node that does not come back gets its old generation again, and ends the roll.
 """
 
 from __future__ import annotations
@@ -23,11 +23,15 @@ from ..base.errors import VcoreError
 from ..base.locks import exclusive
 from ..base.paths import Paths
 from ..host.docker_client import docker_errors
-from ..slurm.rolled import REASON as REASON
-from ..slurm.rolled import Slurm
+from ..kernel import areas
 from . import deployment, specification
 from .deployment import Wanted
 from .membership import Swarm
+from .work import Work
+
+#: The reason that a node is drained with.
+REASON = "update of the compute image"
+
 
 #: Seconds between two looks at what one waits for.
 STEP = 2.0
@@ -42,7 +46,7 @@ ROOM = 10.0
 
 
 class Queue(Protocol):
-    """What of SLURM a roll needs; :class:`Slurm` is the real one."""
+    """What a roll needs of whoever gives the nodes their work."""
 
     def drain(self, node: str) -> bool:
         """Have it take no new jobs; False where a person has drained it already, or SLURM has no such node."""
@@ -58,6 +62,41 @@ class Queue(Protocol):
 
     def release(self, node: str) -> None:
         """Have it take jobs again, if it was :meth:`drain` that stopped it."""
+
+
+@dataclass(frozen=True)
+class _Queue:
+    """The work of the area that a rolled service belongs to."""
+
+    work: Work
+    pillar: Mapping[str, Any]
+
+    def drain(self, node: str) -> bool:
+        return bool(self.work.drain(self.pillar, [node], REASON))
+
+    def jobs(self, node: str) -> list[str]:
+        return self.work.running(self.pillar, [node]).get(node, [])
+
+    def started(self, node: str) -> int | None:
+        return self.work.started(self.pillar, node)
+
+    def is_back(self, node: str, before: int | None) -> bool:
+        return self.work.is_back(self.pillar, node, before)
+
+    def release(self, node: str) -> None:
+        self.work.release(self.pillar, [node], REASON)
+
+
+def queue_of(name: str, pillar: Mapping[str, Any]) -> Queue:
+    """Return what a roll of a service drains and waits for.
+
+    Raises:
+        VcoreError: no area gives work to the containers of this service.
+    """
+    for work in areas.asked(Work).values():
+        if name == work.SERVICE:
+            return _Queue(work, pillar)
+    raise VcoreError(f"{name} cannot be rolled: nothing says how its nodes are drained")
 
 
 @dataclass(frozen=True)
@@ -207,7 +246,7 @@ def roll(
         VcoreError: there is no new generation yet; a node's jobs do not end in time; or a node does not come back, and
             then it runs the generation before again. The nodes behind it are as they were.
     """
-    slurm = queue or Slurm(pillar)
+    work = queue or queue_of(name, pillar)
 
     def tell(message: str) -> None:
         progress.report(paths, f"roll {name}", message)
@@ -223,21 +262,21 @@ def roll(
             raise VcoreError(f"{name} does not run on {', '.join(unknown)}")
         for node in sorted(there):
             # What an earlier roll that was cut off has left.
-            if there[node] == planned.generation and slurm.is_back(node, None):
-                slurm.release(node)
+            if there[node] == planned.generation and work.is_back(node, None):
+                work.release(node)
         todo = [node for node in planned.behind if nodes is None or node in nodes]
         for number, node in enumerate(todo, start=1):
             tell(f"{node}, {number} of {len(todo)}")
             before = there[node]
             assert before is not None
-            _change_over(client, slurm, name, node, (before, planned.generation), patience, start, tell)
+            _change_over(client, work, name, node, (before, planned.generation), patience, start, tell)
         tidy(client, name, planned.generation)
     return todo
 
 
 def _change_over(
     client: Swarm,
-    slurm: Queue,
+    work: Queue,
     name: str,
     node: str,
     generations: tuple[str, str],
@@ -246,35 +285,35 @@ def _change_over(
     tell: Callable[[str], None],
 ) -> None:
     before, after = generations
-    slurm.drain(node)
+    work.drain(node)
     try:
-        _wait_for_jobs(slurm, node, patience, tell)
+        _wait_for_jobs(work, node, patience, tell)
     except BaseException:
-        slurm.release(node)
+        work.release(node)
         raise
-    old = slurm.started(node)
+    old = work.started(node)
     began = time.time()
     _label(client, name, node, after)
-    if why := _runs(client, slurm, name, node, after, (began, old), start):
+    if why := _runs(client, work, name, node, after, (began, old), start):
         tell(f"{node} does not come back: {why}")
-        old, began = slurm.started(node), time.time()
+        old, began = work.started(node), time.time()
         _label(client, name, node, before)
-        again = _runs(client, slurm, name, node, before, (began, old), start)
+        again = _runs(client, work, name, node, before, (began, old), start)
         if not again:
-            slurm.release(node)
+            work.release(node)
         outcome = (
             "it does not come back with the one before either, and stays drained"
             if again
             else ("it runs the one before again")
         )
         raise VcoreError(f"{node} does not come back with the new {name}: {why}; {outcome}. The roll stops here.")
-    slurm.release(node)
+    work.release(node)
     tell(f"{node} is updated")
 
 
-def _wait_for_jobs(slurm: Queue, node: str, patience: float, tell: Callable[[str], None]) -> None:
+def _wait_for_jobs(work: Queue, node: str, patience: float, tell: Callable[[str], None]) -> None:
     end, said = time.monotonic() + patience, ""
-    while jobs := slurm.jobs(node):
+    while jobs := work.jobs(node):
         message = f"{node} waits for its jobs: {', '.join(jobs[:10])}"
         if message != said:
             tell(message)
@@ -288,7 +327,7 @@ def _wait_for_jobs(slurm: Queue, node: str, patience: float, tell: Callable[[str
 
 def _runs(
     client: Swarm,
-    slurm: Queue,
+    work: Queue,
     name: str,
     node: str,
     generation: str,
@@ -320,7 +359,7 @@ def _runs(
         failures += len(ended)
         running = [task for task in tasks if task["Status"]["State"] == task["DesiredState"] == "running"]
         if running:
-            if slurm.is_back(node, old):
+            if work.is_back(node, old):
                 return None
             why = "its container runs, and SLURM does not have it back"
         elif tasks:
@@ -335,21 +374,3 @@ def _runs(
 def _moment(seconds: float) -> str:
     """A time as Docker writes it, to the second, a little earlier: clocks of one machine."""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds - 2))
-
-
-def facts(client: Swarm, pillar: Mapping[str, Any]) -> dict[str, list[str]]:
-    """By rolled service: the nodes that run another generation than the newest."""
-    found = {}
-    for name, generations in specification.generations(client.snapshot().services.values()).items():
-        newest = next(iter(generations))
-        nodes = {
-            node_labels(node).get(specification.NODE_LABEL, ""): node_labels(node).get(
-                f"{specification.GENERATION_LABEL}.{name}"
-            )
-            for node in client.snapshot().nodes
-        }
-        found[name] = sorted(node for node, key in nodes.items() if key in generations and key != newest)
-    return found
-
-
-__all__ = ["Plan", "Queue", "Slurm", "apply", "facts", "pending", "plan", "roll", "tidy"]

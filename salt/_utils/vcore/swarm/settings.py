@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from typing import Literal
 
-from ..certificates.settings import _certificate_problems
 from ..host.network import BRIDGE_INTERFACE, Route
-from ..kernel.documents import Document, Problem
+from ..kernel.documents import Problem
 from ..kernel.models import (
     SSH_KEY,
     Model,
     ServiceName,
     field,
 )
-from ..slurm import settings
-
-if TYPE_CHECKING:
-    from ..kernel.site import Configuration, Site
+from ..kernel.sections import Section
+from ..kernel.site import Configuration
 
 
 class NetworkSettings(Model):
@@ -45,48 +41,56 @@ class NetworkSettings(Model):
 SUBNETS = ("subnet", "bridge_subnet", "ingress_subnet")
 
 
-def _network_problems(site: Site, document: Document) -> list[Problem]:
-    problems = []
-    networks: dict[str, ipaddress.IPv4Network] = {}
-    for setting in SUBNETS:
-        location = ("network", setting)
-        value = getattr(site.network, setting)
-        try:
-            network = ipaddress.IPv4Network(value)
-        except ValueError as error:
-            problems.append(document.problem(location, f"has to be an IPv4 network such as 172.18.0.0/24: {error}"))
-            continue
-        if network.prefixlen > 28:
-            problems.append(document.problem(location, f"{network} is too small; a /28 is the least"))
-        for other, taken in networks.items():
-            if network.overlaps(taken):
-                problems.append(document.problem(location, f"{network} overlaps {other}, which is {taken}"))
-        networks[setting] = network
-    return problems
+NETWORK: Section[NetworkSettings] = Section("network", NetworkSettings, description="The core's networks.")
+AUTHORIZED_KEYS: Section[list[str]] = Section(
+    "authorized_keys",
+    list[str],
+    description="Public ssh keys of the administrators who may log in to the containers as root; none, no sshd.",
+    example=["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExampleExampleExampleExampleExampleExampl ada"],
+)
+
+SECTIONS = (NETWORK, AUTHORIZED_KEYS)
 
 
-def _key_problems(site: Site, document: Document) -> list[Problem]:
-    return [
-        document.problem(("authorized_keys", index), "has to be a public ssh key, such as 'ssh-ed25519 AAAA... name'")
-        for index, key in enumerate(site.authorized_keys)
+def problems(configuration: Configuration) -> list[Problem]:
+    """Return what is wrong with the networks and keys in themselves."""
+    return _network_problems(configuration) + [
+        configuration.document.problem(
+            ("authorized_keys", index), "has to be a public ssh key, such as 'ssh-ed25519 AAAA... name'"
+        )
+        for index, key in enumerate(AUTHORIZED_KEYS.of(configuration.site))
         if not SSH_KEY.fullmatch(key)
     ]
 
 
-def host_problems(configuration: Configuration, document: Document, routes: Iterable[Route]) -> list[Problem]:
-    """What the head's own network and files say against a configuration that is valid in itself."""
-    site = configuration.site
-    problems = []
-    routes = list(routes)
+def _network_problems(configuration: Configuration) -> list[Problem]:
+    document, found = configuration.document, []
+    networks: dict[str, ipaddress.IPv4Network] = {}
     for setting in SUBNETS:
-        network = ipaddress.IPv4Network(getattr(site.network, setting))
+        location = ("network", setting)
+        value = getattr(NETWORK.of(configuration.site), setting)
+        try:
+            network = ipaddress.IPv4Network(value)
+        except ValueError as error:
+            found.append(document.problem(location, f"has to be an IPv4 network such as 172.18.0.0/24: {error}"))
+            continue
+        if network.prefixlen > 28:
+            found.append(document.problem(location, f"{network} is too small; a /28 is the least"))
+        for other, taken in networks.items():
+            if network.overlaps(taken):
+                found.append(document.problem(location, f"{network} overlaps {other}, which is {taken}"))
+        networks[setting] = network
+    return found
+
+
+def host_problems(configuration: Configuration, routes: Sequence[Route]) -> list[Problem]:
+    """Return the networks that overlap one which this host reaches otherwise."""
+    found = []
+    for setting in SUBNETS:
+        network = ipaddress.IPv4Network(getattr(NETWORK.of(configuration.site), setting))
         for route in routes:
             if route.network.overlaps(network) and route.interface != BRIDGE_INTERFACE:
                 message = f"{network} overlaps {route.network}, which this host reaches by {route.interface}"
-                problems.append(document.problem(("network", setting), message))
+                found.append(configuration.document.problem(("network", setting), message))
                 break
-    if site.build.ca_bundle and not Path(site.build.ca_bundle).is_file():
-        problems.append(document.problem(("build", "ca_bundle"), f"{site.build.ca_bundle} does not exist"))
-    problems.extend(_certificate_problems(configuration, document))
-    problems.extend(settings.host_problems(site.slurm, document))
-    return problems
+    return found

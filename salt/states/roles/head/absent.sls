@@ -1,19 +1,12 @@
-# Takes the role off this machine: services, swarm, storage, routes, trust and names. Data, authority and secrets stay.
-This machine is in no swarm:
+# Takes the role off this machine: services, swarm, trust, names, and what areas have brought. Data, authority and secrets
+# stay.
+include:
+{%- for sls in salt["cp.list_states"]() if sls.startswith("areas.") and sls.endswith(".absent") %}
+  - {{ sls }}
+{%- endfor %}
+
+This machine has left the swarm:
   vcore_swarm.left: []
-
-No homes and data are mounted here:
-  vcore_storage.absent:
-    - require:
-      - vcore_swarm: This machine is in no swarm
-
-No routes from other file servers are mounted here:
-  vcore_route.absent:
-    - require:
-      - vcore_swarm: This machine is in no swarm
-
-Nobody of the core logs in on this machine:
-  vcore_login.absent: []
 
 The names of the core's services are gone:
   vcore_host.names_present:

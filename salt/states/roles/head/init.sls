@@ -4,13 +4,9 @@ include:
   - roles.head.authority
   - roles.head.swarm
   - services
-
-{%- if pillar["vcore"]["slurm"]["mode"] == "existing" %}
-
-# The site's SLURM is its administrators': they include what is offered, and tell it to read that.
-The site's SLURM is offered the compute nodes:
-  vcore_slurm_existing.offered: []
-{%- endif %}
+{%- for area in pillar["vcore"]["states"]["head"] %}
+  - areas.{{ area }}.head
+{%- endfor %}
 
 Services that the site does not want are gone:
   vcore_swarm.services_absent:

@@ -5,18 +5,12 @@ The services of the core have names:
   vcore_host.names_present:
     - addresses: {{ core["names"] | json }}
 
-{#- Folders of another file system are made with the storage, which knows whether it is mounted. #}
-{%- set elsewhere = [] %}
-{%- if core["storage"]["kind"] == "path" %}
-  {%- set elsewhere = core["storage"]["roots"].values() | map(attribute="source") | list %}
-{%- endif %}
-
 The services that run here have data folders:
   vcore_host.directories_present:
     - directories:
         {{ core["base_directory"] }}: {owner: 0, group: 0, mode: "0755"}
         {%- for name in core["node"]["services"] %}
-          {%- for volume in core["services"][name]["volumes"].values() if not volume["shared"] and volume["source"] not in elsewhere %}
+          {%- for volume in core["services"][name]["volumes"].values() if not volume["made_elsewhere"] %}
         {{ volume["source"] | json }}: {{ {"owner": volume["owner"], "group": volume["group"], "mode": volume["mode"]} | json }}
           {%- endfor %}
         {%- endfor %}

@@ -1,5 +1,7 @@
 # A node that the file router does not run on has none of its routes; where it runs, its own states mount them.
 # Behind everything else: its container may still have files of theirs open.
+{%- if "file-router" not in pillar["vcore"]["node"]["services"] %}
 No routes from other file servers are mounted here:
   vcore_route.absent:
     - order: last
+{%- endif %}

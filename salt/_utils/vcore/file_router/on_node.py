@@ -1,0 +1,24 @@
+"""What a node needs on itself where the file router runs there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..services.resolve import runs_on
+from .settings import SERVICE
+
+
+def secrets(resolved: Mapping[str, Any], node: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the passwords of the routes that it mounts and, where Samba has its own, of the instruments."""
+    router = resolved["services"].get(SERVICE)
+    if router is None or not runs_on(router, node):
+        return []
+    wanted = [
+        (SERVICE, f"route-{name}")
+        for name, route in resolved["routes"].items()
+        if route["kind"] == "mount" and route["user"]
+    ]
+    if router["settings"]["password_scheme"] == "tdbsam":
+        wanted += [(SERVICE, f"instrument-{name}") for name in resolved["instruments"]]
+    return wanted

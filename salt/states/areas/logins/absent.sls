@@ -1,0 +1,2 @@
+Nobody of the core logs in on this machine:
+  vcore_login.absent: []
