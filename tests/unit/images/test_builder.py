@@ -102,6 +102,34 @@ def test_only_what_git_keeps_of_a_file_counts(tmp_path):
     assert builder.read_folder(folder)["rootfs/run.sh"] == Entry("executable", b"#!/bin/sh\n")
 
 
+def test_a_link_that_leads_out_has_to_lead_to_a_file(tmp_path):
+    folder, brain = tmp_path / "images" / "tool", tmp_path / "salt" / "vcore"
+    (folder / "rootfs" / "own").mkdir(parents=True)
+    brain.mkdir(parents=True)
+    (brain / "files.py").write_text("x = 1\n")
+    link = folder / "rootfs" / "vcore"
+    link.symlink_to("../../../salt/vcore")
+    with pytest.raises(VcoreError) as caught:
+        builder.read_folder(folder)
+    assert str(caught.value) == f"{link} leads to ../../../salt/vcore, a folder; link its files one by one"
+    link.unlink()
+    link.symlink_to("../../../salt/nothing")
+    with pytest.raises(VcoreError, match="which does not exist"):
+        builder.read_folder(folder)
+    link.unlink()
+    (folder / "rootfs" / "files.py").symlink_to("../../../salt/vcore/files.py")
+    # These are links in the container, too, wherever they lead there; folders of this machine are none of theirs.
+    (folder / "rootfs" / "within").symlink_to("own")
+    (folder / "rootfs" / "absolute").symlink_to(brain)
+    (folder / "rootfs" / "smb.conf").symlink_to("/etc/virtual-core/file-router/smb.conf")
+    assert builder.read_folder(folder) == {
+        "rootfs/files.py": Entry("file", b"x = 1\n"),
+        "rootfs/within": Entry("link", b"own"),
+        "rootfs/absolute": Entry("link", bytes(brain)),
+        "rootfs/smb.conf": Entry("link", b"/etc/virtual-core/file-router/smb.conf"),
+    }
+
+
 def test_a_change_below_changes_everything_above_and_nothing_beside(checkout):
     pillar = make_pillar()
     before = builder.lineage("login", pillar, checkout)

@@ -107,7 +107,7 @@ def read_folder(folder: Path) -> dict[str, Entry]:
     an image takes what it needs of the brain, and that alone is part of its hash.
 
     Raises:
-        VcoreError: such a link leads to no file.
+        VcoreError: such a link leads to no file: to a folder, say, of which nothing would be in the image.
     """
     entries: dict[str, Entry] = {}
     for path in sorted(folder.rglob("*")):
@@ -119,8 +119,9 @@ def read_folder(folder: Path) -> dict[str, Entry]:
         elif path.is_file():
             kind: Literal["file", "executable"] = "executable" if path.stat().st_mode & 0o100 else "file"
             entries[str(relative)] = Entry(kind, path.read_bytes())
-        elif path.is_symlink() and not path.is_dir():
-            raise VcoreError(f"{path} leads to {path.readlink()}, which does not exist")
+        elif path.is_symlink():
+            why = "a folder; link its files one by one" if path.is_dir() else "which does not exist"
+            raise VcoreError(f"{path} leads to {path.readlink()}, {why}")
     return entries
 
 
