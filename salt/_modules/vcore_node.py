@@ -17,6 +17,8 @@ import salt.loader
 try:
     from vcore.base.errors import VcoreError
     from vcore.base.paths import Paths
+    from vcore.host import mounts
+    from vcore.storage import places
 
     # vcore.host.docker_client is imported where it is used: with docker it takes 70 ms to load.
     HAS_VCORE, MISSING = importlib.util.find_spec("docker") is not None, "No module named 'docker'"
@@ -80,9 +82,8 @@ def _hardware():
 
 def _storage(base_directory):
     """Whether something is mounted where homes and data belong; a mount whose server is gone is not touched."""
-    rows = Path("/proc/self/mountinfo").read_text().splitlines()
-    mounted = {row.split(" ")[4] for row in rows}
-    return {kind: f"{base_directory}/storage/{kind}" in mounted for kind in ("home", "data")}
+    mounted = mounts.mounted()
+    return {kind: places.mountpoint(base_directory, kind) in mounted for kind in places.KINDS}
 
 
 def _boot():

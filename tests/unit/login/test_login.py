@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import sites
 from vcore.base.paths import Paths
+from vcore.host import containers
 from vcore.login import cluster_message, health
 from vcore.login.fair_share import Process, excess, sentence
 from vcore.services import templates
+from vcore.storage.places import MARKER
 
 FILES = sites.CHECKOUT / "salt" / "states" / "services" / "login" / "files"
 SITE = """\
@@ -105,6 +107,25 @@ def test_the_doctor_names_ports_of_srun_that_a_connection_can_take(first: int, l
     found = health.free_ports({"number": first, "last": last}, 32768, 60999)
     assert found["ok"] is ok and ("slurm.srun_ports" in found["remedy"]) is not ok
     assert f"{first} to {last}" in found["saw"]
+
+
+def test_the_doctor_looks_for_the_homes_where_the_login_host_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pillar, asked = sites.pillar(tmp_path, SITE), []
+
+    def execute(container: str, command: tuple[str, ...]) -> tuple[int, bytes]:
+        asked.append(command)
+        return 1, b"no"
+
+    monkeypatch.setattr(containers, "running", lambda *_: "login")
+    monkeypatch.setattr(containers, "execute", execute)
+    monkeypatch.setattr(health, "_ssh", lambda *_: {"ok": True})
+    found = health.check(pillar, Paths(checkout=sites.CHECKOUT))
+    assert found[2]["saw"] == "there is no storage at /home: no"
+    assert asked[0][4:] == ("test", "-e", f"/home/{MARKER}")
+    told = (sites.CHECKOUT / "images/login/rootfs/usr/lib/virtual-core/login-home").read_text()
+    assert f"test -e /home/{MARKER} " in told, "who logs in is asked for the same"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Storage of the nodes: who mounts what, how it is written, and what a marker says."""
 
+import importlib.util
 import json
 import shlex
 from pathlib import Path
@@ -9,6 +10,7 @@ from support import sites
 from vcore.base.errors import VcoreError
 from vcore.base.paths import Paths
 from vcore.file_router import ganesha
+from vcore.host import mounts
 from vcore.kernel import resolve as kernel_resolve
 from vcore.kernel.documents import SiteError
 from vcore.storage import mounting, places
@@ -172,6 +174,22 @@ def test_a_wrong_section_is_one_line(tmp_path, section, message):
         sites.resolved(tmp_path, text)
     assert len(caught.value.problems) == 1
     assert message in str(caught.value)
+
+
+def test_a_node_says_what_is_mounted_where_its_storage_belongs(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("vcore_node", sites.CHECKOUT / "salt/_modules/vcore_node.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    real, link = tmp_path / "virtual core", tmp_path / "link"
+    real.mkdir()
+    link.symlink_to(real)
+    # As the kernel lists it: with its escapes, and by the folder that a link leads to.
+    place = f"{real}/storage/home".replace(" ", r"\040")
+    line = f"40 1 0:40 / {place} rw - nfs4 10.0.0.1:/core.home rw"
+    monkeypatch.setattr(mounts, "mounted", lambda: mounts.mounts_in(line))
+    for base in (real, link):
+        assert module._storage(str(base)) == {"home": True, "data": False}
+    assert module._storage("/srv") == {"home": False, "data": False}
 
 
 # --- this host

@@ -11,25 +11,11 @@ from ..base.checks import Check, result
 from ..base.errors import VcoreError
 from ..base.paths import Paths
 from ..host import containers
+from ..storage.places import MARKER
 
 SERVICE = "login"
 #: The first and the last port that the kernel gives to outgoing connections (ip-sysctl).
 OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
-#: What is asked in its container: what is tried, the command, what is wrong if it fails.
-WITHIN = (
-    (
-        "the login host has the homes",
-        ("timeout", "-s", "KILL", "10", "test", "-e", "/home/.virtual-core-storage"),
-        "there is no storage at /home",
-        "see that the storage is mounted on its node: state.apply there, then the check of the storage",
-    ),
-    (
-        "SLURM answers the login host",
-        ("timeout", "-s", "KILL", "10", "sinfo", "--noheader", "--format=%D"),
-        "sinfo has no answer",
-        "see that the service slurm-controller runs, or that its node reaches the site's own controller",
-    ),
-)
 
 
 def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
@@ -45,7 +31,7 @@ def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
         first, last = (int(port) for port in OUTGOING.read_text().split())
         found.append(free_ports(service["ports"]["srun"], first, last))
         volume = Path(service["volumes"]["state"]["source"])
-        for tried, command, wrong, remedy in WITHIN:
+        for tried, command, wrong, remedy in _within(service["volumes"]["home"]["path"]):
             try:
                 container = containers.running(
                     SERVICE, volume, f"{SERVICE} does not run; see docker service ps {SERVICE}"
@@ -58,6 +44,27 @@ def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
                 code, saw = 1, str(error)
             found.append(result(tried, code == 0, saw, remedy))
     return found
+
+
+def _within(home: str) -> tuple[tuple[str, tuple[str, ...], str, str], ...]:
+    """What is asked in its container: what is tried, the command, what is wrong if it fails, and the remedy.
+
+    ``home`` is where the homes are in there.
+    """
+    return (
+        (
+            "the login host has the homes",
+            ("timeout", "-s", "KILL", "10", "test", "-e", f"{home}/{MARKER}"),
+            f"there is no storage at {home}",
+            "see that the storage is mounted on its node: state.apply there, then the check of the storage",
+        ),
+        (
+            "SLURM answers the login host",
+            ("timeout", "-s", "KILL", "10", "sinfo", "--noheader", "--format=%D"),
+            "sinfo has no answer",
+            "see that the service slurm-controller runs, or that its node reaches the site's own controller",
+        ),
+    )
 
 
 def free_ports(srun: Mapping[str, Any], first: int, last: int) -> Check:

@@ -25,13 +25,9 @@ from ..base.files import write_atomic
 from ..base.paths import Paths
 from ..host import mounts
 from ..host.mounts import MOUNT_TIME, PROTOCOLS, answers, guard, mount_reason, set_immutable, unit_name, unit_value
-from .places import KINDS, marker
+from .places import KINDS, MARKER, marker, mountpoint
 
 Changes = dict[str, Any]
-
-
-#: The file that says whose storage it is, in the folder above everybody's; see :func:`marker`.
-MARKER = ".virtual-core-storage"
 
 
 #: Seconds that a file system has to answer.
@@ -87,11 +83,9 @@ class Root:
 def wanted(pillar: Mapping[str, Any]) -> dict[str, Root]:
     """What this node mounts, from its resolved pillar."""
     storage, domain = pillar["storage"], pillar["site"]["domain"]
-    base = pillar["base_directory"]
     found = {}
     for name, entry in pillar["node"]["storage"].items():
-        # The kernel lists mounts without links. The mountpoint itself is not looked at: it may hang.
-        target = str(Path(base).resolve() / Path(entry["target"]).relative_to(base))
+        target = mountpoint(pillar["base_directory"], name)
         text = marker(storage, domain, name) if entry["keeper"] else None
         found[name] = Root(
             name, entry["kind"], entry["source"], target, entry["server"], text, str(storage["identifier"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 
@@ -36,6 +37,8 @@ def clients(stored: StoragePart, nodes: Mapping[str, Mapping[str, Any]]) -> list
 
 #: What is shared among the nodes; volumes of services name it with ``shared``.
 KINDS = ("home", "data")
+#: The file that says whose storage it is, in the folder above everybody's; see :func:`marker`.
+MARKER = ".virtual-core-storage"
 
 
 # --- what follows from the site -------------------------------------------------------------------------------------
@@ -44,6 +47,11 @@ KINDS = ("home", "data")
 def folder(base_directory: str, kind: str | None = None) -> str:
     """Where every node has what is shared, or one kind of it."""
     return f"{base_directory}/storage/{kind}" if kind else f"{base_directory}/storage"
+
+
+def mountpoint(base_directory: str, kind: str) -> str:
+    """Return that folder as the kernel lists mounts, without links. The folder itself is not looked at: it may hang."""
+    return folder(str(Path(base_directory).resolve()), kind)
 
 
 def export(kind: str) -> str:
