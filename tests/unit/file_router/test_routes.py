@@ -47,8 +47,8 @@ def test_mounts_are_written_as_before(golden, pillar):
     texts = []
     for name in ("nas", "drop", "old", "work"):
         one = wanted(pillar, name)
-        texts.append(f"# {shlex.join(routes.mount_command(one))}\n")
-        texts += [f"\n## {unit}\n{text}" for unit, text in routes.units(one).items()]
+        texts.append(f"# {shlex.join(mounts.mount_command(one))}\n")
+        texts += [f"\n## {unit}\n{text}" for unit, text in one.units().items()]
         if one.credentials:
             texts.append(f"\n## credentials\n{one.credentials.decode()}")
         texts.append("\n")
@@ -61,26 +61,13 @@ def test_what_is_pulled_is_written_as_before(golden, pillar):
 
 def test_a_password_is_only_in_the_credentials(pillar):
     one = wanted(pillar, "nas")
-    assert "p@ss" not in repr(one) + str(routes.mount_command(one)) + str(one.record()) + str(routes.units(one))
+    assert "p@ss" not in repr(one) + str(mounts.mount_command(one)) + str(one.record()) + str(one.units())
 
 
 @pytest.mark.parametrize("password", ["", "a\nusername=root", "a\rb", "a\x00b"])
 def test_a_password_cannot_add_a_line(pillar, password):
     with pytest.raises(VcoreError, match="the secret file-router/route-nas is empty or has a line break"):
         wanted(pillar, "nas", password=password)
-
-
-@pytest.mark.parametrize(
-    ("path", "name"),
-    [
-        ("/srv/virtual-core/data", "srv-virtual\\x2dcore-data"),
-        ("/srv/a b/%/.x/y.z_:é", "srv-a\\x20b-\\x25-.x-y.z_:\\xc3\\xa9"),
-        ("/.x", "\\x2ex"),
-        ("/", "-"),
-    ],
-)
-def test_units_are_named_as_systemd_does(path, name):
-    assert mounts.unit_name(path) == name
 
 
 def test_owners_are_asked_for_only_where_nobody_knows_them(pillar):
@@ -95,33 +82,6 @@ def test_owners_are_asked_for_only_where_nobody_knows_them(pillar):
     assert asked == []
     assert routes.owner_numbers(pillar, pillar["routes"]["pulled"], lookup) == (20001, 20002)
     assert asked == [("passwd", "ada"), ("group", "sequencing")]
-
-
-def test_mountpoints_are_read_with_their_escapes():
-    text = (
-        "22 1 0:21 / /proc rw - proc proc rw\n"
-        "40 1 0:40 / /srv/a\\040b rw shared:1 - autofs systemd-1 rw\n"
-        "41 40 0:41 / /srv/a\\040b rw shared:2 master:3 - cifs //nas/runs rw\n"
-    )
-    assert mounts.mounts_in(text) == {
-        "/proc": [("proc", "proc", "/")],
-        "/srv/a b": [("autofs", "systemd-1", "/"), ("cifs", "//nas/runs", "/")],
-    }
-
-
-@pytest.mark.parametrize(
-    ("output", "reason"),
-    [
-        (
-            "mount error(13): Permission denied\nRefer to the mount.cifs(8) manual page",
-            "mount error(13): Permission denied",
-        ),
-        ("mount.nfs: access denied by server while mounting x", "mount.nfs: access denied by server while mounting x"),
-        ("", ""),
-    ],
-)
-def test_the_telling_line_of_a_mount_is_found(output, reason):
-    assert mounts.mount_reason(output) == reason
 
 
 def host(tmp_path, *, systemd=True):
@@ -142,22 +102,11 @@ def test_a_difference_names_what_is_missing_and_no_password(pillar, tmp_path):
     assert "p@ss" not in str(changes)
     (here.folder / "nas.json").write_text(json.dumps(one.record()))
     (here.folder / "nas.credentials").write_bytes(one.credentials)
-    for unit, text in routes.units(one).items():
+    for unit, text in one.units().items():
         (here.units / unit).write_text(text)
     assert routes.difference({"nas": one}, here)["nas"] == {"old": {"mounted": False}, "new": {"mounted": True}}
     assert routes.difference({}, here) == {"nas": {"old": one.record(), "new": None}}
     assert routes.difference({}, here, keep=["nas"]) == {}, "a route that something stands in the way of stays"
-
-
-def test_a_distribution_without_a_known_package_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        mounts, "PROTOCOLS", {"smb": mounts.Protocol("x", (), "x", "no-such-helper", 1, {"Debian": "p"})}
-    )
-    here = host(tmp_path)
-    assert here.missing_package("smb") == "p"
-    here.os_family = "Suse"
-    with pytest.raises(VcoreError, match="for Suse no package"):
-        here.missing_package("smb")
 
 
 # --- names -----------------------------------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ def test_mounts_are_written_as_before(golden, tmp_path):
     texts = []
     for minion, text in (("head", SITE), ("compute-1", SITE), ("compute-1", SITE + PATH)):
         roots = mounting.wanted(node(tmp_path, minion, text))
-        texts += [f"# {minion}: {shlex.join(mounting.mount_command(root))}\n" for root in roots.values()]
+        texts += [f"# {minion}: {shlex.join(mounts.mount_command(root))}\n" for root in roots.values()]
         texts += [f"\n## {unit}\n{content}" for unit, content in mounting.units(roots.values()).items()]
         texts.append("\n")
     golden(GOLDEN / "mounts.txt", "".join(texts))

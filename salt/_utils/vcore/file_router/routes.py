@@ -5,13 +5,12 @@ The pulling itself is the container's (images/file-router, routes.py, which deci
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +19,9 @@ from ..base.files import write_atomic
 from ..base.names import FILE_ROUTER as SERVICE
 from ..base.paths import Paths
 from ..base.secrets import Store, node_secret
-from ..host import mounts as host_mounts
-from ..host.mounts import (
-    MOUNT_TIME,
-    PROTOCOLS,
-    answers,
-    content,
-    guard,
-    mount_reason,
-    set_immutable,
-    unit_name,
-    unit_value,
-)
+from ..host import mounts
+from ..host.mounts import PROTOCOLS, Changes, answers, unit_name
 from . import container, pulls
-
-Changes = dict[str, Any]
 
 #: Name of the file in the file router's configuration that says what to pull.
 CONFIGURATION = "routes.json"
@@ -47,25 +34,11 @@ class Pending(VcoreError):
 # --- what is wanted -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Mount:
+class Mount(mounts.Mount):
     """A route of kind mount, as this host mounts it."""
 
-    name: str
-    protocol: str
-    server: str
-    source: str
-    target: str
-    options: tuple[str, ...]
-    credentials: bytes | None = field(default=None, repr=False)
-
-    @property
-    def filesystem(self) -> str:
-        """The type of the file system, as mount(8) takes it."""
-        return PROTOCOLS[self.protocol].filesystem
-
     def record(self) -> dict[str, Any]:
-        """What is kept of it, without secrets."""
+        """Return what is kept of it, without secrets."""
         return {
             "protocol": self.protocol,
             "server": self.server,
@@ -73,6 +46,25 @@ class Mount:
             "target": self.target,
             "options": ",".join(self.options),
         }
+
+    def units(self) -> dict[str, str]:
+        """Return the units by name: the mount, and the automount that makes it when somebody looks."""
+        name, title = unit_name(self.target), f"Description=Virtual Core: route {self.name} from {self.server}"
+        return {
+            f"{name}.mount": mounts.mount_unit(self, title),
+            # Before Docker, so that its containers see it; the server itself is not asked at the boot.
+            f"{name}.automount": mounts.automount_unit(self, f"{title}\nBefore=docker.service"),
+        }
+
+    def no_answer(self, reason: str, port: int, host: mounts.Host) -> str:
+        """Say that its server does not answer, and when it will be mounted."""
+        later = "It is mounted when it answers and somebody looks there"
+        remedy = later if host.systemd else "Apply again when it answers"
+        return f"{self.server} does not answer on port {port} ({reason}). {remedy}"
+
+    def refused(self, reason: str) -> str:
+        """Say that it was not mounted, why, and what to look at."""
+        return f"{super().refused(reason)}; see the account, its password and what {self.server} allows"
 
 
 def mount(
@@ -108,7 +100,7 @@ def mount(
         options += ["vers=3", "sec=ntlmssp", "seal" if route["encrypt"] else "sign", "iocharset=utf8"]
         options += [f"uid={uid}", f"gid={gid}", "forceuid", "forcegid", "echo_interval=15"]
         options += ["file_mode=0640", "dir_mode=0750"] if route["read_only"] else ["file_mode=0660", "dir_mode=0770"]
-        options.append(f"credentials={folder / f'{name}.credentials'}")
+        options.append(f"credentials={mounts.credentials_file(folder, name)}")
         lines = {"username": route["user"], "password": password, "domain": route["domain"]}
         credentials = "".join(f"{key}={value}\n" for key, value in lines.items() if value).encode()
         source = f"//{route['server']}/{route['source']}"
@@ -117,30 +109,10 @@ def mount(
         options += ["proto=tcp", "timeo=100", "retrans=3"] if route["read_only"] else ["proto=tcp"]
         source = f"{route['server']}:{route['source']}"
     target = f"{data}/{route['path']}"
-    return Mount(name, route["protocol"], route["server"], source, target, tuple(options), credentials)
-
-
-def mount_command(wanted: Mount) -> list[str]:
-    """The command that mounts it, without a secret in it."""
-    return ["mount", "-t", wanted.filesystem, "-o", ",".join(wanted.options), wanted.source, wanted.target]
-
-
-def units(wanted: Mount) -> dict[str, str]:
-    """The units by name: the mount, and the automount that makes it when somebody looks, and again after a failure."""
-    name = unit_name(wanted.target)
-
-    title = f"Description=Virtual Core: route {wanted.name} from {wanted.server}"
-    return {
-        f"{name}.mount": (
-            f"[Unit]\n{title}\n\n[Mount]\nWhat={unit_value(wanted.source)}\nWhere={unit_value(wanted.target)}\n"
-            f"Type={wanted.filesystem}\nOptions={unit_value(','.join(wanted.options))}\nTimeoutSec={MOUNT_TIME}\n"
-        ),
-        # Before Docker, so that its containers see it; the server itself is not asked at the boot.
-        f"{name}.automount": (
-            f"[Unit]\n{title}\nBefore=docker.service\n\n[Automount]\nWhere={unit_value(wanted.target)}\n\n"
-            "[Install]\nWantedBy=multi-user.target\n"
-        ),
-    }
+    return Mount(
+        name=name, protocol=route["protocol"], server=route["server"], source=source, target=target,
+        options=tuple(options), credentials=credentials,
+    )  # fmt: skip
 
 
 def configuration(pillar: Mapping[str, Any]) -> bytes:
@@ -192,15 +164,26 @@ def directory_lookup(pillar: Mapping[str, Any]) -> Callable[[str, str], int]:
 # --- this host ------------------------------------------------------------------------------------------------------
 
 
-class Host(host_mounts.Host):
+class Host(mounts.Host):
     """What this host has of routes; and the commands that change it."""
 
     def __init__(self, paths: Paths, os_family: str, root: Path = Path("/")) -> None:
         super().__init__(paths.configuration / "routes", os_family, root)
 
-    def is_mounted(self, target: str, protocol: str) -> bool:
-        """Whether the server's files are there; an automount that waits is none."""
-        return any(kind in PROTOCOLS[protocol].types for kind in self.kinds(target))
+    def kernel_problem(self, protocol: str) -> str | None:
+        """Why this kernel cannot mount by this protocol, or None."""
+        problem = super().kernel_problem(protocol)
+        return f"{problem}, or make the route a sync" if problem and protocol == "smb" else problem
+
+    def remains(self, record: Mapping[str, Any]) -> bool:
+        """Whether the server's files are still there; an automount that waits is none."""
+        return bool(set(PROTOCOLS[record["protocol"]].types) & set(self.kinds(record["target"])))
+
+    def not_unmounted(self, target: str, reason: str | None) -> str:
+        """Say that a route stays, because it is in use or for another reason."""
+        if reason is None:
+            return f"{target} is in use (fuser -vm {target} says by whom); end that, and apply again"
+        return f"{target} cannot be unmounted: {reason}"
 
 
 @dataclass
@@ -264,26 +247,7 @@ def difference(wanted: Mapping[str, Mount], host: Host, *, keep: Iterable[str] =
 
     ``keep`` names routes that stay as they are. Passwords are not in it.
     """
-    changes: Changes = {}
-    for protocol in sorted({one.protocol for one in wanted.values()}):
-        if package := host.missing_package(protocol):
-            changes[f"package {package}"] = {"old": None, "new": "installed"}
-    there = host.records()
-    for name, one in wanted.items():
-        old, new = {}, {}
-        if there.get(name) != one.record():
-            old, new = there.get(name, {}), one.record()
-        if one.credentials is not None and content(host.folder / f"{name}.credentials") != one.credentials:
-            old["credentials"], new["credentials"] = "others or none", "installed"
-        if not host.has_units(units(one)):
-            old["units"], new["units"] = "others or none", "installed"
-        if not host.is_mounted(one.target, one.protocol):
-            old["mounted"], new["mounted"] = False, True
-        if new:
-            changes[name] = {"old": old, "new": new}
-    for name in sorted(set(there) - set(wanted) - set(keep)):
-        changes[name] = {"old": there[name], "new": None}
-    return changes
+    return mounts.difference(wanted, host, keep=keep)
 
 
 # --- carried out ----------------------------------------------------------------------------------------------------
@@ -295,111 +259,17 @@ def apply(planned: Plan, host: Host, install: Callable[[str], None]) -> str:
     Raises:
         VcoreError: a line for each route that is not mounted, or not taken away.
     """
-    for change in planned.changes:
-        if change.startswith("package "):
-            install(change.removeprefix("package "))
-    host.make_folder()
-    failed = dict(planned.problems)
-    done = []
-    ready = []
-    there = host.records()
-    for name, change in planned.changes.items():
-        if name.startswith("package "):
-            continue
-        try:
-            if change["new"] is None or set(change["new"]) - {"mounted"}:
-                if name in there:
-                    _unmount(there[name], host)
-                if change["new"] is None:
-                    _remove(name, there[name], host)
-                    done.append(f"{name} was taken away")
-                    continue
-            _write(planned.mounts[name], host)
-            ready.append(planned.mounts[name])
-        except (VcoreError, OSError) as error:
-            failed[name] = str(error)
-    if host.systemd:
-        host.run("systemctl", "daemon-reload")
-    # Side by side: servers that are down cost the time of one.
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        for one, problem in zip(ready, pool.map(lambda each: _mount(each, host), ready), strict=True):
-            if problem:
-                failed[one.name] = problem
-            else:
-                done.append(f"{one.name} was mounted")
-    if failed:
+    mounts.install_packages(planned.changes, install)
+    outcome = mounts.carry_out(planned.mounts, planned.changes, host)
+    if failed := planned.problems | outcome.failed:
         raise VcoreError("\n".join(problem_lines(failed)))
+    done = [f"{name} was taken away" for name in outcome.removed] + [f"{name} was mounted" for name in outcome.mounted]
     return f"{'; '.join(done)}." if done else ""
 
 
 def problem_lines(problems: Mapping[str, str]) -> list[str]:
     """A line for each route that something stands in the way of."""
     return [f"route {name}: {problem}" for name, problem in problems.items()]
-
-
-def _write(one: Mount, host: Host) -> None:
-    target = Path(one.target)
-    if not set(host.kinds(one.target)) & {"autofs", *PROTOCOLS[one.protocol].types}:
-        guard(target)
-    # The record comes first: what it names is found again, and taken away, whatever happens next.
-    write_atomic(host.folder / f"{one.name}.json", json.dumps(one.record(), indent=2).encode(), mode=0o600)
-    if one.credentials is not None:
-        write_atomic(host.folder / f"{one.name}.credentials", one.credentials, mode=0o600)
-    host.write_units(units(one))
-
-
-def _mount(one: Mount, host: Host) -> str | None:
-    """Mount it; why it cannot be, in words."""
-    if host.is_mounted(one.target, one.protocol):
-        return None
-    port = PROTOCOLS[one.protocol].port
-    if host.systemd:
-        name = unit_name(one.target)
-        code, output = host.run("systemctl", "enable", "--now", f"{name}.automount")
-        if code:
-            return f"systemctl refuses its automount: {output.splitlines()[-1] if output else code}"
-        code, output = host.run("systemctl", "start", f"{name}.mount")
-        if code:
-            _, journal = host.run("journalctl", "--unit", f"{name}.mount", "--lines", "8", "--output", "cat")
-            output = "\n".join(line for line in journal.splitlines() if "mount" in line and "systemd" not in line)
-        remedy = "It is mounted when it answers and somebody looks there"
-    else:
-        code, output = host.run(*mount_command(one))
-        remedy = "Apply again when it answers"
-    if code == 0 and host.is_mounted(one.target, one.protocol):
-        return None
-    if problem := answers(one.server, port):
-        return f"{one.server} does not answer on port {port} ({problem}). {remedy}"
-    reason = mount_reason(output) or f"exit code {code}"
-    return f"{one.source} cannot be mounted: {reason}; see the account, its password and what {one.server} allows"
-
-
-def _unmount(record: Mapping[str, Any], host: Host) -> None:
-    target = record["target"]
-    busy = VcoreError(f"{target} is in use (fuser -vm {target} says by whom); end that, and apply again")
-    if host.systemd:
-        name = unit_name(target)
-        host.run("systemctl", "stop", f"{name}.mount")
-        if host.is_mounted(target, record["protocol"]):
-            raise busy
-        host.run("systemctl", "disable", "--now", f"{name}.automount")
-    while host.is_mounted(target, record["protocol"]):
-        code, output = host.run("umount", target)
-        if code:
-            raise busy if "busy" in output else VcoreError(f"{target} cannot be unmounted: {mount_reason(output)}")
-
-
-def _remove(name: str, record: Mapping[str, Any], host: Host) -> None:
-    """Take away what was written for a route that is unmounted."""
-    target = Path(record["target"])
-    for unit in (f"{unit_name(str(target))}.mount", f"{unit_name(str(target))}.automount"):
-        (host.units / unit).unlink(missing_ok=True)
-    if target.is_dir() and not target.is_symlink():
-        set_immutable(target, False)
-        with contextlib.suppress(OSError):  # it is not empty: that is somebody's
-            target.rmdir()
-    for path in (host.folder / f"{name}.credentials", host.folder / f"{name}.json"):
-        path.unlink(missing_ok=True)
 
 
 # --- how they are ---------------------------------------------------------------------------------------------------
@@ -419,7 +289,7 @@ def status(pillar: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """
     routes = pillar.get("routes") or {}
     here = SERVICE in pillar["node"]["services"]
-    mounted = host_mounts.mounted() if here else {}
+    mounted = mounts.mounted() if here else {}
     data = data_folder(pillar) if here else ""
 
     def one(name: str) -> dict[str, Any]:

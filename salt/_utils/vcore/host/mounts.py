@@ -1,7 +1,13 @@
-"""Mounts of a host: what its kernel and packages can, what is mounted where, and mountpoints that take no files.
+"""Mounts of a host, from what is wanted to what is taken away again.
 
-What routes from other file servers (:mod:`vcore.file_router.routes`) and the core's own storage
-(:mod:`vcore.storage.mounting`) have in common. Standard library only, since every node imports it.
+An area says what it mounts (:class:`Mount`) and what is particular about its part of a host (:class:`Host`).
+:func:`difference` compares the two, :func:`carry_out` changes the host. Each mount has a record below the area's
+folder, by which it is found again when nobody wants it any more.
+
+Where systemd runs, mounts are units of it, and what cannot be mounted now is mounted later: when somebody looks (an
+automount each), or by a timer that tries again (one for all). Elsewhere they are mounted by mount(8).
+
+Standard library only, since every node imports it.
 """
 
 from __future__ import annotations
@@ -16,13 +22,18 @@ import shutil
 import socket
 import struct
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..base.errors import VcoreError
 from ..base.files import write_atomic
+
+Changes = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,89 @@ PROTOCOLS = {
 #: Seconds that a server has for answering a mount, and a question whether it is there.
 MOUNT_TIME, ANSWER_TIME = 30, 2
 
+#: Where each mount has units of its own.
+NO_UNITS: Mapping[str, str] = MappingProxyType({})
+
+#: How changes name a package that has to be installed.
+_PACKAGE = "package "
+
+# --- what is wanted -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mount(ABC):
+    """A mount that a host is to have; an area says by a class of its own what is particular about its mounts."""
+
+    #: What its record and its credentials are called by.
+    name: str
+    #: How it is mounted, and from whom; None where a folder of this host is mounted at another place.
+    protocol: str | None
+    server: str | None
+    source: str
+    target: str
+    options: tuple[str, ...]
+    #: What the file of its credentials holds, None where it needs none.
+    credentials: bytes | None = field(default=None, repr=False)
+
+    @property
+    def filesystem(self) -> str:
+        """The type of the file system, as mount(8) takes it."""
+        return PROTOCOLS[self.protocol].filesystem if self.protocol else "none"
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The types of the file system, as the kernel lists them."""
+        return PROTOCOLS[self.protocol].types if self.protocol else ()
+
+    @abstractmethod
+    def record(self) -> dict[str, Any]:
+        """Return what is kept of it, ``target`` among it, and no secrets."""
+
+    def units(self) -> dict[str, str]:
+        """Return the units by name that are its own; none where the units of all are written together."""
+        return {}
+
+    def is_covered(self, kinds: Sequence[str]) -> bool:
+        """Whether its mountpoint is not to be guarded, since what is mounted there may be: these types."""
+        return bool({"autofs", *self.types} & set(kinds))
+
+    def is_mounted(self, host: Host) -> bool:
+        """Whether the server's files are there; an automount that waits is none."""
+        return bool(set(self.types) & set(host.kinds(self.target)))
+
+    def beforehand(self, record: Mapping[str, Any] | None) -> Changes:
+        """Return what has to be changed before it is mounted; ``record`` is what was kept of it.
+
+        Raises:
+            VcoreError: it must not be mounted.
+        """
+        return {}
+
+    def obstacle(self, host: Host) -> str | None:
+        """Say why it must not be mounted now, or return None."""
+        return None
+
+    @abstractmethod
+    def no_answer(self, reason: str, port: int, host: Host) -> str:
+        """Say that its server does not answer on a port, and when it will be mounted."""
+
+    def refused(self, reason: str) -> str:
+        """Say that it was not mounted, and why."""
+        return f"{self.source} cannot be mounted: {reason}"
+
+
+def mount_command(one: Mount) -> list[str]:
+    """Return the command that mounts it where no systemd runs, without a secret in it."""
+    return ["mount", "-t", one.filesystem, "-o", ",".join(one.options), one.source, one.target]
+
+
+def credentials_file(folder: Path, name: str) -> Path:
+    """Return where the credentials of a mount lie, beside its record."""
+    return folder / f"{name}.credentials"
+
+
+# --- units of systemd -----------------------------------------------------------------------------------------------
+
 
 def unit_name(path: str) -> str:
     """A path as systemd names its units (systemd.unit(5), "String escaping")."""
@@ -65,6 +159,40 @@ def unit_name(path: str) -> str:
 def unit_value(text: str) -> str:
     """A value in a unit, in which systemd has specifiers."""
     return text.replace("%", "%%")
+
+
+def unit_argument(text: str) -> str:
+    """Return an argument of a command in a unit, quoted."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{escaped}"'
+
+
+def mount_unit(one: Mount, about: str, options: Iterable[str] = ()) -> str:
+    """Return the unit of a mount; ``about`` has the lines of its section Unit, ``options`` those for systemd itself."""
+    return (
+        f"[Unit]\n{about}\n\n[Mount]\nWhat={unit_value(one.source)}\nWhere={unit_value(one.target)}\n"
+        f"Type={one.filesystem}\nOptions={unit_value(','.join((*one.options, *options)))}\nTimeoutSec={MOUNT_TIME}\n"
+    )
+
+
+def automount_unit(one: Mount, about: str) -> str:
+    """Return the unit that mounts when somebody looks, and again after a failure."""
+    return f"[Unit]\n{about}\n\n[Automount]\nWhere={unit_value(one.target)}\n\n[Install]\nWantedBy=multi-user.target\n"
+
+
+def timer_units(timer: str, about: str, commands: Iterable[str], seconds: int) -> dict[str, str]:
+    """Return the units by name that run commands at once, and again after so many seconds."""
+    lines = "".join(f"ExecStart={command}\n" for command in commands)
+    return {
+        f"{timer}.service": f"[Unit]\n{about}\n\n[Service]\nType=oneshot\nLogLevelMax=notice\n{lines}",
+        f"{timer}.timer": (
+            f"[Unit]\n{about}\n\n[Timer]\nOnActiveSec=1s\nOnUnitInactiveSec={seconds}s\nAccuracySec=1s\n\n"
+            "[Install]\nWantedBy=timers.target\n"
+        ),
+    }
+
+
+# --- this host ------------------------------------------------------------------------------------------------------
 
 
 def content(path: Path) -> bytes | None:
@@ -103,7 +231,15 @@ def mounted() -> dict[str, list[Entry]]:
 
 
 class Host:
-    """What this host has: units, mounts, packages, a record of each mount below ``folder``; and how commands run."""
+    """What this host has: units, mounts, packages, a record of each mount below ``folder``; and how commands run.
+
+    An area says by a class of its own what is particular about its mounts, also about those that it wants no more.
+    """
+
+    #: The timer that mounts what is not there; None where each mount has an automount instead.
+    timer: str | None = None
+    #: Whether there are mounts below its mounts, which go with them.
+    recursive = False
 
     def __init__(self, folder: Path, os_family: str, root: Path = Path("/")) -> None:
         self.folder = folder
@@ -126,6 +262,25 @@ class Host:
             with contextlib.suppress(ValueError):
                 found[path.stem] = json.loads(path.read_text())
         return found
+
+    def unit_names(self, target: str) -> tuple[str, ...]:
+        """Return the names of the units that go when a mount goes; those that others need are written again."""
+        name = unit_name(target)
+        later = (f"{self.timer}.service", f"{self.timer}.timer") if self.timer else (f"{name}.automount",)
+        return (f"{name}.mount", *later)
+
+    def folders(self, target: Path) -> tuple[Path, ...]:
+        """Return the folders that go when a mount goes, if they are empty, the innermost first."""
+        return (target,)
+
+    def remains(self, record: Mapping[str, Any]) -> bool:
+        """Whether a mount that was recorded is still there."""
+        return bool(self.kinds(record["target"]))
+
+    def not_unmounted(self, target: str, reason: str | None) -> str:
+        """Say that a mount stays, because it is in use or for another reason."""
+        why = "is in use" if reason is None else f"cannot be unmounted ({reason})"
+        return f"{target} {why}: fuser -vm {target} says by whom; end that, and apply again"
 
     def make_folder(self) -> None:
         """Make the folder of the records, root's alone."""
@@ -164,7 +319,7 @@ class Host:
                     return None
         return (
             f"this host's kernel {release} has no {module} client; install the kernel package that has it (Ubuntu: "
-            f"linux-modules-extra-{release})" + (", or make the route a sync" if protocol == "smb" else "")
+            f"linux-modules-extra-{release})"
         )
 
     def run(self, *command: str, time_limit: float = MOUNT_TIME + 15) -> tuple[int, str]:
@@ -219,6 +374,187 @@ def set_immutable(folder: Path, wanted: bool) -> None:
                 fcntl.ioctl(descriptor, _SET_FLAGS, struct.pack("l", new))
     finally:
         os.close(descriptor)
+
+
+# --- how it differs -------------------------------------------------------------------------------------------------
+
+
+def difference(
+    wanted: Mapping[str, Mount], host: Host, *, units: Mapping[str, str] = NO_UNITS, keep: Iterable[str] = ()
+) -> Changes:
+    """Compare a host with the mounts that it is to have: ``{package, mount or units: {old, new}}``.
+
+    Args:
+        units: those that all mounts have together.
+        keep: names of mounts that stay as they are.
+
+    Credentials are not in the result, only that they differ.
+
+    Raises:
+        VcoreError: no package is known for a protocol; or a mount says so.
+    """
+    changes: Changes = {}
+    for protocol in sorted({one.protocol for one in wanted.values() if one.protocol}):
+        if package := host.missing_package(protocol):
+            changes[f"{_PACKAGE}{package}"] = {"old": None, "new": "installed"}
+    there = host.records()
+    for name, one in wanted.items():
+        changes |= one.beforehand(there.get(name))
+        old, new = {}, {}
+        if there.get(name) != one.record():
+            old, new = there.get(name, {}), one.record()
+        if one.credentials is not None and content(credentials_file(host.folder, name)) != one.credentials:
+            old["credentials"], new["credentials"] = "others or none", "installed"
+        if not host.has_units(one.units()):
+            old["units"], new["units"] = "others or none", "installed"
+        if not one.is_mounted(host):
+            old["mounted"], new["mounted"] = False, True
+        if new:
+            changes[name] = {"old": old, "new": new}
+    for name in sorted(set(there) - set(wanted) - set(keep)):
+        changes[name] = {"old": there[name], "new": None}
+    if not host.has_units(units):
+        changes["units"] = {"old": "others or none", "new": "installed"}
+    return changes
+
+
+# --- carried out ----------------------------------------------------------------------------------------------------
+
+
+def install_packages(changes: Changes, install: Callable[[str], None]) -> None:
+    """Install the packages that changes name."""
+    for change in changes:
+        if change.startswith(_PACKAGE):
+            install(change.removeprefix(_PACKAGE))
+
+
+@dataclass
+class Outcome:
+    """The names of what was mounted and taken away, and why the others are as they were, in words."""
+
+    mounted: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def carry_out(
+    wanted: Mapping[str, Mount], changes: Changes, host: Host, *, units: Mapping[str, str] = NO_UNITS
+) -> Outcome:
+    """Carry out what :func:`difference` found; what goes wrong with one mount does not hold the others up.
+
+    Args:
+        units: those that all mounts have together.
+    """
+    outcome = Outcome()
+    host.make_folder()
+    there = host.records()
+    ready = []
+    _stop_timer(host)
+    for name in [name for name in changes if name in wanted or name in there]:
+        new = changes[name]["new"]
+        try:
+            if name in there and (new is None or set(new) - {"mounted"}):
+                _unmount(there[name], host)
+            if new is None:
+                _remove(name, there[name], host)
+                outcome.removed.append(name)
+            else:
+                _write(wanted[name], host)
+                ready.append(wanted[name])
+        except (VcoreError, OSError) as error:
+            outcome.failed[name] = str(error)
+    host.write_units(units)
+    if host.systemd:
+        host.run("systemctl", "daemon-reload")
+    # Side by side: servers that are down cost the time of one.
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        for one, problem in zip(ready, pool.map(lambda each: _mount(each, host), ready), strict=True):
+            if problem:
+                outcome.failed[one.name] = problem
+            else:
+                outcome.mounted.append(one.name)
+    # Also where it failed: it is mounted as soon as it can be.
+    if host.systemd and host.timer and wanted:
+        host.run("systemctl", "enable", "--now", f"{host.timer}.timer")
+    return outcome
+
+
+def _stop_timer(host: Host) -> None:
+    """Keep the timer from mounting what is about to be unmounted."""
+    if host.systemd and host.timer and (host.units / f"{host.timer}.timer").exists():
+        host.run("systemctl", "disable", "--now", f"{host.timer}.timer")
+        host.run("systemctl", "stop", f"{host.timer}.service")
+
+
+def _write(one: Mount, host: Host) -> None:
+    """Write what belongs to a mount, and guard its mountpoint."""
+    if not one.is_covered(host.kinds(one.target)):
+        guard(Path(one.target))
+    # The record comes first: what it names is found again, and taken away, whatever happens next.
+    write_atomic(host.folder / f"{one.name}.json", json.dumps(one.record(), indent=2).encode(), mode=0o600)
+    if one.credentials is not None:
+        write_atomic(credentials_file(host.folder, one.name), one.credentials, mode=0o600)
+    host.write_units(one.units())
+
+
+def _mount(one: Mount, host: Host) -> str | None:
+    """Mount it; return why it cannot be, in words."""
+    if one.is_mounted(host):
+        return None
+    if reason := one.obstacle(host):
+        return reason
+    if host.systemd:
+        name = unit_name(one.target)
+        if host.timer:
+            host.run("systemctl", "reset-failed", f"{name}.mount")
+        else:
+            code, output = host.run("systemctl", "enable", "--now", f"{name}.automount")
+            if code:
+                return f"systemctl refuses its automount: {output.splitlines()[-1] if output else code}"
+        code, output = host.run("systemctl", "start", f"{name}.mount")
+        if code:
+            _, journal = host.run("journalctl", "--unit", f"{name}.mount", "--lines", "8", "--output", "cat")
+            output = "\n".join(line for line in journal.splitlines() if "mount" in line and "systemd" not in line)
+    else:
+        code, output = host.run(*mount_command(one))
+    if code == 0 and one.is_mounted(host):
+        return None
+    if one.server and one.protocol:
+        port = PROTOCOLS[one.protocol].port
+        if reason := answers(one.server, port):
+            return one.no_answer(reason, port, host)
+    return one.refused(mount_reason(output) or f"exit code {code}")
+
+
+def _unmount(record: Mapping[str, Any], host: Host) -> None:
+    """Unmount what was recorded."""
+    target = record["target"]
+    if host.systemd:
+        name = unit_name(target)
+        host.run("systemctl", "stop", f"{name}.mount")
+        if not host.timer:
+            if host.remains(record):
+                raise VcoreError(host.not_unmounted(target, None))
+            host.run("systemctl", "disable", "--now", f"{name}.automount")
+    command = ["umount", *(["--recursive"] if host.recursive else []), target]
+    while host.remains(record):
+        code, output = host.run(*command)
+        if code:
+            raise VcoreError(host.not_unmounted(target, None if "busy" in output else mount_reason(output)))
+
+
+def _remove(name: str, record: Mapping[str, Any], host: Host) -> None:
+    """Take away what was written for a mount that is unmounted."""
+    target = Path(record["target"])
+    for unit in host.unit_names(str(target)):
+        (host.units / unit).unlink(missing_ok=True)
+    if target.is_dir() and not target.is_symlink():
+        set_immutable(target, False)
+        with contextlib.suppress(OSError):  # it is not empty: that is somebody's
+            for folder in host.folders(target):
+                folder.rmdir()
+    for path in (credentials_file(host.folder, name), host.folder / f"{name}.json"):
+        path.unlink(missing_ok=True)
 
 
 def mount_reason(output: str) -> str:

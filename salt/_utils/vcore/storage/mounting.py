@@ -11,10 +11,9 @@ Standard library only, since every node imports it.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +23,8 @@ from ..base.errors import VcoreError
 from ..base.files import write_atomic
 from ..base.paths import Paths
 from ..host import mounts
-from ..host.mounts import MOUNT_TIME, PROTOCOLS, answers, guard, mount_reason, set_immutable, unit_name, unit_value
+from ..host.mounts import Changes, unit_argument, unit_name
 from .places import KINDS, MARKER, marker, mountpoint
-
-Changes = dict[str, Any]
-
 
 #: Seconds that a file system has to answer.
 PATIENCE = 10
@@ -42,33 +38,18 @@ RETRY = "virtual-core-storage"
 RETRY_TIME = 15
 
 
-@dataclass(frozen=True)
-class Root:
+@dataclass(frozen=True, kw_only=True)
+class Root(mounts.Mount):
     """Homes or data, as this host mounts them."""
 
-    name: str
-    kind: str
-    source: str
-    target: str
-    server: str | None
     #: The marker to be written, where this host keeps it.
     marker: str | None
     identifier: str
 
     @property
-    def filesystem(self) -> str:
-        """The type of the file system, as mount(8) takes it."""
-        return "nfs" if self.kind == "nfs" else "none"
-
-    @property
-    def options(self) -> tuple[str, ...]:
-        """How it is mounted."""
-        if self.kind == "bind":
-            # What is mounted below the source, such as routes, is seen here; taking this mount away leaves that alone.
-            return ("rbind", "rslave")
-        # Whoever writes waits while the server is away, and loses nothing. A home that was just made is seen at once.
-        # How often to try again is not mount.nfs's business: see units().
-        return ("rw", "hard", "vers=4.2", "proto=tcp", "lookupcache=positive", "nosuid", "nodev", "retry=0", "_netdev")
+    def kind(self) -> str:
+        """How it is mounted: bind or nfs."""
+        return self.protocol or "bind"
 
     @property
     def unit(self) -> str:
@@ -76,8 +57,73 @@ class Root:
         return f"{unit_name(self.target)}.mount"
 
     def record(self) -> dict[str, Any]:
-        """What is kept of it."""
+        """Return what is kept of it."""
         return {"kind": self.kind, "source": self.source, "target": self.target, "options": ",".join(self.options)}
+
+    def is_covered(self, kinds: Sequence[str]) -> bool:
+        """Whether anything is mounted there; what is not the storage is an obstacle."""
+        return bool(kinds)
+
+    def is_mounted(self, host: mounts.Host) -> bool:
+        """Whether the very thing is mounted there, as far as the kernel knows it without asking a server.
+
+        Raises:
+            VcoreError: the folder that is to appear there does not answer.
+        """
+        there = host.mounts().get(self.target, [])
+        if not there:
+            return False
+        if self.kind == "nfs":
+            return there[-1].kind in self.types and there[-1].source == self.source
+        code, output = host.run("stat", "-L", "-c", "%d:%i", "--", self.source, self.target, time_limit=PATIENCE)
+        if code == 124:
+            raise VcoreError(f"{self.source} does not answer")
+        lines = output.splitlines()
+        return code == 0 and len(lines) == 2 and lines[0] == lines[1]
+
+    def beforehand(self, record: Mapping[str, Any] | None) -> Changes:
+        """Return how the marker differs that this host keeps, where the files lie.
+
+        Raises:
+            VcoreError: a folder that had the marker has none, or it has another core's.
+        """
+        if self.marker is None or (text := read_marker(self.source)) == self.marker:
+            return {}
+        if text is not None and (wrong := judge(text, place=self.source, identifier=self.identifier, kind=self.name)):
+            raise VcoreError(f"{wrong}; move that away, or name another folder")
+        if text is None and record and record["source"] == self.source:
+            raise VcoreError(
+                f"{self.source} had a {MARKER} and has none now: see that its file system is mounted; "
+                "if these are the right files, salt-call vcore_storage.mark"
+            )
+        return {f"marker of {self.name}": {"old": text, "new": self.marker}}
+
+    def obstacle(self, host: mounts.Host) -> str | None:
+        """Say what is in its place, or what is wrong with the folder that is to appear there; None where nothing is."""
+        if there := host.kinds(self.target):
+            return f"something else ({there[-1]}) is mounted at {self.target}; unmount it, and apply again"
+        if self.kind == "bind":
+            try:
+                wrong = judge(read_marker(self.source), place=self.source, identifier=self.identifier, kind=self.name)
+            except VcoreError as error:
+                wrong = str(error)
+            if wrong:
+                return f"{wrong}; see that its file system is mounted here"
+        return None
+
+    def no_answer(self, reason: str, port: int, host: mounts.Host) -> str:
+        """Say that the file router does not answer, and when it will be mounted."""
+        return f"the file router, {self.server}, does not answer ({reason}); it is mounted when it does"
+
+
+def _options(kind: str) -> tuple[str, ...]:
+    """Return how a kind of root is mounted."""
+    if kind == "bind":
+        # What is mounted below the source, such as routes, is seen here; taking this mount away leaves that alone.
+        return ("rbind", "rslave")
+    # Whoever writes waits while the server is away, and loses nothing. A home that was just made is seen at once.
+    # How often to try again is not mount.nfs's business: see units().
+    return ("rw", "hard", "vers=4.2", "proto=tcp", "lookupcache=positive", "nosuid", "nodev", "retry=0", "_netdev")
 
 
 def wanted(pillar: Mapping[str, Any]) -> dict[str, Root]:
@@ -88,23 +134,22 @@ def wanted(pillar: Mapping[str, Any]) -> dict[str, Root]:
         target = mountpoint(pillar["base_directory"], name)
         text = marker(storage, domain, name) if entry["keeper"] else None
         found[name] = Root(
-            name, entry["kind"], entry["source"], target, entry["server"], text, str(storage["identifier"])
+            name=name,
+            protocol=None if entry["kind"] == "bind" else entry["kind"],
+            server=entry["server"],
+            source=entry["source"],
+            target=target,
+            options=_options(entry["kind"]),
+            marker=text,
+            identifier=str(storage["identifier"]),
         )
     return found
 
 
-def mount_command(root: Root) -> list[str]:
-    """The command that mounts it where no systemd runs."""
-    return ["mount", "-t", root.filesystem, "-o", ",".join(root.options), root.source, root.target]
-
-
 def mount_unit(root: Root) -> str:
     """The unit of a mount. Nothing requires it, so no boot waits for a server; Docker's containers end before it."""
-    return (
-        f"[Unit]\nDescription=Virtual Core: storage {root.name}\nBefore=docker.service\n\n"
-        f"[Mount]\nWhat={unit_value(root.source)}\nWhere={unit_value(root.target)}\n"
-        f"Type={root.filesystem}\nOptions={','.join((*root.options, 'nofail'))}\nTimeoutSec={MOUNT_TIME}\n"
-    )
+    about = f"Description=Virtual Core: storage {root.name}\nBefore=docker.service"
+    return mounts.mount_unit(root, about, options=["nofail"])
 
 
 def units(roots: Iterable[Root]) -> dict[str, str]:
@@ -112,15 +157,9 @@ def units(roots: Iterable[Root]) -> dict[str, str]:
     roots = list(roots)
     if not roots:
         return {}
-    lines = "".join(f"ExecStart={_attempt(root)}\n" for root in roots)
     title = "Description=Virtual Core: mounts the storage that is not there"
-    return {root.unit: mount_unit(root) for root in roots} | {
-        f"{RETRY}.service": f"[Unit]\n{title}\n\n[Service]\nType=oneshot\nLogLevelMax=notice\n{lines}",
-        f"{RETRY}.timer": (
-            f"[Unit]\n{title}\n\n[Timer]\nOnActiveSec=1s\nOnUnitInactiveSec={RETRY_TIME}s\nAccuracySec=1s\n\n"
-            "[Install]\nWantedBy=timers.target\n"
-        ),
-    }
+    timer = mounts.timer_units(RETRY, title, [_attempt(root) for root in roots], RETRY_TIME)
+    return {root.unit: mount_unit(root) for root in roots} | timer
 
 
 def _attempt(root: Root) -> str:
@@ -128,17 +167,12 @@ def _attempt(root: Root) -> str:
     may be the mountpoint of what comes later.
     """
     # Units have escapes of their own.
-    start = f"systemctl start {_quoted(root.unit)}"
+    start = f"systemctl start {unit_argument(root.unit)}"
     if root.kind == "nfs":
         return f"-{start}"
-    path = _quoted(f"{root.source}/{MARKER}")
+    path = unit_argument(f"{root.source}/{MARKER}")
     script = f'timeout -s KILL {PATIENCE} test -e "$$0" && exec systemctl start "$$1"'
-    return f"-/bin/sh -c '{script}' {path} {_quoted(root.unit)}"
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
-    return f'"{escaped}"'
+    return f"-/bin/sh -c '{script}' {path} {unit_argument(root.unit)}"
 
 
 # --- this host ------------------------------------------------------------------------------------------------------
@@ -147,25 +181,15 @@ def _quoted(text: str) -> str:
 class Host(mounts.Host):
     """What this host has of the storage."""
 
+    timer = RETRY
+    recursive = True
+
     def __init__(self, paths: Paths, os_family: str, root: Path = Path("/")) -> None:
         super().__init__(paths.configuration / "storage", os_family, root)
 
-    def is_mounted(self, root: Root) -> bool:
-        """Whether the very thing is mounted there, as far as the kernel knows it without asking a server.
-
-        Raises:
-            VcoreError: the folder that is to appear there does not answer.
-        """
-        there = self.mounts().get(root.target, [])
-        if not there:
-            return False
-        if root.kind == "nfs":
-            return there[-1].kind in PROTOCOLS["nfs"].types and there[-1].source == root.source
-        code, output = self.run("stat", "-L", "-c", "%d:%i", "--", root.source, root.target, time_limit=PATIENCE)
-        if code == 124:
-            raise VcoreError(f"{root.source} does not answer")
-        lines = output.splitlines()
-        return code == 0 and len(lines) == 2 and lines[0] == lines[1]
+    def folders(self, target: Path) -> tuple[Path, ...]:
+        """Return the mountpoint, and the folder of all of them."""
+        return (target, target.parent)
 
 
 def read_marker(place: str) -> str | None:
@@ -223,42 +247,9 @@ def difference(roots: Mapping[str, Root], host: Host) -> Changes:
     Raises:
         VcoreError: its kernel cannot; or a folder that had the marker has none, or another core's.
     """
-    changes: Changes = {}
-    there = host.records()
-    if any(root.kind == "nfs" for root in roots.values()):
-        if reason := host.kernel_problem("nfs"):
-            raise VcoreError(reason)
-        if package := host.missing_package("nfs"):
-            changes[f"package {package}"] = {"old": None, "new": "installed"}
-    for name, root in roots.items():
-        if root.marker is not None and (change := _marker_change(root, there.get(name))):
-            changes[f"marker of {name}"] = change
-        record = root.record()
-        old, new = ({}, {}) if there.get(name) == record else (there.get(name, {}), dict(record))
-        if not host.is_mounted(root):
-            old, new = {**old, "mounted": False}, {**new, "mounted": True}
-        if new:
-            changes[name] = {"old": old, "new": new}
-    for name in sorted(set(there) - set(roots)):
-        changes[name] = {"old": there[name], "new": None}
-    if not host.has_units(units(roots.values())):
-        changes["units"] = {"old": "others or none", "new": "installed"}
-    return changes
-
-
-def _marker_change(root: Root, record: Mapping[str, Any] | None) -> Changes | None:
-    """How the marker differs that this host keeps, where the files lie."""
-    text = read_marker(root.source)
-    if text == root.marker:
-        return None
-    if text is not None and (wrong := judge(text, place=root.source, identifier=root.identifier, kind=root.name)):
-        raise VcoreError(f"{wrong}; move that away, or name another folder")
-    if text is None and record and record["source"] == root.source:
-        raise VcoreError(
-            f"{root.source} had a {MARKER} and has none now: see that its file system is mounted; "
-            "if these are the right files, salt-call vcore_storage.mark"
-        )
-    return {"old": text, "new": root.marker}
+    if any(root.kind == "nfs" for root in roots.values()) and (reason := host.kernel_problem("nfs")):
+        raise VcoreError(reason)
+    return mounts.difference(roots, host, units=units(roots.values()))
 
 
 def mark(root: Root) -> None:
@@ -302,105 +293,14 @@ def apply(roots: Mapping[str, Root], changes: Changes, host: Host, install: Call
     Raises:
         VcoreError: a line for each root that is not there.
     """
-    for change in changes:
-        if change.startswith("package "):
-            install(change.removeprefix("package "))
+    mounts.install_packages(changes, install)
     for name in roots:
         if f"marker of {name}" in changes:
             mark(roots[name])
-    host.make_folder()
-    records = host.records()
-    failed: dict[str, str] = {}
-    _stop_trying(host)
-    for name in [*roots, *(set(records) - set(roots))]:
-        planned = changes.get(name)
-        try:
-            if planned and name in records and (planned["new"] is None or set(planned["new"]) - {"mounted"}):
-                _unmount(records[name], host)
-            if planned and planned["new"] is None:
-                _remove(name, records[name], host)
-            elif planned:
-                _write(roots[name], host)
-        except (VcoreError, OSError) as error:
-            failed[name] = str(error)
-    host.write_units(units(roots.values()))
-    if host.systemd:
-        host.run("systemctl", "daemon-reload")
-    ready = [root for name, root in roots.items() if name in changes and name not in failed]
-    with ThreadPoolExecutor(max_workers=len(KINDS)) as pool:
-        said = zip(ready, pool.map(lambda each: _mount(each, host), ready), strict=True)
-        failed |= {root.name: reason for root, reason in said if reason}
-    # Also where it failed: it is mounted as soon as it can be.
-    if host.systemd and roots:
-        host.run("systemctl", "enable", "--now", f"{RETRY}.timer")
+    failed = mounts.carry_out(roots, changes, host, units=units(roots.values())).failed
     for name, root in roots.items():
         if name not in failed and (wrong := problem(root, host)):
             failed[name] = wrong
     if failed:
         raise VcoreError("\n".join(f"storage {name}: {reason}" for name, reason in failed.items()))
     return f"The storage is there: {', '.join(root.target for root in roots.values())}." if roots else ""
-
-
-def _stop_trying(host: Host) -> None:
-    if host.systemd and (host.units / f"{RETRY}.timer").exists():
-        host.run("systemctl", "disable", "--now", f"{RETRY}.timer")
-        host.run("systemctl", "stop", f"{RETRY}.service")
-
-
-def _write(root: Root, host: Host) -> None:
-    if not host.kinds(root.target):
-        guard(Path(root.target))
-    # The record comes first: what it names is found again, and taken away, whatever happens next.
-    write_atomic(host.folder / f"{root.name}.json", json.dumps(root.record(), indent=2).encode(), mode=0o600)
-
-
-def _mount(root: Root, host: Host) -> str | None:
-    """Mount it; why it cannot be, in words."""
-    if host.is_mounted(root):
-        return None
-    if there := host.kinds(root.target):
-        return f"something else ({there[-1]}) is mounted at {root.target}; unmount it, and apply again"
-    if root.kind == "bind":
-        try:
-            wrong = judge(read_marker(root.source), place=root.source, identifier=root.identifier, kind=root.name)
-        except VcoreError as error:
-            wrong = str(error)
-        if wrong:
-            return f"{wrong}; see that its file system is mounted here"
-    if host.systemd:
-        host.run("systemctl", "reset-failed", root.unit)
-        code, output = host.run("systemctl", "start", root.unit)
-        if code:
-            _, journal = host.run("journalctl", "--unit", root.unit, "--lines", "8", "--output", "cat")
-            output = "\n".join(line for line in journal.splitlines() if "mount" in line and "systemd" not in line)
-    else:
-        code, output = host.run(*mount_command(root))
-    if code == 0 and host.is_mounted(root):
-        return None
-    if root.server and (reason := answers(root.server, PROTOCOLS["nfs"].port)):
-        return f"the file router, {root.server}, does not answer ({reason}); it is mounted when it does"
-    return f"{root.source} cannot be mounted: {mount_reason(output) or f'exit code {code}'}"
-
-
-def _unmount(record: Mapping[str, Any], host: Host) -> None:
-    target = record["target"]
-    if host.systemd:
-        host.run("systemctl", "stop", f"{unit_name(target)}.mount")
-    while host.kinds(target):
-        code, output = host.run("umount", "--recursive", target)
-        if code:
-            why = "is in use" if "busy" in output else f"cannot be unmounted ({mount_reason(output)})"
-            raise VcoreError(f"{target} {why}: fuser -vm {target} says by whom; end that, and apply again")
-
-
-def _remove(name: str, record: Mapping[str, Any], host: Host) -> None:
-    """Take away what was written for a root that is unmounted."""
-    target = Path(record["target"])
-    for unit in (f"{unit_name(str(target))}.mount", f"{RETRY}.service", f"{RETRY}.timer"):
-        (host.units / unit).unlink(missing_ok=True)
-    if target.is_dir() and not target.is_symlink():
-        set_immutable(target, False)
-        with contextlib.suppress(OSError):  # it is not empty: that is somebody's
-            target.rmdir()
-            target.parent.rmdir()
-    (host.folder / f"{name}.json").unlink(missing_ok=True)
