@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 from support.directory import SUFFIX, build_image, loaders
 from support.file_router import SERVICE, FileCore
+from vcore.base.errors import VcoreError
 from vcore.base.secrets import Store
 from vcore.directory import client, entries
 from vcore.file_router import configuration, container, health, samba
-from vcore.host import configurations
+from vcore.swarm import proving
 
 PEOPLE = {"ada": 10001, "bob": 10002, "carol": 10003}
 #: ada writes runs by her group, carol reads it, bob has no part in it.
@@ -348,7 +349,7 @@ def test_what_is_refused_leaves_the_old_in_place(files: Files, monkeypatch: pyte
     planned = configuration.plan(files.pillar, files.paths, test=False)
     for name, line in (("smb.conf", b"\n[broken\n"), ("ganesha.conf", b"\nEXPORT { Export_Id = x; }\n")):
         wrong = configuration.Files({**planned.files.content, name: planned.files.content[name] + line})
-        with pytest.raises(configuration.VcoreError, match=f"refused.*{name}"):
+        with pytest.raises(VcoreError, match=f"refused.*{name}"):
             configuration.apply(files.pillar, files.paths, configuration.Plan(wrong, planned.old, {name: "changed"}))
         assert configuration.read(place) == before
     assert health.live_exports(files.pillar) == live
@@ -369,7 +370,7 @@ def test_what_is_refused_leaves_the_old_in_place(files: Files, monkeypatch: pyte
 
 def test_an_interrupted_reload_is_made_up_for(files: Files) -> None:
     place = container.folder(files.pillar)
-    (place / configurations.APPLIED).unlink()
+    (place / proving.APPLIED).unlink()
     assert files.state("configured", test=True).changes == {"reload": "what runs has not read its configuration"}
     assert files.converge("configured").changes == {"reload": "what runs has not read its configuration"}
 

@@ -1,6 +1,5 @@
 """What the file router's folder should hold, how it changes, and how a refused change is taken back."""
 
-import hashlib
 import json
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -14,8 +13,8 @@ from vcore.base.errors import NotFound, VcoreError
 from vcore.base.paths import Paths
 from vcore.base.secrets import Store
 from vcore.file_router import configuration, container, ganesha, health, instruments, samba
-from vcore.host import configurations, containers
-from vcore.swarm import connection
+from vcore.host import containers
+from vcore.swarm import proving
 
 SETTLE = CHECKOUT / "images" / "file-router" / "rootfs" / "usr" / "lib" / "virtual-core" / "settle"
 CONTENT = st.dictionaries(st.sampled_from(configuration.FILES), st.binary(max_size=20))
@@ -52,7 +51,7 @@ def router(core, monkeypatch):
             words = [Path(command[0]).name, *command[1:]]
             self.asked.append(words)
             if "prove" in words:
-                self.proven = {path.name for path in (container.folder(core) / configurations.CANDIDATE).iterdir()}
+                self.proven = {path.name for path in (container.folder(core) / proving.CANDIDATE).iterdir()}
             if self.refuses and words[: len(self.refuses)] == list(self.refuses) and self.refuses[-1] in words[-2:]:
                 self.refuses = ()
                 return 1, b"no\n"
@@ -65,7 +64,7 @@ def router(core, monkeypatch):
     router.asked = []
     monkeypatch.setattr(container, "execute", router.execute)
     monkeypatch.setattr(container, "container", lambda _: "id")
-    monkeypatch.setattr(configuration, "_is_replaced", lambda *_: router.replaced)
+    monkeypatch.setattr(proving, "is_replaced", lambda *_: router.replaced)
     return router
 
 
@@ -114,11 +113,11 @@ def test_settle_computes_the_same_fingerprint(content):
     module = ModuleType("settle")
     SourceFileLoader("settle", str(SETTLE)).exec_module(module)
     assert set(module.FILES) == set(configuration.FILES)
-    assert module.APPLIED == configurations.APPLIED
+    assert module.APPLIED == proving.APPLIED
     asked = ModuleType("file-router")
     SourceFileLoader("file-router", str(SETTLE.with_name("file-router"))).exec_module(asked)
     assert set(asked.FILES) == set(configuration.FILES)
-    assert (asked.PREVIOUS, asked.REFUSED) == (configurations.PREVIOUS, configurations.REFUSED)
+    assert (asked.PREVIOUS, asked.REFUSED) == (proving.PREVIOUS, proving.REFUSED)
 
     import tempfile
 
@@ -127,7 +126,7 @@ def test_settle_computes_the_same_fingerprint(content):
             Path(folder, name).write_bytes(data)
         Path(folder, "routes.json").write_bytes(b"of others")
         module.CONFIGURATION = Path(folder)
-        assert module.fingerprint() == configurations.fingerprint(content)
+        assert module.fingerprint() == proving.fingerprint(content)
         assert configuration.read(Path(folder)) == content
 
 
@@ -177,7 +176,7 @@ def test_where_one_runs_it_proves_first_and_reads_then(core, paths, router):
         ["file-router", "reload"],
     ]
     assert "instruments" not in router.proven
-    assert written(core) == {*configuration.FILES, configurations.APPLIED}
+    assert written(core) == {*configuration.FILES, proving.APPLIED}
     router.asked.clear()
     assert configuration.plan(core, paths, test=False).changes == {}
     assert router.asked == []
@@ -208,53 +207,22 @@ def test_what_is_refused_leaves_the_old_in_place(core, paths, router, refuses, s
     assert configuration.plan(core, paths, test=False).changes == planned.changes
 
 
-def test_where_another_container_is_about_to_come_it_is_that_one_that_proves(core, paths, router):
+def test_another_container_that_is_about_to_come_is_the_one_that_proves(core, paths, router):
     secrets(paths, scanner="one", sequencer="two")
     configuration.apply(core, paths, configuration.plan(core, paths, test=False))
     folder, old = container.folder(core), configuration.read(container.folder(core))
     router.asked.clear()
     router.replaced = True
     core["shares"]["runs"]["read"] = []
-    for times in range(2):  # an apply that was cut off before the container came says the same again
-        done = configuration.apply(core, paths, configuration.plan(core, paths, test=False))
-        assert "proves and reads it when it starts" in done, times
-        assert router.asked == []
-        assert configuration.read(folder / configurations.PREVIOUS) == old
-        assert (folder / configurations.PREVIOUS).stat().st_mode & 0o777 == 0o700
+    done = configuration.apply(core, paths, configuration.plan(core, paths, test=False))
+    assert done == "The configuration was written; the file router proves and reads it when it starts."
+    assert router.asked == []
+    assert configuration.read(folder / proving.PREVIOUS) == old
     assert configuration.plan(core, paths, test=True).changes.keys() == {"reload"}
     # The new container serves it.
-    (folder / configurations.APPLIED).write_text(configurations.fingerprint(configuration.read(folder)))
+    (folder / proving.APPLIED).write_text(proving.fingerprint(configuration.read(folder)))
     assert configuration.settle(core, paths, wait=0) is None
-    assert written(core) == {*configuration.FILES, configurations.APPLIED}
-
-
-class FakeSwarm:
-    """What the head's swarm says: which services there are, and whether a deployment of one would differ."""
-
-    services: tuple = ()
-    different = False
-
-    def snapshot(self):
-        return connection.Snapshot(active=True, services=dict.fromkeys(self.services))
-
-    def plan(self, wanted):
-        assert wanted == "the file router of the site"
-        return self
-
-
-def test_only_the_head_knows_whether_the_container_is_replaced(core, paths, monkeypatch):
-    swarm = FakeSwarm()
-    monkeypatch.setattr("vcore.swarm.membership.Swarm", lambda: swarm)
-    monkeypatch.setattr(
-        "vcore.swarm.deployment.wanted", lambda name, **_: {"file-router": "the file router of the site"}[name]
-    )
-    assert not configuration._is_replaced(core, paths), "a service that is not there yet"
-    swarm.services = ("file-router",)
-    assert not configuration._is_replaced(core, paths)
-    swarm.different = True
-    assert configuration._is_replaced(core, paths)
-    core["node"]["roles"] = ["compute"]
-    assert not configuration._is_replaced(core, paths), "another node asks the one that runs"
+    assert written(core) == {*configuration.FILES, proving.APPLIED}
 
 
 def test_what_a_container_refused_at_its_start_fails_with_its_reason(core, paths, router):
@@ -263,7 +231,7 @@ def test_what_a_container_refused_at_its_start_fails_with_its_reason(core, paths
     core["shares"]["runs"]["read"] = []
     with pytest.raises(VcoreError, match="not the wanted one; apply again"):
         configuration.settle(core, paths, wait=0)
-    (container.folder(core) / configurations.REFUSED).write_text("no\n")
+    (container.folder(core) / proving.REFUSED).write_text("no\n")
     with pytest.raises(VcoreError, match=r"was refused, and the one before is served: no$"):
         configuration.settle(core, paths, wait=0)
 
@@ -273,7 +241,7 @@ def test_a_change_that_was_cut_off_is_made_up_for(core, paths, router):
     planned = configuration.plan(core, paths, test=False)
     configuration.apply(core, paths, planned)
     folder = container.folder(core)
-    (folder / configurations.APPLIED).unlink()
+    (folder / proving.APPLIED).unlink()
     again = configuration.plan(core, paths, test=False)
     assert again.changes == {"reload": "what runs has not read its configuration"}
     configuration.apply(core, paths, again)
@@ -310,12 +278,6 @@ def test_facts_tell_what_is_not_live(core, paths, router, monkeypatch):
         "file router: /machines is not exported",
         "file router: /old is exported, and the site does not want it",
     ]
-
-
-def test_the_fingerprint_tells_files_apart():
-    assert configurations.fingerprint({"a": b"b"}) != configurations.fingerprint({"b": b"a"})
-    assert configurations.fingerprint({}) == hashlib.sha256(b"").hexdigest()
-    assert json.dumps(configurations.fingerprint({}))
 
 
 # --- what a command in the container says ----------------------------------------------------------------------------

@@ -1,36 +1,31 @@
 """The file router, the half that does it: brings its configuration into place and asks the one that runs.
 
 The configuration lies in a folder of the node that the file router runs on, which its container mounts. The files
-follow from the resolved pillar (:func:`wanted`). They are proven by the image that will serve them. The container that
-runs, and goes on to run, does so before they take the place of the old ones, and then reads them without ending
-anybody's session. A container that is about to come, since none runs or the service changes, does so when it starts
-(images/file-router, ``file-router choose``): what it refuses makes way for the configuration before, and so does what
-an older image refuses that swarm goes back to.
+follow from the resolved pillar (:func:`wanted`). They are proven by the image that will serve them, and come into force
+as :mod:`vcore.swarm.proving` describes. The container that runs reads them without ending anybody's session. What one
+refuses that starts (images/file-router, ``file-router choose``) makes way for the configuration before, and so does
+what an older image refuses that swarm goes back to.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..base import progress
-from ..base.errors import NotFound, VcoreError
+from ..base.errors import NotFound
 from ..base.locks import exclusive
 from ..base.names import FILE_ROUTER as SERVICE
 from ..base.paths import Paths
 from ..base.secrets import Store, node_secret
 from ..directory import samba_ids
-from ..host.configurations import PREVIOUS, Place, fingerprint, text_difference
-from . import ganesha, samba
-
-if TYPE_CHECKING:
-    pass
-from .container import MOUNT, _run, _runs, folder
+from ..swarm import proving
+from ..swarm.proving import ConfiguredService, Place, text_difference
+from . import container, ganesha, samba
 
 #: The file with hashes that can be logged in with.
 SECRET_FILE = "instruments"
@@ -134,18 +129,13 @@ def _instrument_changes(before: bytes, after: bytes, unknown: frozenset[str]) ->
     return dict(sorted((words | dict.fromkeys(changed, "another password")).items()))
 
 
-def _place(place: Path) -> Place:
-    return Place(place, FILES, (SECRET_FILE,))
+def _place(folder: Path) -> Place:
+    return Place(folder, FILES, (SECRET_FILE,))
 
 
-def read(place: Path) -> dict[str, bytes]:
-    """The files of the configuration that is in place."""
-    return _place(place).read()
-
-
-def applied(place: Path) -> str | None:
-    """The fingerprint of the configuration that the container has read, None where nobody knows."""
-    return _place(place).applied()
+def read(folder: Path) -> dict[str, bytes]:
+    """Return the files of the configuration that is in place."""
+    return _place(folder).read()
 
 
 # --- plan and apply -------------------------------------------------------------------------------------------------
@@ -153,7 +143,7 @@ def applied(place: Path) -> str | None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What bringing the configuration into place changes; ``running`` is whether there is a container to prove it."""
+    """What bringing the configuration into place changes."""
 
     files: Files
     old: dict[str, bytes]
@@ -167,7 +157,17 @@ def plan(pillar: Mapping[str, Any], paths: Paths, *, test: bool) -> Plan:
     Raises:
         NotFound: the password of an instrument does not exist, and this is no plan.
     """
-    place, store = folder(pillar), Store(paths.secrets)
+    old = read(container.folder(pillar))
+    files = _wanted_beside(old, pillar, paths, test=test)
+    changes = difference(old, files)
+    if not changes and _service(pillar, paths).is_unread(old):
+        changes = {"reload": "what runs has not read its configuration"}
+    return Plan(files, old, changes)
+
+
+def _wanted_beside(old: Mapping[str, bytes], pillar: Mapping[str, Any], paths: Paths, *, test: bool) -> Files:
+    """Return what is wanted, with passwords of the secret store, and numbers of exports that ``old`` has already."""
+    store = Store(paths.secrets)
 
     def password(name: str) -> str | None:
         try:
@@ -177,12 +177,7 @@ def plan(pillar: Mapping[str, Any], paths: Paths, *, test: bool) -> Plan:
                 raise
             return None
 
-    old = read(place)
-    files = wanted(pillar, ganesha.numbers_in(old.get("ganesha.conf", b"").decode(errors="replace")), password)
-    changes = difference(old, files)
-    if not changes and applied(place) != fingerprint(old) and _runs(pillar) and _settled(pillar, wait=0) is None:
-        changes = {"reload": "what runs has not read its configuration"}
-    return Plan(files, old, changes)
+    return wanted(pillar, ganesha.numbers_in(old.get("ganesha.conf", b"").decode(errors="replace")), password)
 
 
 def apply(pillar: Mapping[str, Any], paths: Paths, planned: Plan) -> str:
@@ -192,15 +187,19 @@ def apply(pillar: Mapping[str, Any], paths: Paths, planned: Plan) -> str:
         VcoreError: it was refused, and the old configuration is in place and serves.
     """
     with _alone(pillar):
-        if not _runs(pillar) or _is_replaced(pillar, paths):
-            return _leave(folder(pillar), planned)
-        return _take_on(pillar, paths, planned)
+        if _service(pillar, paths).apply(
+            planned.files.content,
+            planned.old,
+            replaced=lambda: proving.is_replaced(SERVICE, pillar, paths),
+        ):
+            return "The file router has read its new configuration."
+        return "The configuration was written; the file router proves and reads it when it starts."
 
 
 @contextmanager
 def _alone(pillar: Mapping[str, Any]) -> Iterator[None]:
     """Keep an apply and the reconciler, which admits nodes, from changing the configuration at once."""
-    place = folder(pillar)
+    place = container.folder(pillar)
     place.mkdir(mode=0o755, parents=True, exist_ok=True)
     busy = f"{place} is being changed by another process; try again"
     with exclusive(place / ".lock", wait=START_TIME, busy=busy):
@@ -214,80 +213,39 @@ def admit(pillar: Mapping[str, Any], paths: Paths) -> bool:
     Raises:
         VcoreError: it was refused, and the old configuration is in place and serves.
     """
-    place = folder(pillar)
     with _alone(pillar):
-        old = read(place)
+        old = read(container.folder(pillar))
         before = old.get("ganesha.conf", b"").decode(errors="replace")
         after = ganesha.with_nodes(before, pillar) if before else before
         if after == before:
             return False
-        planned = Plan(Files({**old, "ganesha.conf": after.encode()}), old, {})
-        if _runs(pillar):
-            _take_on(pillar, paths, planned)
-        else:
-            _leave(place, planned)
+        _service(pillar, paths).apply({**old, "ganesha.conf": after.encode()}, old)
         return True
 
 
-def _leave(place: Path, planned: Plan) -> str:
-    """Put the configuration where the next container finds it."""
-    _place(place).keep(planned.old)
-    _place(place).forget()
-    _place(place).put(planned.files.content, planned.old)
-    return "The configuration was written; the file router proves and reads it when it starts."
+def _service(pillar: Mapping[str, Any], paths: Paths) -> ConfiguredService:
+    """Describe how the file router is configured. Its container notes itself what it has read."""
 
-
-def _take_on(pillar: Mapping[str, Any], paths: Paths, planned: Plan) -> str:
-    """Have the container that runs prove the configuration, and read it."""
-    place = folder(pillar)
-    progress.report(paths, "file-router", "proving its configuration")
-    _prove(pillar, place, planned.files.content)
-    failure = _place(place).replace(planned.files.content, planned.old, lambda: _reload(pillar), (VcoreError, OSError))
-    if failure is not None:
-        raise VcoreError(f"{failure}; the old configuration is in place again") from None
-    return "The file router has read its new configuration."
-
-
-def _is_replaced(pillar: Mapping[str, Any], paths: Paths) -> bool:
-    """Whether this run goes on to replace the container that runs: by that of another image, for instance, which is
-    asked in its place. Only the head knows; elsewhere the one that runs is asked.
-    """
-    if "head" not in pillar["node"]["roles"]:
-        return False
-    from ..swarm.membership import Swarm
-
-    swarm = Swarm()
-    if SERVICE not in swarm.snapshot().services:
-        return False
-    from ..swarm import deployment
-
-    return swarm.plan(deployment.wanted(SERVICE, pillar=pillar, paths=paths)).different
-
-
-def _settled(pillar: Mapping[str, Any], wait: float) -> str | None:
-    """The fingerprint that is in force, once it is the one in place; None after ``wait`` seconds without."""
-    place = folder(pillar)
-    end = time.monotonic() + wait
-    while (found := applied(place)) != fingerprint(read(place)):
-        if time.monotonic() >= end:
-            return None
-        time.sleep(0.2)
-    return found
-
-
-def _prove(pillar: Mapping[str, Any], place: Path, content: Mapping[str, bytes]) -> None:
-    with _place(place).candidate(content) as candidate:
-        inside = f"{MOUNT}/{candidate}"
+    def prove(candidate: str) -> None:
+        progress.report(paths, "file-router", "proving its configuration")
+        inside = f"{container.MOUNT}/{candidate}"
         # Exports of folders that do not exist cannot be proven.
-        _run(pillar, ["settle", "--wait", "3", "--folders", inside], "the shares' folders cannot be made")
-        _run(pillar, ["file-router", "prove", inside], "the configuration was refused, and the old one stays")
+        container.run_checked(
+            pillar, ["settle", "--wait", "3", "--folders", inside], "the shares' folders cannot be made"
+        )
+        container.run_checked(
+            pillar, ["file-router", "prove", inside], "the configuration was refused, and the old one stays"
+        )
 
+    def reload() -> None:
+        container.run_checked(pillar, ["settle", "--wait", "3"], "the configuration cannot be carried out")
+        # It starts NFS anew where more than exports has changed, which clients keep their locks over, and waits until
+        # the exports are those of the configuration.
+        container.run_checked(pillar, ["file-router", "reload"], "the configuration is not taken on")
 
-def _reload(pillar: Mapping[str, Any]) -> None:
-    _run(pillar, ["settle", "--wait", "3"], "the configuration cannot be carried out")
-    # It starts NFS anew where more than exports has changed, which clients keep their locks over, and waits until the
-    # exports are those of the configuration.
-    _run(pillar, ["file-router", "reload"], "the configuration is not taken on")
+    return ConfiguredService(
+        _place(container.folder(pillar)), container=lambda: container.container(pillar), prove=prove, reload=reload
+    )
 
 
 # --- what people ask ------------------------------------------------------------------------------------------------
@@ -302,16 +260,11 @@ def settle(pillar: Mapping[str, Any], paths: Paths, *, wait: float = START_TIME)
     Raises:
         VcoreError: it does not; or when it started it took the configuration before.
     """
-    if not _runs(pillar):
-        return "The file router does not run here."
-    place = folder(pillar)
-    if _settled(pillar, wait=wait) is None:
-        _reload(pillar)
-    content = read(place)
-    if plan(pillar, paths, test=False).changes.keys() - {"reload"}:
-        if refusal := _place(place).refusal():
-            raise VcoreError(f"the configuration was refused, and the one before is served: {refusal}")
-        raise VcoreError("the configuration in place is not the wanted one; apply again")
-    if applied(place) != fingerprint(content) or (place / PREVIOUS).exists():
-        _place(place).in_force(content)
-    return None
+
+    def differs(content: Mapping[str, bytes]) -> bool:
+        return bool(difference(content, _wanted_beside(content, pillar, paths, test=False)))
+
+    there = _service(pillar, paths).settle(
+        differs, refused="the configuration was refused, and the one before is served", wait=wait
+    )
+    return None if there else "The file router does not run here."

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..base.errors import NotFound, VcoreError
+from ..base.errors import NotFound
 from ..base.names import FILE_ROUTER as SERVICE
 from ..host import containers
-
-if TYPE_CHECKING:
-    pass
-
-# vcore.directory is imported where it is used: a run that finds everything in place does not need it.
 
 #: Where the container has the configuration, and its commands.
 MOUNT, COMMANDS = "/etc/virtual-core/file-router", "/usr/lib/virtual-core"
@@ -52,18 +47,12 @@ def execute(pillar: Mapping[str, Any], command: Sequence[str], data: bytes = b""
     return containers.execute(container(pillar), command, data)
 
 
-def _runs(pillar: Mapping[str, Any]) -> bool:
-    try:
-        container(pillar)
-    except NotFound:
-        return False
-    return True
+def run_checked(pillar: Mapping[str, Any], command: Sequence[str], failed: str) -> str:
+    """Run a command, one of the image's own where it has no path, and return what it wrote.
 
-
-def _run(pillar: Mapping[str, Any], command: Sequence[str], failed: str) -> str:
+    Raises:
+        NotFound: the file router does not run here.
+        VcoreError: the command failed; ``failed`` and what it wrote.
+    """
     program = command[0] if command[0].startswith("/") else f"{COMMANDS}/{command[0]}"
-    code, output = execute(pillar, [program, *command[1:]])
-    said = output.decode(errors="replace").strip()
-    if code:
-        raise VcoreError(f"{failed}: {said or f'exit code {code}'}")
-    return said
+    return containers.output_or_error(execute(pillar, [program, *command[1:]]), failed)

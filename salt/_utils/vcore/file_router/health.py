@@ -7,17 +7,14 @@ import re
 import socket as sockets
 import struct
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..base.checks import Check, result
 from ..base.errors import VcoreError
 from ..base.names import FILE_ROUTER as SERVICE
 from ..base.paths import Paths
 from . import ganesha, samba
-
-if TYPE_CHECKING:
-    pass
-from .container import _run, execute
+from .container import execute, run_checked
 
 
 def live_exports(pillar: Mapping[str, Any]) -> list[str]:
@@ -27,7 +24,7 @@ def live_exports(pillar: Mapping[str, Any]) -> list[str]:
         NotFound: the file router does not run on this node.
         VcoreError: NFS does not answer.
     """
-    return sorted(_run(pillar, ["file-router", "exports"], "the exports cannot be listed").split())
+    return sorted(run_checked(pillar, ["file-router", "exports"], "the exports cannot be listed").split())
 
 
 def sessions(pillar: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -37,7 +34,7 @@ def sessions(pillar: Mapping[str, Any]) -> list[dict[str, Any]]:
         NotFound: the file router does not run on this node.
         VcoreError: Samba does not answer.
     """
-    answer = json.loads(_run(pillar, ["/usr/bin/smbstatus", "--json"], "Samba does not list its sessions"))
+    answer = json.loads(run_checked(pillar, ["/usr/bin/smbstatus", "--json"], "Samba does not list its sessions"))
     shares: dict[str, list[str]] = {}
     for connection in answer.get("tcons", {}).values():
         shares.setdefault(str(connection["session_id"]), []).append(connection["service"])

@@ -10,10 +10,10 @@ from ..base.names import FILE_ROUTER as SERVICE
 from ..base.paths import Paths
 from ..base.secrets import Store
 from . import samba
+from .configuration import UNKNOWN_HASH
 
 if TYPE_CHECKING:
     from ..directory.client import Directory
-from .configuration import UNKNOWN_HASH
 
 # --- instruments in the directory -------------------------------------------------------------------------------------
 

@@ -71,6 +71,19 @@ def execute(
     return int(code), output
 
 
+def output_or_error(answer: tuple[int, bytes], failed: str) -> str:
+    """Return as text what a command wrote, by the answer of :func:`execute`.
+
+    Raises:
+        VcoreError: its exit code is another than 0; ``failed`` and what it wrote.
+    """
+    code, output = answer
+    said = output.decode(errors="replace").strip()
+    if code:
+        raise VcoreError(f"{failed}: {said or f'exit code {code}'}")
+    return said
+
+
 def _send(stream: sockets.socket, data: bytes) -> None:
     with suppress(OSError):  # the command may end without reading
         stream.sendall(data)

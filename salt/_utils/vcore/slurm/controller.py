@@ -1,9 +1,9 @@
 """SLURM, the half that does it: brings the controller's configuration into place, and asks and tells slurmctld.
 
 The configuration lies in a folder of the head, which the controller's container mounts at /etc/slurm; nodes get it of
-the controller. Its files follow from the resolved pillar (:mod:`vcore.slurm.configuration`). They are proven by a
-slurmctld of the controller's own image, beside the one that runs, before they take the place of the old ones; then one
-``scontrol reconfigure`` has everybody read them, which no job notices. What is refused leaves the old ones in force.
+the controller. Its files follow from the resolved pillar (:mod:`vcore.slurm.configuration`), and come into force as
+:mod:`vcore.swarm.proving` describes. A slurmctld of the controller's own image proves them, beside the one that runs;
+then one ``scontrol reconfigure`` has everybody read them, which no job notices.
 
 **The administrator wins.** What the core says of a node in SLURM begins with ``vcore: ``. It takes back what it has
 said itself, and what slurmctld said when it found a node to have less than its line; never what a person said.
@@ -19,7 +19,8 @@ from typing import Any
 from ..base.errors import NotFound, VcoreError
 from ..base.paths import Paths
 from ..host import containers
-from ..host.configurations import PREVIOUS, Place, fingerprint, text_difference
+from ..swarm import proving
+from ..swarm.proving import ConfiguredService, Place, text_difference
 from . import configuration
 
 SERVICE = configuration.CONTROLLER
@@ -70,20 +71,14 @@ def execute(pillar: Mapping[str, Any], command: Sequence[str]) -> tuple[int, byt
     return containers.execute(container(pillar), command)
 
 
-def _run(pillar: Mapping[str, Any], command: Sequence[str], failed: str) -> str:
-    code, output = execute(pillar, command)
-    said = output.decode(errors="replace").strip()
-    if code:
-        raise VcoreError(f"{failed}: {said or f'exit code {code}'}")
-    return said
+def run_checked(pillar: Mapping[str, Any], command: Sequence[str], failed: str) -> str:
+    """Run a command in the controller's container and return what it wrote.
 
-
-def _runs(pillar: Mapping[str, Any]) -> bool:
-    try:
-        container(pillar)
-    except NotFound:
-        return False
-    return True
+    Raises:
+        NotFound: the controller does not run here.
+        VcoreError: the command failed; ``failed`` and what it wrote.
+    """
+    return containers.output_or_error(execute(pillar, command), failed)
 
 
 # --- the configuration ----------------------------------------------------------------------------------------------
@@ -98,7 +93,8 @@ class Plan:
     changes: dict[str, Any]
 
 
-def _place(pillar: Mapping[str, Any]) -> Place:
+def place(pillar: Mapping[str, Any]) -> Place:
+    """Return the folder of the configuration, with what is in it."""
     return Place(folder(pillar), FILES)
 
 
@@ -113,25 +109,15 @@ def plan(pillar: Mapping[str, Any], paths: Paths) -> Plan:
         raise VcoreError(
             "SLURM's controller has to run on the head; take services.slurm-controller.node out of the site"
         )
-    place, files = _place(pillar), configuration.files(pillar)
-    old = place.read()
+    old, files = place(pillar).read(), configuration.files(pillar)
     changes: dict[str, Any] = {
         name: text_difference(name, old.get(name), files.get(name))
         for name in sorted({*old, *files})
         if old.get(name) != files.get(name)
     }
-    if not changes and place.applied() != fingerprint(old) and _runs(pillar) and not _reads_at_its_start(place):
+    if not changes and _service(pillar).is_unread(old):
         changes = {"reload": "slurmctld may not have read its configuration"}
     return Plan(files, old, changes)
-
-
-def _reads_at_its_start(place: Place) -> bool:
-    """Whether the configuration was written for a container that was to start (:func:`settle` looks after it)."""
-    return (place.folder / WRITTEN).exists()
-
-
-#: Marks a configuration that a container which was about to start is to read.
-WRITTEN = ".written"
 
 
 def apply(pillar: Mapping[str, Any], paths: Paths, planned: Plan, *, replacing: bool = False) -> str:
@@ -143,31 +129,29 @@ def apply(pillar: Mapping[str, Any], paths: Paths, planned: Plan, *, replacing: 
     Raises:
         VcoreError: it was refused, and the old one is in force.
     """
-    place = _place(pillar)
-    if not _runs(pillar) or (replacing and _is_replaced(pillar, paths)):
-        place.keep(planned.old)
-        place.forget()
-        place.put(planned.files, planned.old)
-        (place.folder / WRITTEN).touch()
-        return "The configuration was written; slurmctld proves and reads it when it starts."
-    prove(pillar, planned.files)
-    failure = place.replace(planned.files, planned.old, lambda: reconfigure(pillar), (VcoreError, OSError))
-    if failure is not None:
-        raise VcoreError(f"{failure}; the old configuration is in place again") from None
-    (place.folder / WRITTEN).unlink(missing_ok=True)
-    return "SLURM has read its new configuration."
+    if _service(pillar).apply(
+        planned.files,
+        planned.old,
+        replaced=lambda: replacing and proving.is_replaced(SERVICE, pillar, paths),
+    ):
+        return "SLURM has read its new configuration."
+    return "The configuration was written; slurmctld proves and reads it when it starts."
 
 
-def prove(pillar: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
-    """Have a slurmctld of the controller's image start with these files, beside the one that runs.
+def _service(pillar: Mapping[str, Any]) -> ConfiguredService:
+    """Describe how the controller is configured."""
 
-    Raises:
-        VcoreError: it does not take them, or passes over a part; in its words.
-    """
-    with _place(pillar).candidate(files) as candidate:
-        _run(
-            pillar, [COMMAND, "prove", f"{MOUNT}/{candidate}"], "slurm.conf was refused, and the old one stays in force"
-        )
+    def prove(candidate: str) -> None:
+        inside = f"{MOUNT}/{candidate}"
+        run_checked(pillar, [COMMAND, "prove", inside], "slurm.conf was refused, and the old one stays in force")
+
+    return ConfiguredService(
+        place(pillar),
+        container=lambda: container(pillar),
+        prove=prove,
+        reload=lambda: reconfigure(pillar),
+        probe=lambda: run_checked(pillar, [COMMAND, "probe"], "slurmctld does not serve"),
+    )
 
 
 def reconfigure(pillar: Mapping[str, Any]) -> None:
@@ -176,19 +160,7 @@ def reconfigure(pillar: Mapping[str, Any]) -> None:
     Raises:
         VcoreError: slurmctld does not take it, or does not answer afterwards.
     """
-    _run(pillar, [COMMAND, "reload"], "slurmctld does not read its configuration")
-
-
-def _is_replaced(pillar: Mapping[str, Any], paths: Paths) -> bool:
-    """Whether this run goes on to replace the container that runs, by that of another image for instance."""
-    from ..swarm.membership import Swarm
-
-    swarm = Swarm()
-    if SERVICE not in swarm.snapshot().services:
-        return False
-    from ..swarm import deployment
-
-    return swarm.plan(deployment.wanted(SERVICE, pillar=pillar, paths=paths)).different
+    run_checked(pillar, [COMMAND, "reload"], "slurmctld does not read its configuration")
 
 
 def configure(pillar: Mapping[str, Any], paths: Paths) -> dict[str, Any]:
@@ -214,15 +186,7 @@ def settle(pillar: Mapping[str, Any]) -> None:
     Raises:
         VcoreError: it refused the configuration and has taken the one before.
     """
-    if not _runs(pillar):
-        return
-    place = _place(pillar)
-    content = place.read()
-    if content != configuration.files(pillar):
-        if refusal := place.refusal():
-            raise VcoreError(f"the configuration was refused, and the one before is in force: {refusal}")
-        raise VcoreError("the configuration in place is not the wanted one; apply again")
-    if place.applied() != fingerprint(content) or (place.folder / PREVIOUS).exists():
-        _run(pillar, [COMMAND, "probe"], "slurmctld does not serve")
-        place.in_force(content)
-    (place.folder / WRITTEN).unlink(missing_ok=True)
+    _service(pillar).settle(
+        lambda content: content != configuration.files(pillar),
+        refused="the configuration was refused, and the one before is in force",
+    )

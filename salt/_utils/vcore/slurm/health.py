@@ -10,7 +10,6 @@ from ..base.checks import Check, result
 from ..base.errors import VcoreError
 from ..base.paths import Paths
 from ..directory import client, entries
-from ..host.configurations import Place, fingerprint
 from ..people import plans
 from . import accounting, configuration, controller, queue, sacctmgr
 from .names import ACCOUNTING
@@ -19,8 +18,8 @@ from .names import ACCOUNTING
 def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
     """Ask slurmctld and, where it is on, accounting."""
     services = pillar["services"]
-    queue = _controller(pillar) if configuration.CONTROLLER in services else []
-    return queue + (_accounting(pillar, paths) if ACCOUNTING in services else [])
+    found = _controller(pillar) if configuration.CONTROLLER in services else []
+    return found + (_accounting(pillar, paths) if ACCOUNTING in services else [])
 
 
 def _controller(pillar: Mapping[str, Any]) -> list[Check]:
@@ -64,14 +63,14 @@ def _controller(pillar: Mapping[str, Any]) -> list[Check]:
 
 
 def _configuration(pillar: Mapping[str, Any], remedy: str) -> Check:
-    place = Place(controller.folder(pillar), controller.FILES)
+    place = controller.place(pillar)
     content = place.read()
     refusal = place.refusal()
     if refusal:
         saw = f"refused: {refusal}"
     elif content != configuration.files(pillar):
         saw = "an older one is in place"
-    elif place.applied() != fingerprint(content):
+    elif not place.is_in_force(content):
         saw = "it is not known to be in force"
     else:
         saw = "it does"

@@ -11,7 +11,7 @@ import hostlist
 
 from ..base.errors import NotFound, VcoreError
 from ..base.names import NODE_NAME
-from .controller import _run
+from .controller import run_checked
 
 #: How every reason begins that the core gives.
 OURS = "vcore: "
@@ -42,7 +42,7 @@ def show_nodes(pillar: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         NotFound: the controller does not run here.
         VcoreError: it does not answer.
     """
-    said = _run(pillar, ["scontrol", "--json", "show", "nodes"], "slurmctld does not show its nodes")
+    said = run_checked(pillar, ["scontrol", "--json", "show", "nodes"], "slurmctld does not show its nodes")
     try:
         found = json.loads(said[said.index("{") :])["nodes"]
         return {
@@ -186,7 +186,7 @@ def _update(pillar: Mapping[str, Any], names: Sequence[str], *values: str) -> No
     for start in range(0, len(names), BATCH):
         batch = ",".join(names[start : start + BATCH])
         command = ["scontrol", "update", f"nodename={batch}", *values]
-        _run(pillar, command, f"slurmctld does not change {batch[:200]}")
+        run_checked(pillar, command, f"slurmctld does not change {batch[:200]}")
 
 
 def jobs_on(pillar: Mapping[str, Any], names: str | Iterable[str]) -> dict[str, list[str]]:
@@ -204,7 +204,7 @@ def jobs_on(pillar: Mapping[str, Any], names: str | Iterable[str]) -> dict[str, 
     nodelist = f"--nodelist={hostlist.collect_hostlist(wanted)}"
     command = ["squeue", "--noheader", "--format=%i %N", nodelist, "--states=running,suspended,completing"]
     found: dict[str, list[str]] = {}
-    for line in _run(pillar, command, "slurmctld does not list the jobs").splitlines():
+    for line in run_checked(pillar, command, "slurmctld does not list the jobs").splitlines():
         job, _, nodes = line.strip().partition(" ")
         for name in wanted.intersection(hostlist.expand_hostlist(nodes)):
             found.setdefault(name, []).append(job)
@@ -218,6 +218,6 @@ def state_words(node: Mapping[str, Any]) -> str:
 
 def count_jobs(pillar: Mapping[str, Any]) -> dict[str, int]:
     """How many jobs are in which state (pending, running ...)."""
-    said = _run(pillar, ["squeue", "--noheader", "--array", "--format=%T"], "slurmctld does not list the jobs")
+    said = run_checked(pillar, ["squeue", "--noheader", "--array", "--format=%T"], "slurmctld does not list the jobs")
     states = said.lower().split()
     return {state: states.count(state) for state in sorted(set(states))}
