@@ -121,7 +121,7 @@ def test_the_doctor_looks_for_the_homes_where_the_login_host_has_them(
     monkeypatch.setattr(containers, "running", lambda *_: "login")
     monkeypatch.setattr(containers, "execute", execute)
     monkeypatch.setattr(health, "_ssh", lambda *_: {"ok": True})
-    found = health.check(pillar, Paths(checkout=sites.CHECKOUT))
+    found = health.checks(pillar, Paths(checkout=sites.CHECKOUT))
     assert found[2]["saw"] == "there is no storage at /home: no"
     assert asked[0][4:] == ("test", "-e", f"/home/{MARKER}")
     told = (sites.CHECKOUT / "images/login/rootfs/usr/lib/virtual-core/login-home").read_text()
