@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..services.resolve import runs_on
+from ..services.placement import runs_on
 from .settings import SERVICE
 
 

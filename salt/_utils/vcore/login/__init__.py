@@ -1,3 +1,3 @@
 """The login host: what is said there, and the memory of a person."""
 
-USES = ()
+USES = ("storage",)

@@ -18,8 +18,8 @@ from typing import Any
 
 from ..base.errors import CommandFailed, VcoreError
 from ..base.files import sync_folder
-from ..file_router.settings import SERVICE
-from ..services.resolve import runs_on
+from ..base.names import FILE_ROUTER
+from ..services.placement import runs_on
 
 #: The skeleton that a system need not have.
 DEFAULT_SKELETON = "/etc/skel"
@@ -46,10 +46,10 @@ class Homes:
     @classmethod
     def of(cls, pillar: Mapping[str, Any]) -> Homes:
         """Those of a core, from the resolved pillar of this node."""
-        accounts, service = pillar["accounts"], pillar["services"].get(SERVICE)
+        accounts, service = pillar["accounts"], pillar["services"].get(FILE_ROUTER)
         roots = pillar["storage"]["roots"]
         # Without the file router and another storage, nobody serves homes; those that there were are found.
-        base = Path(pillar["base_directory"], SERVICE)
+        base = Path(pillar["base_directory"], FILE_ROUTER)
         home, data = (Path(roots[kind]["source"]) if roots else base / kind for kind in ("home", "data"))
         here = service is not None and runs_on(service, pillar["node"])
         return cls(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .resolve import runs_on
+from .placement import runs_on
 
 #: What a node sees of a service that runs on it and has no states there.
 NODE_KEYS = ("name", "node", "volumes", "node_states")

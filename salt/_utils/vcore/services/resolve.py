@@ -79,10 +79,3 @@ def _service(configuration: Configuration, name: str, parts: Mapping[str, Any]) 
     for area in areas.asked(Extends).values():
         area.extend(configuration, name, resolved, parts)
     return resolved
-
-
-def runs_on(service: Mapping[str, Any], node: Mapping[str, Any]) -> bool:
-    """Whether a resolved service runs on a node (``name``, ``roles``)."""
-    if service["node"] is None:
-        return service["placement"] in node["roles"]
-    return bool(service["node"] == node["name"])
