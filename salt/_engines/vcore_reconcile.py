@@ -14,8 +14,7 @@ import time
 import salt.utils.event
 
 try:
-    from vcore.base.errors import VcoreError
-    from vcore.base.locks import Busy
+    from vcore.base.errors import Busy, VcoreError
     from vcore.base.paths import Paths
     from vcore.nodes import decisions, rounds
     from vcore.nodes.master import Master

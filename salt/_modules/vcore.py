@@ -13,6 +13,7 @@ from salt.exceptions import SaltInvocationError
 
 try:
     from vcore import adapter
+    from vcore.base.errors import Invalid
     from vcore.base.files import write_atomic
     from vcore.base.paths import Paths
     from vcore.base.progress import report
@@ -79,7 +80,7 @@ def _accounts():
         try:
             with accounts.opened(adapter.head(__pillar__), Paths.from_opts(__opts__)) as ours:
                 yield ours
-        except accounts.Invalid as error:
+        except Invalid as error:
             raise SaltInvocationError(str(error)) from None
 
 

@@ -9,7 +9,7 @@ from salt.exceptions import SaltInvocationError
 
 try:
     from vcore import adapter
-    from vcore.base.errors import VcoreError
+    from vcore.base.errors import Invalid, VcoreError
     from vcore.base.paths import Paths
     from vcore.directory import client, entries, health
 
@@ -72,7 +72,7 @@ def search(filter="(objectClass=*)", attributes=None):
     with adapter.salt_errors(), _open() as connection:
         try:
             return dict(connection.search(entries.suffix(adapter.head(__pillar__)), filter, names))
-        except client.BadFilter as error:
+        except Invalid as error:
             raise SaltInvocationError(str(error)) from None
 
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 # The one exception whose message alone a runner prints; of any other, salt-run shows a traceback.
-from salt.exceptions import NotImplemented as Refused
+from salt.exceptions import NotImplemented as RunnerError
 
 try:
     from vcore.base.errors import NotFound, VcoreError
@@ -50,7 +50,7 @@ def validate():
     """
     problems = kernel_pillar.problems(_paths())
     if problems:
-        raise Refused("\n".join(problems))
+        raise RunnerError("\n".join(problems))
     return "The configuration is valid."
 
 
@@ -84,11 +84,11 @@ def show(service=None):
     try:
         data = kernel_pillar.resolved(_paths())
     except VcoreError as error:
-        raise Refused(str(error)) from None
+        raise RunnerError(str(error)) from None
     if service is None:
         return data
     if service not in data["services"]:
-        raise Refused(f"no service {service!r} is switched on; there are: {', '.join(data['services'])}")
+        raise RunnerError(f"no service {service!r} is switched on; there are: {', '.join(data['services'])}")
     return data["services"][service]
 
 
@@ -134,7 +134,7 @@ def client_bundle(os=None, file=None, groups=None):
         target = Path(file or f"/root/virtual-core-logins-{os}.tar.gz")
         bundles.write(os, made, paths.checkout, target)
     except (VcoreError, OSError) as error:
-        raise Refused(str(error)) from None
+        raise RunnerError(str(error)) from None
     return {
         "file": str(target),
         "for": bundles.kind(os).title,
@@ -187,7 +187,7 @@ def enrol_token(ttl="1h", node=None, role=None):
         port = service["ports"]["https"]["number"]
         line = bundle.command(token, pillar["head"]["address"], port, root.read_bytes())
     except (VcoreError, OSError) as error:
-        raise Refused(str(error)) from None
+        raise RunnerError(str(error)) from None
     who = f"the node {node}" if node else "any new machine, under a name of its own"
     return f"Run this on the new machine. It is good for {who}, until {tokens.moment(expiry)}.\n\n{line}"
 
@@ -205,7 +205,7 @@ def enrol_revoke():
     try:
         Store(_paths().secrets).write(*tokens.TOKEN_KEY, generate("bytes", tokens.KEY_LENGTH))
     except (VcoreError, OSError) as error:
-        raise Refused(str(error)) from None
+        raise RunnerError(str(error)) from None
     return "All tokens that were made so far have ended."
 
 
@@ -245,7 +245,7 @@ def roll_compute(node=None, patience=604800):
             say=lambda message: __jid_event__.fire_event({"message": message}, "progress"),
         )
     except (VcoreError, OSError, ValueError) as error:
-        raise Refused(str(error)) from None
+        raise RunnerError(str(error)) from None
     return f"Updated: {', '.join(done)}." if done else "All compute nodes run the newest one."
 
 
@@ -264,7 +264,7 @@ def rotate_join_token():
     try:
         Swarm().rotate_join_token(Store(_paths().secrets))
     except (VcoreError, OSError) as error:
-        raise Refused(str(error)) from None
+        raise RunnerError(str(error)) from None
     return "The swarm has a new join token; the old one is worth nothing any more."
 
 
@@ -322,7 +322,7 @@ def reconcile(node=None, wait=600):
             forced = []
             time.sleep(decisions.QUIET)
     except (VcoreError, OSError) as error:
-        raise Refused(str(error)) from None
+        raise RunnerError(str(error)) from None
     return _ended(overview.told(results, decisions.load(paths).nodes, None if node is None else str(node)))
 
 
@@ -341,7 +341,7 @@ def nodes():
     try:
         return _shown(overview.nodes(_paths(), Master(__opts__)))
     except (VcoreError, OSError) as error:
-        raise Refused(str(error)) from None
+        raise RunnerError(str(error)) from None
 
 
 def retire(nodes, dead=False, cancel=False, timeout=86400):
@@ -377,5 +377,5 @@ def retire(nodes, dead=False, cancel=False, timeout=86400):
         leaving = retirement.Retirement(_paths(), Master(__opts__), str(nodes), _say)
         told = leaving.cancel() if cancel is True else leaving.run(dead=dead is True, timeout=float(timeout))
     except (VcoreError, OSError) as error:
-        raise Refused(str(error)) from None
+        raise RunnerError(str(error)) from None
     return _ended(told)

@@ -17,6 +17,7 @@ import pytest
 import salt.channel.client
 import yaml
 from salt.crypt import write_keys
+from vcore.base.errors import Refused
 from vcore.base.names import JOIN_TOKEN
 from vcore.base.secrets import Store
 from vcore.enrolment import tokens
@@ -180,7 +181,7 @@ def test_a_key_is_accepted_by_hand_without_a_token(door):
 def test_ids_that_mean_something_to_somebody_mean_nothing_here(door, key_pair):
     before = keys(door)["minions"]
     for name in HOSTILE:
-        with contextlib.suppress(tokens.Refused):
+        with contextlib.suppress(Refused):
             ask(door, name, key_pair, tokens.prove(token(), name, key_pair))
     ask(door, "compute-7", key_pair, None)  # what a glob would have taken along
     settled(door, key_pair)

@@ -13,6 +13,7 @@ from typing import Any
 
 import ldap
 import pytest
+from vcore.base.errors import Unreachable
 from vcore.base.paths import Paths
 from vcore.base.secrets import Store, generate
 from vcore.directory import client, entries
@@ -141,7 +142,7 @@ class Core:
             try:
                 client.open_administrator(self.pillar, self.paths).close()
                 return time.monotonic() - began
-            except client.Unreachable:
+            except Unreachable:
                 if not self.api.inspect_container(self.container)["State"]["Running"]:
                     break
                 time.sleep(0.05)

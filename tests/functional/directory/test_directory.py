@@ -22,6 +22,7 @@ from Cryptodome.Hash import MD4
 from salt.exceptions import SaltInvocationError
 from support.directory import ADMINISTRATOR, SUFFIX, Core, build_image, loaders, write_pillar
 from support.dockerd import Dockerd
+from vcore.base.errors import Unreachable
 from vcore.base.secrets import Store
 from vcore.directory import client as directory_client
 from vcore.directory import entries as directory_entries
@@ -688,7 +689,7 @@ def test_killed_in_the_first_start(fresh: Core) -> None:
                 fresh.kill()
 
         connection.add = add_and_kill
-        with pytest.raises(directory_client.Unreachable):
+        with pytest.raises(Unreachable):
             directory_client.apply(fresh.pillar, fresh.paths, connection, part)
     fresh.start()
     with directory_client.open_administrator(fresh.pillar, fresh.paths) as connection:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from support.directory import SUFFIX, build_image, loaders
 from support.file_router import SERVICE, FileCore
-from vcore.base.errors import VcoreError
+from vcore.base.errors import Refused, VcoreError
 from vcore.base.secrets import Store
 from vcore.directory import client, entries
 from vcore.file_router import configuration, container, health, samba
@@ -395,7 +395,7 @@ def test_an_instrument_writes_its_share_and_nothing_else(files: Files) -> None:
     assert files.shares_of("sequencer") == {"runs"}
     assert files.ssh("sequencer", "true", password=password("sequencer"))[0] == 255
     dn = f"uid=sequencer,ou=instruments,{SUFFIX}"
-    with pytest.raises(client.Refused):
+    with pytest.raises(Refused):
         client.Directory(entries.uri(files.pillar), files.paths.authority / "ca.crt", dn, password("sequencer")).close()
     assert files.on_router("test", "-e", "/home/sequencer")[0] != 0
 

@@ -28,7 +28,7 @@ from saltfactories.utils.functional import Loaders
 from support.containers import execute
 from support.cost import least_seconds
 from support.images import CACHE, REGISTRY, build
-from vcore.base.errors import CommandFailed, VcoreError
+from vcore.base.errors import CommandFailed, Refused, Unreachable, VcoreError
 from vcore.base.paths import Paths
 from vcore.base.secrets import Store
 from vcore.host import docker_client
@@ -602,7 +602,7 @@ def test_a_rotated_credential_is_waited_for(live):
     before = store.read("registry", "pull")
     store.write("registry", "pull", b"a new one")
     try:
-        with pytest.raises(registry.Unauthorized, match="HTTP status 401"):
+        with pytest.raises(Refused, match="HTTP status 401"):
             live.builder.registry.content()
         live.add("first", "one")
         live.builder.plan("first")
@@ -644,7 +644,7 @@ def test_a_certificate_of_somebody_else_is_not_trusted(live, tmp_path):
         *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=Other"),
         *("-keyout", str(tmp_path / "key"), "-out", str(paths.authority / "ca.crt")),
     )
-    with pytest.raises(registry.Unreachable, match="certificate verify failed"):
+    with pytest.raises(Unreachable, match="certificate verify failed"):
         registry.Client(live.pillar, paths).content()
 
 

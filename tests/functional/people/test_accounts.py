@@ -19,6 +19,7 @@ import yaml
 from Cryptodome.Hash import MD4
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 from support.directory import SUFFIX, Core, build_image, loaders, write_pillar
+from vcore.base.errors import Unreachable
 from vcore.directory import client, samba_ids
 from vcore.people import accounts
 
@@ -403,7 +404,7 @@ def test_groups(core: AccountsCore, vcore: Any) -> None:
 
 def test_what_was_left_half_made_is_completed(core: AccountsCore, vcore: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def cut(*_: Any) -> Any:
-        raise client.Unreachable("the network is cut")
+        raise Unreachable("the network is cut")
 
     monkeypatch.setattr(client, "setting_password", cut)
     with pytest.raises(CommandExecutionError, match="network is cut"):

@@ -8,6 +8,7 @@ import time
 
 import pytest
 from vcore.base import locks
+from vcore.base.errors import Busy
 
 
 def test_the_second_waits_and_then_says_so(tmp_path):
@@ -15,7 +16,7 @@ def test_the_second_waits_and_then_says_so(tmp_path):
     with locks.exclusive(path, wait=0, busy="no"):
         began = time.monotonic()
         with (
-            pytest.raises(locks.Busy, match=r"^somebody is at it$"),
+            pytest.raises(Busy, match=r"^somebody is at it$"),
             locks.exclusive(path, wait=0.2, busy="somebody is at it"),
         ):
             pass
@@ -32,7 +33,7 @@ def test_a_lock_dies_with_its_holder(tmp_path):
     )
     with subprocess.Popen([sys.executable, "-c", program, path], stdout=subprocess.PIPE) as holder:
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(locks.Busy), locks.exclusive(path, wait=0, busy="held"):
+        with pytest.raises(Busy), locks.exclusive(path, wait=0, busy="held"):
             pass
         os.kill(holder.pid, signal.SIGKILL)
     with locks.exclusive(path, wait=1, busy="held by nobody"):

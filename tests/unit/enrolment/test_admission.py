@@ -5,11 +5,10 @@ import threading
 from dataclasses import replace
 
 import pytest
-from vcore.base.errors import VcoreError
+from vcore.base.errors import Refused, VcoreError
 from vcore.base.paths import Paths
 from vcore.base.secrets import Store
 from vcore.enrolment import admission, health, tokens
-from vcore.enrolment.tokens import Refused
 from vcore.nodes import registry
 
 KEY = b"k" * 32

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from salt.utils.crypt import pem_finger
-from vcore.base.errors import VcoreError
+from vcore.base.errors import Refused, VcoreError
 from vcore.enrolment import __main__, bundle
 from vcore.enrolment import tokens as enrolment_tokens
-from vcore.enrolment.tokens import Refused
 from vcore.nodes import code
 
 KEY, OTHER = b"k" * 32, b"o" * 32

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.cost import least_seconds
-from vcore.base.errors import VcoreError
+from vcore.base.errors import NotFound, VcoreError
 from vcore.base.paths import Paths
 from vcore.nodes import decisions, overview
 from vcore.nodes.decisions import Bell, Facts, Flight, Record, State
@@ -277,18 +277,18 @@ def test_a_node_cannot_be_another_one(name, said, more, why):
 
 
 def test_a_place_that_the_swarm_does_not_know_is_told_from_a_lie():
-    with pytest.raises(decisions.NoSuchNode):
+    with pytest.raises(NotFound):
         verified("c1", "z" * 25)
     with pytest.raises(VcoreError) as lie:
         verified("c1", MANAGER)
-    assert not isinstance(lie.value, decisions.NoSuchNode)
+    assert not isinstance(lie.value, NotFound)
 
 
 def test_nobody_is_known_while_the_manager_does_not_answer():
     swarm = decisions.Swarm({}, "", NODES, {}, problem="the Docker daemon does not answer")
     with pytest.raises(VcoreError, match="does not answer") as why:
         swarm.verify("c1", Facts(A, None))
-    assert not isinstance(why.value, decisions.NoSuchNode)
+    assert not isinstance(why.value, NotFound)
 
 
 def test_two_new_nodes_cannot_be_the_same_one():

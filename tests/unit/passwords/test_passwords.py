@@ -13,12 +13,13 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vcore.base.errors import Invalid
 from vcore.file_router import passwords as file_router_passwords
 from vcore.passwords import change as passwords_change
 from vcore.passwords import journal as passwords_journal
 from vcore.passwords.change import Lines, Session, problem
-from vcore.passwords.journal import Change, Journal, Unreadable, seal, unseal
-from vcore.passwords.stores import Outcome, Refused, Samba, Stop, Unanswered, person_dn
+from vcore.passwords.journal import Change, Journal, seal, unseal
+from vcore.passwords.stores import Declined, Outcome, Samba, Stop, Unanswered, person_dn
 
 OLD, NEW, NEXT, ONE_TIME = "Before-the-change-1", "Behind-the-change-2", "Another-change-33", "One-time-444444"
 
@@ -54,7 +55,7 @@ class Model:
     def change(self, old, new):
         self.faults.at(f"{self.name}.change")
         if old != self.password:
-            raise Refused(Outcome.WRONG, "wrong")
+            raise Declined(Outcome.WRONG, "wrong")
         self.password = new
         self.faults.at(f"{self.name}.changed")
 
@@ -203,7 +204,7 @@ def test_a_store_that_refuses_at_any_moment(tmp_path, asked, remembered):
         folder = tmp_path / str(number)
         folder.mkdir()
         world = World(folder)
-        world.faults.plan(step, Refused(Outcome.TOO_YOUNG, "too young."), times=9)
+        world.faults.plan(step, Declined(Outcome.TOO_YOUNG, "too young."), times=9)
         assert world.run(OLD, NEW) == Outcome.TOO_YOUNG
         assert world.passwords() == (OLD, OLD)
         assert not world.session.journal.exists()
@@ -234,19 +235,19 @@ def test_an_interrupted_change_that_the_directory_refuses_is_undone(world):
     with pytest.raises(Killed):
         world.run(OLD, NEW)
     world.faults.clear()
-    world.faults.plan("directory.change", Refused(Outcome.USED_BEFORE, "used."), times=9)
+    world.faults.plan("directory.change", Declined(Outcome.USED_BEFORE, "used."), times=9)
     assert world.run(NEW) == Outcome.UNDONE
     assert world.passwords() == (OLD, OLD)
 
 
 def test_what_cannot_be_undone_keeps_the_journal_and_is_finished_later(world):
     """Samba has a history of its own: it does not take the earlier password back."""
-    world.faults.plan("directory.change", Refused(Outcome.LOCKED, "locked."), times=9)
+    world.faults.plan("directory.change", Declined(Outcome.LOCKED, "locked."), times=9)
     real = world.samba.change
 
     def once(old, new):
         if new == OLD:
-            raise Refused(Outcome.WEAK, "history.")
+            raise Declined(Outcome.WEAK, "history.")
         real(old, new)
 
     world.samba.change = once
@@ -309,7 +310,7 @@ def test_the_first_synchronisation(tmp_path):
 
 def test_a_first_synchronisation_that_is_undone_gives_the_one_time_password_back(tmp_path):
     world = World(tmp_path, samba=ONE_TIME)
-    world.faults.plan("directory.change", Refused(Outcome.USED_BEFORE, "used."), times=9)
+    world.faults.plan("directory.change", Declined(Outcome.USED_BEFORE, "used."), times=9)
     assert world.run(OLD, ONE_TIME, NEW, boot=True) == Outcome.USED_BEFORE
     assert world.passwords() == (OLD, ONE_TIME)
 
@@ -330,7 +331,7 @@ def test_one_store(tmp_path):
 def test_one_store_and_a_file_server_that_does_not_answer_or_agree(tmp_path):
     for error, outcome in (
         (Unanswered(Outcome.SAMBA_DOWN, "gone."), Outcome.NOT_PROVEN),
-        (Refused(Outcome.LOCKED, "switched off."), Outcome.LOCKED),
+        (Declined(Outcome.LOCKED, "switched off."), Outcome.LOCKED),
         (None, Outcome.SAMBA_REFUSES),
     ):
         world = World(tmp_path, "ldapsam")
@@ -395,7 +396,7 @@ def test_a_journal_that_was_tampered_with_is_refused(data):
         changed = sealed[:position] + bytes([data.draw(st.integers(0, 255))]) + sealed[position + 1 :]
     try:
         opened = unseal(changed, OLD)
-    except Unreadable:
+    except Invalid:
         return
     assert opened is None or (opened.directory, opened.samba, opened.new) == (OLD, ONE_TIME, NEW)
 
@@ -406,7 +407,7 @@ def test_a_journal_that_was_tampered_with_is_refused(data):
     )
 )
 def test_what_is_no_journal_is_unreadable(content):
-    with pytest.raises(Unreadable):
+    with pytest.raises(Invalid):
         unseal(json.dumps(content).encode(), OLD)
 
 
@@ -489,7 +490,7 @@ def test_a_password_that_samba_cannot_be_given_never_reaches_its_clients(tmp_pat
     samba = Samba("nowhere", "ada", configuration=tmp_path / "none")
     for password in ("", "two\nlines", "a\0b", "x" * 128):
         assert samba.accepts(password) is False
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(Declined) as refused:
             samba.change(password, NEW)
         assert refused.value.outcome == Outcome.WRONG
 

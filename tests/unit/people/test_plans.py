@@ -15,9 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import sites
-from vcore.base.errors import VcoreError
+from vcore.base.errors import Invalid, VcoreError
 from vcore.people import csv_lines, plans
-from vcore.people.csv_lines import Invalid
 from vcore.people.homes import Homes
 from vcore.people.plans import Entry, Planner, Present, Taken
 from vcore.people.settings import ACCOUNT_NAME, SHELLS, name_problem

@@ -9,11 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import VcoreError
-
-
-class Busy(VcoreError):
-    """Somebody else holds a lock for longer than one waits."""
+from .errors import Busy
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import Any
 import ldap
 from ldap.controls import SimplePagedResultsControl
 
-from ..base.errors import NotFound, VcoreError
+from ..base.errors import Invalid, NotFound, Refused, Unreachable, VcoreError
 from ..base.files import write_atomic
 from ..base.paths import Paths
 from ..base.progress import report
@@ -28,18 +28,6 @@ from .entries import Attributes, administrator, diff, is_hash, service_accounts,
 
 #: How long :func:`open_administrator` tries again while the service comes up, in seconds.
 START_TIME = 60.0
-
-
-class Unreachable(VcoreError):
-    """The directory does not answer at all, or not with a certificate of the site's authority."""
-
-
-class Refused(VcoreError):
-    """The directory answers, and does not accept the name and password."""
-
-
-class BadFilter(VcoreError):
-    """A search filter that is not one."""
 
 
 # --- the client -----------------------------------------------------------------------------------------------------
@@ -129,7 +117,7 @@ class Directory:
         except ldap.INVALID_CREDENTIALS:
             raise Refused(f"the directory at {self.uri} does not accept this name and password") from None
         except ldap.FILTER_ERROR:
-            raise BadFilter("the search filter is not valid (RFC 4515), such as (uid=ada)") from None
+            raise Invalid("the search filter is not valid (RFC 4515), such as (uid=ada)") from None
         except ldap.LDAPError as error:
             raise VcoreError(f"the directory at {self.uri} refuses: {_reason(error)}") from None
 

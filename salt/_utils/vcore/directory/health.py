@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..base.checks import Check, result
-from ..base.errors import VcoreError
+from ..base.errors import Unreachable, VcoreError
 from ..base.paths import Paths
 from . import web
-from .client import Directory, Unreachable, _text, open_administrator
+from .client import Directory, _text, open_administrator
 from .entries import suffix, uri, wanted_entries
 
 # --- what people ask ------------------------------------------------------------------------------------------------

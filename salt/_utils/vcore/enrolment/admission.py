@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..base.errors import VcoreError
+from ..base.errors import Refused, VcoreError
 from ..base.files import write_atomic
 from ..base.locks import exclusive
 from ..base.names import NODE_NAME
@@ -23,7 +23,6 @@ from ..nodes import decisions
 from ..nodes.registry import UNKNOWN, Registry
 from . import bundle as enrolment_bundle
 from . import tokens
-from .tokens import Refused
 
 #: Seconds that one check waits for another.
 PATIENCE = 30

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..base.errors import VcoreError
+from ..base.errors import Refused, VcoreError
 from ..base.names import NODE_NAME
 
 VERSION = "vc1"
@@ -58,10 +58,6 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 #: The longest that a token may live, in seconds.
 LONGEST = 7 * 86400
-
-
-class Refused(VcoreError):
-    """A proof that does not hold; the message says why, in words that anybody may read."""
 
 
 @dataclass(frozen=True)

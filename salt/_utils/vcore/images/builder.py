@@ -38,7 +38,7 @@ import docker
 import requests
 import yaml
 
-from ..base.errors import CommandFailed, NotFound, VcoreError
+from ..base.errors import CommandFailed, NotFound, Refused, Unreachable, VcoreError
 from ..base.files import write_atomic
 from ..base.names import SERVICE_LABEL
 from ..base.paths import Paths
@@ -396,7 +396,7 @@ class Builder:
         if pushed:
             try:
                 published = self.registry.digest(wanted.name, wanted.tag)
-            except registry.Unreachable:
+            except (Unreachable, Refused):
                 published = "unknown"
         return plan(
             wanted.name,
@@ -632,7 +632,7 @@ class Builder:
         local = [tag.removeprefix(prefix).partition(":")[::2] for tag in tags if tag.startswith(prefix)]
         try:
             remote = self.registry.content() if ask_registry else []
-        except registry.Unreachable:
+        except (Unreachable, Refused):
             remote = []
         found = {"registry": superseded(remote, kept), "docker": superseded(local, kept)}
         if self._uncollected.exists():

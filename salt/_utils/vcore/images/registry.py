@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from ..base.errors import CommandFailed, VcoreError
+from ..base.errors import CommandFailed, Refused, Unreachable, VcoreError
 from ..base.paths import Paths
 from ..base.secrets import Store
 from ..host import containers
@@ -30,14 +30,6 @@ MANIFESTS = ", ".join(
 PATIENCE = 10
 CONFIGURATION = "/etc/docker/registry/config.yml"
 STORAGE = "/var/lib/registry"
-
-
-class Unreachable(VcoreError):
-    """The registry cannot be asked: it does not run, or has no certificate or credentials yet."""
-
-
-class Unauthorized(Unreachable):
-    """The registry does not accept the stored credential, as between a rotation and the update that it waits for."""
 
 
 def credentials(paths: Paths, user: Literal["push", "pull"], address: str = "") -> dict[str, str]:
@@ -76,7 +68,8 @@ class Client:
         """One request: status, headers, body.
 
         Raises:
-            Unreachable: no answer, or (Unauthorized) not to this credential.
+            Unreachable: no answer, or there is no certificate or credential yet to ask with.
+            Refused: the stored credential is not accepted, as between a rotation and the update that it waits for.
             VcoreError: an answer that is neither success nor "there is no such thing".
         """
         try:
@@ -97,7 +90,7 @@ class Client:
         if answer.status >= 500:
             raise Unreachable(f"the registry {self.address} answers with HTTP status {answer.status}")
         if answer.status >= 400 and answer.status != 404:
-            refusal = Unauthorized if answer.status == 401 else VcoreError
+            refusal = Refused if answer.status == 401 else VcoreError
             raise refusal(f"the registry {self.address} refuses {method} {path}: HTTP status {answer.status}")
         return answer.status, answer.headers, body
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from ..base.errors import VcoreError
+from ..base.errors import Invalid
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Problem:
         return ": ".join(part for part in (place, self.key, self.message) if part)
 
 
-class SiteError(VcoreError):
+class SiteError(Invalid):
     """The configuration cannot be used; ``problems`` says why, one line each."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:

@@ -15,7 +15,7 @@ from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 from typing import Any
 
-from ..base.errors import VcoreError
+from ..base.errors import NotFound, VcoreError
 from ..base.files import write_atomic
 from ..base.names import NODE_NAME
 from ..base.paths import Paths
@@ -366,10 +366,6 @@ def facts(value: Any) -> Facts:
     return Facts(swarm_id, value.get("hardware"), boot, {words(name): there for name, there in storage.items()})
 
 
-class NoSuchNode(VcoreError):
-    """A node goes by an id that the swarm does not know: it was taken out of it behind its back."""
-
-
 class Swarm:
     """Who is who in the swarm, as its manager sees it: what a node says of itself is held against this.
 
@@ -413,14 +409,14 @@ class Swarm:
         """The ``swarm_id`` and ``address`` of a node, where the manager confirms what it says.
 
         Raises:
-            NoSuchNode: the swarm does not know it.
+            NotFound: the swarm does not know its id: it was taken out of it behind its back.
             VcoreError: it cannot be what it says, or the manager does not answer.
         """
         if self.problem:
             raise VcoreError(self.problem)
         member = self.members.get(said.swarm_id)
         if member is None:
-            raise NoSuchNode(f"it says that it is {said.swarm_id} of the swarm, which has no such node")
+            raise NotFound(f"it says that it is {said.swarm_id} of the swarm, which has no such node")
         is_head = "head" in self.nodes[name]["roles"]
         if is_head and said.swarm_id != self.own_id:
             raise VcoreError("it is not the swarm's manager")

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from ..base.errors import VcoreError
+from ..base.errors import NotFound, VcoreError
 from ..base.locks import exclusive
 from ..base.paths import Paths
 from ..kernel import areas
@@ -130,7 +130,7 @@ def locked(paths: Paths, *, wait: float = 0.0) -> Iterator[None]:
     """Hold what keeps two rounds, or a round and a retirement's steps, from each other's way.
 
     Raises:
-        vcore.base.locks.Busy: a round has run for ``wait`` seconds.
+        Busy: a round has run for ``wait`` seconds.
     """
     place = decisions.folder(paths)
     place.mkdir(parents=True, exist_ok=True)
@@ -154,7 +154,7 @@ def run(
     [...], problems: [...], labelled: [...], resumed: [...]}``; times in seconds since 1970.
 
     Raises:
-        vcore.base.locks.Busy: another round has run for ``wait`` seconds.
+        Busy: another round has run for ``wait`` seconds.
         VcoreError: the configuration cannot be used.
     """
     with locked(paths, wait=wait):
@@ -459,7 +459,7 @@ class _Round:
             if name not in self.failing:
                 identity["hardware"] = hardware.validate(facts.hardware, opens=swarm.opens(facts))
         except VcoreError as error:
-            if isinstance(error, decisions.NoSuchNode):
+            if isinstance(error, NotFound):
                 # Swarm's own word, since a registry may be lost: it leaves that place, and is given a token.
                 entry |= {"swarm_id": None, "forgotten": facts.swarm_id}
             if name not in self.failing:

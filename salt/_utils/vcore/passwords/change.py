@@ -28,13 +28,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from .journal import Change, Journal, Unreadable
+from ..base.errors import Invalid
+from .journal import Change, Journal
 from .stores import (
     LOCKED,
     MAXIMUM_LENGTH,
+    Declined,
     Directory,
     Outcome,
-    Refused,
     RehearsingStore,
     Samba,
     Stop,
@@ -162,11 +163,11 @@ class Session:
             try:
                 self.directory.change(current, new)
                 break
-            except Refused as refusal:
+            except Declined as refusal:
                 # Of a second attempt: the first one arrived after all.
                 if last and self.directory.accepts(new):
                     break
-                raise Refused(refusal.outcome, f"{refusal} Nothing is changed.") from None
+                raise Declined(refusal.outcome, f"{refusal} Nothing is changed.") from None
             except Unanswered as silence:
                 if last:
                     raise Unanswered(
@@ -185,8 +186,8 @@ class Session:
             return self.samba.accepts(new), None
         except Unanswered as silence:
             return False, silence
-        except Refused as refusal:
-            raise Refused(refusal.outcome, f"Your password is changed in the directory. {refusal}") from None
+        except Declined as refusal:
+            raise Declined(refusal.outcome, f"Your password is changed in the directory. {refusal}") from None
 
     # Two stores.
 
@@ -216,7 +217,7 @@ class Session:
                 self.directory.rehearse(current, new)
             refusal = self.change_both(Change(current, one_time, new))
         if refusal:
-            raise Refused(refusal.outcome, f"{refusal} Nothing is changed.")
+            raise Declined(refusal.outcome, f"{refusal} Nothing is changed.")
         return Result(Outcome.CHANGED, _CHANGED)
 
     def _verify(self, current: str, one_time: str, boot: bool) -> None:
@@ -248,7 +249,7 @@ class Session:
             return None
         try:
             return self.journal.open(current)
-        except Unreadable:
+        except Invalid:
             return None
 
     def _recover(self, change: Change, typed: str) -> Result | Change:
@@ -268,7 +269,7 @@ class Session:
         self.say(f"{sentence} The password that you just typed is the current one.")
         return change
 
-    def change_both(self, change: Change) -> Refused | None:
+    def change_both(self, change: Change) -> Declined | None:
         """Change both stores; returns why not if they are as before. Raises Stop, the journal being kept.
 
         Samba goes first: it lets its owner put the earlier password back, which the directory's history does not.
@@ -276,7 +277,7 @@ class Session:
         self.journal.write(change)
         return self.settle(change, fresh=True)
 
-    def settle(self, change: Change, *, fresh: bool = False) -> Refused | None:
+    def settle(self, change: Change, *, fresh: bool = False) -> Declined | None:
         """Bring both stores to the new password or, where one refuses it for good, back to the earlier ones.
 
         Finishing is always tried first, also when nothing seems to have happened yet: a request that a server has
@@ -289,19 +290,19 @@ class Session:
                     self._back(change, refusal)
                 self.journal.remove()
                 return refusal
-            except (Refused, Unanswered) as problem:
-                if last or isinstance(problem, Refused):
+            except (Declined, Unanswered) as problem:
+                if last or isinstance(problem, Declined):
                     raise Stop(problem.outcome, f"{problem} {_BEGUN}") from None
             fresh = False
             time.sleep(self.pause)
         raise AssertionError("the second attempt ends above")
 
-    def _forward(self, change: Change, fresh: bool) -> Refused | None:
+    def _forward(self, change: Change, fresh: bool) -> Declined | None:
         on_directory, on_samba = (False, False) if fresh else self._accept(change.new)
         if not on_samba:
             try:
                 self.samba.change(change.samba, change.new)
-            except Refused as refusal:
+            except Declined as refusal:
                 if refusal.outcome == Outcome.WRONG:
                     if not self.samba.accepts(change.new):
                         raise Stop(Outcome.OUT_OF_STEP, _NEITHER.format("file server")) from None
@@ -312,7 +313,7 @@ class Session:
         if not on_directory:
             try:
                 self.directory.change(change.directory, change.new)
-            except Refused as refusal:
+            except Declined as refusal:
                 if refusal.outcome != Outcome.WRONG:
                     return refusal
                 if not self.directory.accepts(change.new):
@@ -321,11 +322,11 @@ class Session:
             raise Stop(Outcome.OUT_OF_STEP, _STUCK)
         return None
 
-    def _back(self, change: Change, refusal: Refused) -> None:
+    def _back(self, change: Change, refusal: Declined) -> None:
         try:
             if not self.samba.accepts(change.samba):
                 self.samba.change(change.new, change.samba)
-        except Refused as second:
+        except Declined as second:
             raise Stop(Outcome.SAMBA_REFUSES, f"{refusal} {second} {_STUCK}") from None
         on_directory, on_samba = _both(
             lambda: self.directory.accepts(change.directory), lambda: self.samba.accepts(change.samba)

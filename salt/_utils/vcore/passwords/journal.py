@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..base.errors import VcoreError
+from ..base.errors import Invalid
 from ..base.files import sync_folder, write_atomic
 from .stores import Outcome, Stop
 
@@ -28,10 +28,6 @@ class Change:
     samba: str
     new: str
     started: float = field(default_factory=time.time)
-
-
-class Unreadable(VcoreError):
-    """The journal is not one."""
 
 
 class Journal:
@@ -67,12 +63,12 @@ class Journal:
         """The change, if this is one of its passwords.
 
         Raises:
-            Unreadable: the file is damaged.
+            Invalid: the file is damaged.
         """
         try:
             return unseal(self.path.read_bytes(), password)
         except OSError as error:
-            raise Unreadable(str(error)) from None
+            raise Invalid(str(error)) from None
 
     def remove(self) -> None:
         """Forget the change, which is finished or undone."""
@@ -111,7 +107,7 @@ def unseal(data: bytes, password: str) -> Change | None:
     """The change in a journal, or None if the password is none of it.
 
     Raises:
-        Unreadable: it is not a journal, or was tampered with.
+        Invalid: it is not a journal, or was tampered with.
     """
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -134,7 +130,7 @@ def unseal(data: bytes, password: str) -> Change | None:
         directory, samba, new = json.loads(AESGCM(key).decrypt(nonce, sealed, associated))
         return Change(directory, samba, new, float(started))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidTag):
-        raise Unreadable("the journal is damaged") from None
+        raise Invalid("the journal is damaged") from None
 
 
 def _derive(password: str, salt: bytes) -> bytes:

@@ -19,7 +19,7 @@ import ldap.dn
 from ldap.controls import ValueLessRequestControl
 from ldap.controls.ppolicy import PasswordPolicyControl
 
-from ..base.errors import VcoreError
+from ..base.errors import Refused, Unreachable, VcoreError
 
 AUTHORITY = Path("/etc/virtual-core/authority.pem")
 SAMBA_CONFIGURATION = Path("/usr/lib/virtual-core/salt/smb-client.conf")
@@ -64,11 +64,11 @@ class Stop(VcoreError):
         self.outcome = outcome
 
 
-class Refused(Stop):
+class Declined(Stop, Refused):
     """A store answered, and holds what it held before."""
 
 
-class Unanswered(Stop):
+class Unanswered(Stop, Unreachable):
     """A store did not answer: what was asked of it may or may not have happened, or may still happen."""
 
 
@@ -76,10 +76,10 @@ class Store(Protocol):
     """A server that keeps a person's password."""
 
     def accepts(self, password: str) -> bool:
-        """Log in. Raises Unanswered, or Refused where the password is right and the login is not allowed."""
+        """Log in. Raises Unanswered, or Declined where the password is right and the login is not allowed."""
 
     def change(self, old: str, new: str) -> None:
-        """Change the password, knowing the old one. Raises Refused (WRONG: the old one is not), Unanswered."""
+        """Change the password, knowing the old one. Raises Declined (WRONG: the old one is not), Unanswered."""
 
 
 class RehearsingStore(Store, Protocol):
@@ -137,7 +137,7 @@ class Directory:
         earlier passwords among it. Nothing is changed; a directory that cannot rehearse is taken to agree.
 
         Raises:
-            Refused, Unanswered: as :meth:`change` does.
+            Declined, Unanswered: as :meth:`change` does.
         """
         controls = [PasswordPolicyControl(), ValueLessRequestControl(_NO_OPERATION, criticality=True)]
         modification = [(ldap.MOD_REPLACE, "userPassword", [new.encode()])]
@@ -145,7 +145,7 @@ class Directory:
             connection = self._connect()
             try:
                 if not self._bind(connection, old):
-                    raise Refused(Outcome.WRONG, WRONG)
+                    raise Declined(Outcome.WRONG, WRONG)
                 connection.result3(connection.modify_ext(self.dn, modification, controls), timeout=self.patience)
             except (*_DOWN, ldap.UNAVAILABLE_CRITICAL_EXTENSION) as error:
                 if isinstance(error, _DOWN):
@@ -162,7 +162,7 @@ class Directory:
             connection = self._connect()
             try:
                 if not self._bind(connection, old):
-                    raise Refused(Outcome.WRONG, WRONG)
+                    raise Declined(Outcome.WRONG, WRONG)
                 message = connection.passwd(self.dn, old, new, [PasswordPolicyControl()])
                 connection.result3(message, timeout=self.patience)
             except _DOWN:
@@ -174,7 +174,7 @@ class Directory:
 
     def ask(self) -> None:
         """Have the directory answer, whatever it says. Raises Unanswered."""
-        with suppress(Refused), self._answering():
+        with suppress(Declined), self._answering():
             connection = self._connect()
             try:
                 connection.result3(connection.simple_bind("", ""), timeout=self.patience)
@@ -206,21 +206,23 @@ class Directory:
         except ldap.INVALID_CREDENTIALS as error:
             code = _policy_error(error)
             if code == _EXPIRED:
-                raise Refused(Outcome.EXPIRED, "Your password has expired; an administrator has to reset it.") from None
+                raise Declined(
+                    Outcome.EXPIRED, "Your password has expired; an administrator has to reset it."
+                ) from None
             if code == _LOCKED:
-                raise Refused(Outcome.LOCKED, LOCKED) from None
+                raise Declined(Outcome.LOCKED, LOCKED) from None
             return False
         return True
 
-    def _refusal(self, error: ldap.LDAPError) -> Refused:
+    def _refusal(self, error: ldap.LDAPError) -> Declined:
         code = _policy_error(error)
         if code in _POLICY:
-            return Refused(*_POLICY[code])
+            return Declined(*_POLICY[code])
         details = _details(error)
         if isinstance(error, ldap.UNWILLING_TO_PERFORM) and "old password" in str(details.get("info", "")):
-            return Refused(Outcome.WRONG, WRONG)
+            return Declined(Outcome.WRONG, WRONG)
         words = ": ".join(str(details[key]) for key in ("desc", "info") if details.get(key))
-        return Refused(Outcome.NOT_ALLOWED, f"The directory refuses: {words or type(error).__name__}.")
+        return Declined(Outcome.NOT_ALLOWED, f"The directory refuses: {words or type(error).__name__}.")
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
@@ -229,7 +231,7 @@ class Directory:
         except _DOWN:
             raise Unanswered(Outcome.DIRECTORY_DOWN, f"The directory does not answer at {self.uri}.") from None
         except ldap.LDAPError as error:
-            raise Refused(Outcome.NOT_ALLOWED, f"The directory refuses: {type(error).__name__}.") from None
+            raise Declined(Outcome.NOT_ALLOWED, f"The directory refuses: {type(error).__name__}.") from None
 
 
 def _details(error: ldap.LDAPError) -> Mapping[str, Any]:
@@ -317,7 +319,7 @@ class Samba:
         cannot be quoted for rpcclient.
         """
         if not _fits(old):
-            raise Refused(Outcome.WRONG, "The file server does not accept the current password.")
+            raise Declined(Outcome.WRONG, "The file server does not accept the current password.")
         if '"' in old + new:
             command = ["smbpasswd", "-c", str(self.configuration), "-s", "-r", self.server, "-U", self.login]
             status = self._run(command, f"{old}\n{new}\n{new}\n".encode())
@@ -325,7 +327,7 @@ class Samba:
             line = f'chgpasswd3 "{self.login}" "{old}" "{new}"\n'
             status = self._run(["rpcclient", self.server, *self._options()], line.encode(), old)
         if status in _WRONG_STATUS:
-            raise Refused(Outcome.WRONG, "The file server does not accept the current password.")
+            raise Declined(Outcome.WRONG, "The file server does not accept the current password.")
         self._raise(status, {**_CLOSED_STATUS, **_RULE_STATUS})
 
     def _options(self) -> list[str]:
@@ -334,7 +336,7 @@ class Samba:
 
     def _raise(self, status: str, known: Mapping[str, tuple[Outcome, str]]) -> None:
         if status in known:
-            raise Refused(*known[status])
+            raise Declined(*known[status])
         if status:
             raise Unanswered(Outcome.SAMBA_DOWN, f"The file server {self.server} does not answer ({status}).")
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from ..base import locks as base_locks
-from ..base.errors import NotFound, VcoreError
+from ..base.errors import Busy, Invalid, NotFound, Unreachable, VcoreError
 from ..base.files import write_atomic
 from ..base.paths import Paths
 from ..base.progress import report
@@ -22,7 +22,7 @@ from ..directory import entries as directory_entries
 from ..directory.client import Directory
 from ..kernel import areas
 from . import csv_lines
-from .csv_lines import Invalid, check_name, check_person, quoted
+from .csv_lines import check_name, check_person, quoted
 from .homes import Homes
 from .plans import (
     EXPIRED,
@@ -85,7 +85,7 @@ class Accounts:
         """Have changes of accounts to oneself on this head; a plan needs no such thing.
 
         Raises:
-            locks.Busy: another change takes longer than ``wait`` seconds.
+            Busy: another change takes longer than ``wait`` seconds.
         """
         if test:
             yield
@@ -183,7 +183,7 @@ class Accounts:
         for name, removal in plan.removed.items():
             try:
                 self._remove(name, removal["entry"], archive=removal["archive"])
-            except client.Unreachable:
+            except Unreachable:
                 raise
             except (VcoreError, OSError) as error:
                 failures[name] = str(error)
@@ -251,7 +251,7 @@ class Accounts:
                         "member": [plan.dns[name] for name in sorted(part.remove_dn)],
                     },
                 )
-            except client.Unreachable:
+            except Unreachable:
                 raise
             except VcoreError as error:
                 failures |= dict.fromkeys((*part.added, *part.removed), f"group {group}: {error}")
@@ -486,7 +486,7 @@ class Accounts:
             with self.exclusive(wait=0):
                 present = self.look()
                 self.clean(present)
-        except base_locks.Busy:
+        except Busy:
             present = self.look()
         groups = _groups(present)
         return {

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..base.errors import VcoreError
+from ..base.errors import Invalid
 from ..kernel.documents import unknown_key
 from .settings import SHELLS, Person, name_problem, plain
 
@@ -36,10 +36,6 @@ FORMS = {
     "shell": f"has to be one of {', '.join(SHELLS)}",
     "groups": "a name is at most 31 of a-z, 0-9, - and _, a letter first",
 }
-
-
-class Invalid(VcoreError):
-    """Something that was given is not what it has to be; nothing was done."""
 
 
 @dataclass(frozen=True)

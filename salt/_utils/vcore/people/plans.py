@@ -14,13 +14,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..base.errors import NotFound, VcoreError
+from ..base.errors import Invalid, NotFound, VcoreError
 from ..base.paths import Paths
 from ..base.secrets import Store
 from ..directory import entries, samba_ids
 from ..directory.client import Directory
 from ..directory.entries import Attributes
-from .csv_lines import Invalid, quoted
+from .csv_lines import quoted
 from .homes import Homes
 from .settings import ACCOUNT_NAME, ADMINISTRATORS
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..base.errors import VcoreError
-from ..base.locks import Busy
+from ..base.errors import Busy, VcoreError
 from ..base.paths import Paths
 from .names import COMPUTE, CONTROLLER
 

@@ -217,7 +217,7 @@ def _label(client: Swarm, name: str, node: str, generation: str) -> None:
 
 
 def alone(name: str, paths: Paths, *, wait: float = 0.0) -> AbstractContextManager[None]:
-    """While this is held, no roll of the service is under way; raises :class:`vcore.base.locks.Busy` where one is."""
+    """While this is held, no roll of the service is under way; raises :class:`vcore.base.errors.Busy` where one is."""
     return exclusive(paths.state / f"roll-{name}.lock", wait=wait, busy=f"another roll of {name} is under way")
 
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from vcore.base.errors import VcoreError
+from vcore.base.errors import Busy, Refused, VcoreError
 from vcore.base.files import write_atomic
 from vcore.file_router import pulls
 from vcore.file_router.pulls import Source
@@ -46,14 +46,6 @@ FILE_MODE, FOLDER_MODE = 0o640, 0o2750
 #: Below the data, out of every share's reach: no name of a share's folder starts with a dot.
 WORK = ".routes"
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-class Refused(VcoreError):
-    """The other server does not let us in."""
-
-
-class Busy(VcoreError):
-    """A pull of this route is running."""
 
 
 class Places:
