@@ -12,16 +12,13 @@ import logging
 import time
 
 import salt.utils.event
+from vcore import adapter
 
-try:
+with adapter.imports() as __virtual__:
     from vcore.base.errors import Busy, VcoreError
     from vcore.base.paths import Paths
     from vcore.nodes import decisions, rounds
     from vcore.nodes.master import Master
-
-    HAS_VCORE = True
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +26,6 @@ log = logging.getLogger(__name__)
 TICK, PAUSE, AGAIN = 0.5, 5.0, 30.0
 #: Seconds after the master's start until the first look at all nodes.
 SETTLE = 5.0
-
-
-def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package is not installed beside Salt: {MISSING}")
 
 
 def start(quiet=2.0, most=15.0, every=300.0):

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path as FilePath
 
 from salt.exceptions import SaltInvocationError
+from vcore import adapter
 
-try:
-    from vcore import adapter
+with adapter.imports() as __virtual__:
     from vcore.base.errors import Invalid
     from vcore.base.files import write_atomic
     from vcore.base.paths import Paths
@@ -22,14 +22,6 @@ try:
     from vcore.kernel import doctor as kernel_doctor
     from vcore.kernel import status as kernel_status
     from vcore.people import accounts
-
-    HAS_VCORE = True
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
-
-
-def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
 def status():

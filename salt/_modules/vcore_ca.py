@@ -7,24 +7,16 @@ What is about trust also works on nodes other than the head, which have no M2Cry
 """
 
 from salt.exceptions import SaltInvocationError
+from vcore import adapter
 
-try:
-    from vcore import adapter
+with adapter.imports() as __virtual__:
     from vcore.base.errors import VcoreError
     from vcore.base.paths import Paths
     from vcore.certificates import trust as certificates_trust
     from vcore.certificates import x509
     from vcore.certificates.authority import Authority
 
-    HAS_VCORE = True
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
-
 __func_alias__ = {"list_": "list"}
-
-
-def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
 def _authority():

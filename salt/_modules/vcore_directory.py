@@ -6,20 +6,12 @@ For administrators on the head: these functions bind as the directory's administ
 """
 
 from salt.exceptions import SaltInvocationError
+from vcore import adapter
 
-try:
-    from vcore import adapter
+with adapter.imports() as __virtual__:
     from vcore.base.errors import Invalid, VcoreError
     from vcore.base.paths import Paths
     from vcore.directory import client, entries, health
-
-    HAS_VCORE = True
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
-
-
-def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
 def _open():

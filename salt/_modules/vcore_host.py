@@ -5,17 +5,10 @@ What the core puts on every host: names of its services, and folders for their d
 
 from pathlib import Path
 
-try:
-    from vcore import adapter
+from vcore import adapter
+
+with adapter.imports() as __virtual__:
     from vcore.host import network
-
-    HAS_VCORE = True
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
-
-
-def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
 def names_difference(names):

@@ -7,21 +7,14 @@ An image is a folder below ``images/``; docs/images.md tells what it has to hold
 
 from datetime import UTC, datetime
 
-try:
-    from vcore import adapter
+from vcore import adapter
+
+with adapter.imports() as __virtual__:
     from vcore.base.paths import Paths
     from vcore.host import docker_client
     from vcore.images import builder
 
-    HAS_VCORE = True
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
-
 __func_alias__ = {"list_": "list"}
-
-
-def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
 def _builder():

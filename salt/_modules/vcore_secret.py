@@ -9,19 +9,11 @@ import getpass
 import sys
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
+from vcore import adapter
 
-try:
-    from vcore import adapter
+with adapter.imports() as __virtual__:
     from vcore.base.paths import Paths
     from vcore.base.secrets import Store, generate
-
-    HAS_VCORE = True
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
-
-
-def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
 def _services():

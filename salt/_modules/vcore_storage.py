@@ -3,18 +3,10 @@ Homes and data on a node: how they are
 ======================================
 """
 
-try:
-    from vcore import adapter
-    from vcore.adapter import salt_errors
+from vcore import adapter
+
+with adapter.imports() as __virtual__:
     from vcore.storage import health, mounting
-
-    HAS_VCORE = True
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
-
-
-def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
 def status():
@@ -31,7 +23,7 @@ def status():
     Returns ``ok``, ``problems`` (sentences) and ``roots``, a mapping from ``home`` and ``data`` to ``path``,
     ``source``, ``ok`` and ``message``. On an error (the site has a mistake) it says which one.
     """
-    with salt_errors("the storage cannot be looked at"):
+    with adapter.salt_errors("the storage cannot be looked at"):
         return health.look(adapter.node(__pillar__))
 
 
@@ -49,5 +41,5 @@ def mark():
     Returns the folders that were marked. On an error (they lie on another node, or people could take the marker away)
     it says which one.
     """
-    with salt_errors("the storage cannot be marked"):
+    with adapter.salt_errors("the storage cannot be marked"):
         return mounting.mark_all(adapter.node(__pillar__))

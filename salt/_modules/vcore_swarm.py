@@ -3,23 +3,13 @@ Docker Swarm: what runs on the core
 ===================================
 """
 
-import importlib.util
-
 from salt.exceptions import SaltInvocationError
+from vcore import adapter
 
-try:
-    from vcore import adapter
+# vcore.swarm.membership is imported where it is used: with docker it takes 70 ms to load.
+with adapter.imports("docker") as __virtual__:
     from vcore.base.paths import Paths
     from vcore.swarm import specification
-
-    # vcore.swarm.membership is imported where it is used: with docker it takes 70 ms to load.
-    HAS_VCORE, MISSING = importlib.util.find_spec("docker") is not None, "No module named 'docker'"
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
-
-
-def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
 def status():

@@ -9,23 +9,17 @@ import io
 import shutil
 import time
 
-try:
+from vcore import adapter
+
+with adapter.imports() as __virtual__:
     from rich.console import Console
     from vcore.kernel import areas
     from vcore.terminal import Group, Shapes, Status, Text, age, good, plain, table
-
-    MISSING = None
-except ImportError as error:
-    MISSING = str(error)
 
 #: A key of what each runner's function returns: a list.
 RUNNER = "problems"
 #: Width where the output goes to no terminal.
 WIDTH = 140
-
-
-def __virtual__():
-    return (False, MISSING) if MISSING else "vcore"
 
 
 def output(data, **_):

@@ -12,19 +12,12 @@ A mistake in the site file fails the pillar of every minion, and with it every s
 """
 
 import salt.exceptions
+from vcore import adapter
 
-try:
+with adapter.imports() as __virtual__:
     from vcore.base.errors import VcoreError
     from vcore.base.paths import Paths
     from vcore.kernel import pillar as kernel_pillar
-
-    HAS_VCORE = True
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
-
-
-def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package is not installed beside Salt: {MISSING}")
 
 
 def ext_pillar(minion_id, pillar, **_):

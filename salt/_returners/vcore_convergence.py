@@ -8,17 +8,11 @@ whole ``state.apply`` that was no plan is recorded, and only how it went: no nam
 
 import time
 
-try:
+from vcore import adapter
+
+with adapter.imports() as __virtual__:
     from vcore.base.paths import Paths
     from vcore.kernel import convergence
-
-    HAS_VCORE = True
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
-
-
-def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
 def returner(ret):

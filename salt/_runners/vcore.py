@@ -9,8 +9,9 @@ from pathlib import Path
 
 # The one exception whose message alone a runner prints; of any other, salt-run shows a traceback.
 from salt.exceptions import NotImplemented as RunnerError
+from vcore import adapter
 
-try:
+with adapter.imports() as __virtual__:
     from vcore.base.errors import NotFound, VcoreError
     from vcore.base.paths import Paths
     from vcore.base.secrets import Store, generate
@@ -21,14 +22,6 @@ try:
     from vcore.logins import bundles, sssd
     from vcore.nodes import decisions, overview, retirement, rounds
     from vcore.nodes.master import Master
-
-    HAS_VCORE = True
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
-
-
-def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package is not installed beside Salt: {MISSING}")
 
 
 def _paths():

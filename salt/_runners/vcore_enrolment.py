@@ -9,21 +9,14 @@ import logging
 import time
 
 import salt.key
+from vcore import adapter
 
-try:
+with adapter.imports() as __virtual__:
     from vcore.base.errors import VcoreError
     from vcore.base.paths import Paths
     from vcore.enrolment import admission, health
 
-    HAS_VCORE = True
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
-
 log = logging.getLogger(__name__)
-
-
-def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package is not installed beside Salt: {MISSING}")
 
 
 class _Keys:

@@ -3,24 +3,14 @@ Certificate authority of the core
 =================================
 """
 
-try:
-    from vcore.adapter import converge
-
-    HAS_VCORE = True
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
+from vcore import adapter
 
 
-def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
-
-
-def _converge(name, difference, apply, what):
-    return converge(
+def _converge(name, steps, what):
+    return adapter.converge(
         name,
+        steps,
         test=__opts__["test"],
-        difference=difference,
-        apply=apply,
         unchanged=f"{what} in order.",
         planned=f"{what} not in order yet.",
         done=f"{what} in order now.",
@@ -38,10 +28,11 @@ def root_present(name):
         A sentence.
     """
 
-    def apply(_):
+    def steps():
+        yield __salt__["vcore_ca.root_difference"]()
         __salt__["vcore_ca.ensure_root"]()
 
-    return _converge(name, __salt__["vcore_ca.root_difference"], apply, "The authority is")
+    return _converge(name, steps(), "The authority is")
 
 
 def issued(name, certificates=None):
@@ -59,11 +50,13 @@ def issued(name, certificates=None):
     """
     names = certificates or [name]
 
-    def apply(changes):
+    def steps():
+        changes = __salt__["vcore_ca.difference"](names)
+        yield changes
         for certificate in changes:
             __salt__["vcore_ca.issue"](certificate)
 
-    return _converge(name, lambda: __salt__["vcore_ca.difference"](names), apply, "The certificates are")
+    return _converge(name, steps(), "The certificates are")
 
 
 def trusted(name, certificate=None, registry=None):
@@ -81,10 +74,11 @@ def trusted(name, certificate=None, registry=None):
     """
     arguments = {"certificate": certificate, "registry": registry}
 
-    def apply(_):
+    def steps():
+        yield __salt__["vcore_ca.trust_difference"](**arguments)
         __salt__["vcore_ca.trust"](**arguments)
 
-    return _converge(name, lambda: __salt__["vcore_ca.trust_difference"](**arguments), apply, "Trust in the root is")
+    return _converge(name, steps(), "Trust in the root is")
 
 
 def untrusted(name, registry=None):
@@ -98,12 +92,8 @@ def untrusted(name, registry=None):
         ``host:port``; by default this core's.
     """
 
-    def apply(_):
+    def steps():
+        yield __salt__["vcore_ca.distrust_difference"](registry=registry)
         __salt__["vcore_ca.distrust"](registry=registry)
 
-    return _converge(
-        name,
-        lambda: __salt__["vcore_ca.distrust_difference"](registry=registry),
-        apply,
-        "The end of trust in the root is",
-    )
+    return _converge(name, steps(), "The end of trust in the root is")

@@ -3,18 +3,13 @@ Entries of the LDAP directory that the core owns
 ================================================
 """
 
-try:
-    from vcore import adapter
+import contextlib
+
+from vcore import adapter
+
+with adapter.imports() as __virtual__:
     from vcore.base.paths import Paths
     from vcore.directory import client
-
-    HAS_VCORE = True
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
-
-
-def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
 def base_present(name):
@@ -28,37 +23,21 @@ def base_present(name):
     Attributes that the core owns are corrected. Other attributes and entries are left as they are.
     """
     paths, test = Paths.from_opts(__opts__), __opts__["test"]
-    pillar = connection = planned = None
 
-    @client.remedies()
-    def difference():
-        nonlocal pillar, connection, planned
+    def steps():
         pillar = adapter.head(__pillar__)
-        opened = client.open_for_state(pillar, paths, test=test)
-        if isinstance(opened, str):
-            return opened
-        connection = opened
-        planned = client.plan(pillar, paths, connection)
-        changes = planned.changes()
-        if not changes and not test:
-            client.apply(pillar, paths, connection, planned)  # remembers what the comparison has found out
-        return changes
+        with client.remedies():
+            opened = client.open_for_state(pillar, paths, test=test)
+            if isinstance(opened, str):
+                yield opened
+                return
+            with opened or contextlib.nullcontext():
+                planned = client.plan(pillar, paths, opened)
+                changes = planned.changes()
+                if not changes and not test:
+                    client.apply(pillar, paths, opened, planned)  # remembers what the comparison has found out
+                yield changes, f"{len(changes)} entries would be put in place."
+                client.apply(pillar, paths, opened, planned)
+                return f"{len(changes)} entries were put in place."
 
-    @client.remedies()
-    def apply(changes):
-        client.apply(pillar, paths, connection, planned)
-        return f"{len(changes)} entries were put in place."
-
-    try:
-        return adapter.converge(
-            name,
-            test=test,
-            difference=difference,
-            apply=apply,
-            unchanged="The directory has the core's entries.",
-            planned=lambda changes: f"{len(changes)} entries would be put in place.",
-            done="Entries were put in place.",
-        )
-    finally:
-        if connection is not None:
-            connection.close()
+    return adapter.converge(name, steps(), test=test, unchanged="The directory has the core's entries.")

@@ -3,18 +3,11 @@ Enrolment: what new machines fetch from the head
 ================================================
 """
 
-try:
-    from vcore import adapter
+from vcore import adapter
+
+with adapter.imports() as __virtual__:
     from vcore.base.paths import Paths
     from vcore.enrolment import admission
-
-    HAS_VCORE = True
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
-
-
-def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
 def offered(name):
@@ -25,12 +18,16 @@ def offered(name):
     name
         A sentence; it changes nothing.
     """
-    offer = admission.Offer(adapter.head(__pillar__), Paths.from_opts(__opts__))
+
+    def steps():
+        offer = admission.Offer(adapter.head(__pillar__), Paths.from_opts(__opts__))
+        yield offer.changes()
+        offer.write()
+
     return adapter.converge(
         name,
+        steps(),
         test=__opts__["test"],
-        difference=offer.changes,
-        apply=lambda changes: offer.write(),
         unchanged="New machines are offered what they need.",
         planned="What new machines are offered would be changed.",
         done="New machines are offered what they need now.",

@@ -3,18 +3,13 @@ The file router: its configuration, and the instruments' accounts
 =================================================================
 """
 
-try:
-    from vcore import adapter
+import contextlib
+
+from vcore import adapter
+
+with adapter.imports() as __virtual__:
     from vcore.base.paths import Paths
     from vcore.file_router import configuration, instruments
-
-    HAS_VCORE = True
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
-
-
-def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
 def configured(name):
@@ -31,19 +26,17 @@ def configured(name):
     Changes are unified diffs, by file; of the instruments' passwords it is only said that they change.
     """
     paths, test = Paths.from_opts(__opts__), __opts__["test"]
-    pillar = planned = None
 
-    def difference():
-        nonlocal pillar, planned
+    def steps():
         pillar = adapter.node(__pillar__)
         planned = configuration.plan(pillar, paths, test=test)
-        return planned.changes
+        yield planned.changes
+        return configuration.apply(pillar, paths, planned)
 
     return adapter.converge(
         name,
+        steps(),
         test=test,
-        difference=difference,
-        apply=lambda _: configuration.apply(pillar, paths, planned),
         unchanged="The file router has its configuration.",
         planned="The file router's configuration would be changed.",
         done="The file router's configuration was changed.",
@@ -63,21 +56,11 @@ def serving(name):
     """
     paths, test = Paths.from_opts(__opts__), __opts__["test"]
 
-    def difference():
+    def steps():
         pillar = adapter.node(__pillar__)
-        if not test:
-            return configuration.settle(pillar, paths) or {}
-        return {}
+        yield (not test and configuration.settle(pillar, paths)) or {}
 
-    return adapter.converge(
-        name,
-        test=test,
-        difference=difference,
-        apply=lambda _: None,
-        unchanged="The file router serves its configuration.",
-        planned="",
-        done="",
-    )
+    return adapter.converge(name, steps(), test=test, unchanged="The file router serves its configuration.")
 
 
 def instruments_present(name):
@@ -92,34 +75,18 @@ def instruments_present(name):
     from vcore.directory import client
 
     paths, test = Paths.from_opts(__opts__), __opts__["test"]
-    connection = writes = None
 
-    @client.remedies()
-    def difference():
-        nonlocal connection, writes
+    def steps():
         pillar = adapter.head(__pillar__)
-        opened = client.open_for_state(pillar, paths, test=test)
-        if isinstance(opened, str):
-            return opened
-        connection = opened
-        changes, writes = instruments.instrument_changes(pillar, paths, connection, test=test)
-        return changes
+        with client.remedies():
+            opened = client.open_for_state(pillar, paths, test=test)
+            if isinstance(opened, str):
+                yield opened
+                return
+            with opened or contextlib.nullcontext():
+                changes, writes = instruments.instrument_changes(pillar, paths, opened, test=test)
+                yield changes, f"{len(changes)} instruments would be put in place."
+                instruments.write_instruments(opened, changes, writes)
+                return f"{len(changes)} instruments were put in place."
 
-    @client.remedies()
-    def apply(changes):
-        instruments.write_instruments(connection, changes, writes)
-        return f"{len(changes)} instruments were put in place."
-
-    try:
-        return adapter.converge(
-            name,
-            test=test,
-            difference=difference,
-            apply=apply,
-            unchanged="The directory has the instruments.",
-            planned=lambda changes: f"{len(changes)} instruments would be put in place.",
-            done="The instruments were put in place.",
-        )
-    finally:
-        if connection is not None:
-            connection.close()
+    return adapter.converge(name, steps(), test=test, unchanged="The directory has the instruments.")

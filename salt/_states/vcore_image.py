@@ -3,16 +3,7 @@ Container images of the core
 ============================
 """
 
-try:
-    from vcore.adapter import converge
-
-    HAS_VCORE = True
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
-
-
-def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
+from vcore import adapter
 
 
 def built(name):
@@ -23,15 +14,15 @@ def built(name):
         Folder of the image below ``images/``.
     """
 
-    def apply(_):
+    def steps():
+        yield __salt__["vcore_image.difference"](name)
         # What was done is what was planned, unless another build of it has ended meanwhile.
         __salt__["vcore_image.build"](name)
 
-    return converge(
+    return adapter.converge(
         name,
+        steps(),
         test=__opts__["test"],
-        difference=lambda: __salt__["vcore_image.difference"](name),
-        apply=apply,
         unchanged=f"The image {name} is up to date.",
         planned=f"The image {name} would be brought up to date.",
         done=f"The image {name} was brought up to date.",
@@ -54,16 +45,15 @@ def pruned(name):
     registry = plans["registry"].changes if "registry" in plans else {}
     ask_registry = "service" not in registry and not {"push", "pull"} & set(registry.get("secrets", {}))
 
-    def apply(_):
+    def steps():
+        yield __salt__["vcore_image.superseded"](updated=updated, ask_registry=ask_registry)
         freed = __salt__["vcore_image.prune"](ask_registry=ask_registry)["freed"]
         return f"Images that no service uses were removed; the registry freed {freed / 1e6:.1f} MB."
 
-    return converge(
+    return adapter.converge(
         name,
+        steps(),
         test=__opts__["test"],
-        difference=lambda: __salt__["vcore_image.superseded"](updated=updated, ask_registry=ask_registry),
-        apply=apply,
         unchanged="There are no images that no service uses.",
         planned="Images that no service uses would be removed.",
-        done="Images that no service uses were removed.",
     )

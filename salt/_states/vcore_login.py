@@ -5,21 +5,14 @@ Logins of the core's people on a node itself
 
 from pathlib import Path
 
-try:
-    from vcore import adapter
+from vcore import adapter
+
+with adapter.imports() as __virtual__:
     from vcore.base.errors import VcoreError
     from vcore.base.paths import Paths
     from vcore.base.secrets import Store, node_secret
     from vcore.certificates import trust
     from vcore.logins import sssd
-
-    HAS_VCORE = True
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
-
-
-def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
 def _system():
@@ -94,10 +87,8 @@ def present(name, groups=None, made_elsewhere=None):
         nobody could log in: before anything changes, or on a node that never asked the directory before, at its end.
     """
     paths, folder = Paths.from_opts(__opts__), _state_folder()
-    access = password = family = system = None
 
-    def difference():
-        nonlocal access, password, family, system
+    def steps():
         pillar = adapter.node(__pillar__)
         family, system = sssd.family(__grains__["os_family"]), _system()
         authority = trust.TRUST_STORES[__grains__["os_family"]].anchors / "virtual-core.crt"
@@ -110,17 +101,15 @@ def present(name, groups=None, made_elsewhere=None):
                 raise
             password = ""
         _check_groups(made_elsewhere or (), pillar, paths, before=True)
-        return sssd.present_difference(access, password, family, system, folder)
-
-    def apply(changes):
+        changes = sssd.present_difference(access, password, family, system, folder)
+        yield changes
         sssd.apply_present(access, password, family, system, folder, changes)
-        _check_groups(made_elsewhere or (), adapter.node(__pillar__), paths, before=False)
+        _check_groups(made_elsewhere or (), pillar, paths, before=False)
 
     return adapter.converge(
         name,
+        steps(),
         test=__opts__["test"],
-        difference=difference,
-        apply=apply,
         unchanged="People of the core can log in.",
         planned="People of the core would be let in.",
         done="People of the core can log in now.",
@@ -138,16 +127,18 @@ def absent(name):
     """
     folder = _state_folder()
 
-    def difference():
+    def steps():
         if not sssd.read_record(folder):
-            return {}
-        return sssd.absent_difference(sssd.family(__grains__["os_family"]), _system(), folder)
+            yield {}
+            return
+        family, system = sssd.family(__grains__["os_family"]), _system()
+        yield sssd.absent_difference(family, system, folder)
+        sssd.apply_absent(family, system, folder)
 
     return adapter.converge(
         name,
+        steps(),
         test=__opts__["test"],
-        difference=difference,
-        apply=lambda _: sssd.apply_absent(sssd.family(__grains__["os_family"]), _system(), folder),
         unchanged="People of the core do not log in here.",
         planned="People of the core would no longer log in here.",
         done="People of the core no longer log in here.",

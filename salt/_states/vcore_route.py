@@ -3,20 +3,13 @@ Routes from other file servers
 ==============================
 """
 
-try:
-    from vcore import adapter
+from vcore import adapter
+
+with adapter.imports() as __virtual__:
     from vcore.base.errors import VcoreError
     from vcore.base.files import write_atomic
     from vcore.base.paths import Paths
     from vcore.file_router import container, routes
-
-    HAS_VCORE = True
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
-
-
-def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
 def configured(name):
@@ -26,24 +19,19 @@ def configured(name):
     name
         A sentence; there is one file router.
     """
-    path = content = None
 
-    def difference():
-        nonlocal path, content
+    def steps():
         pillar = adapter.node(__pillar__)
         path, content = container.folder(pillar) / routes.CONFIGURATION, routes.configuration(pillar)
         old = path.read_bytes() if path.exists() else b""
-        return {} if old == content else {path.name: {"old": old.decode() or None, "new": content.decode()}}
-
-    def apply(_):
+        yield {} if old == content else {path.name: {"old": old.decode() or None, "new": content.decode()}}
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomic(path, content, mode=0o600)
 
     return adapter.converge(
         name,
+        steps(),
         test=__opts__["test"],
-        difference=difference,
-        apply=apply,
         unchanged="The file router knows what to pull.",
         planned="The file router would be told what to pull.",
         done="The file router was told what to pull.",
@@ -59,15 +47,17 @@ def absent(name):
         A sentence; one state is for all routes of a node.
     """
     host = routes.Host(Paths.from_opts(__opts__), __grains__["os_family"])
-    planned = routes.Plan(routes.difference({}, host), {}, {}, pending=False)
+
+    def steps():
+        planned = routes.Plan(routes.difference({}, host), {}, {}, pending=False)
+        yield planned.changes, f"{len(planned.changes)} routes would be taken away."
+        return routes.apply(planned, host, install=lambda _: None)
 
     return adapter.converge(
         name,
+        steps(),
         test=__opts__["test"],
-        difference=lambda: planned.changes,
-        apply=lambda _: routes.apply(planned, host, install=lambda _: None),
         unchanged="No routes are mounted here.",
-        planned=lambda changes: f"{len(changes)} routes would be taken away.",
         done="The routes were taken away.",
     )
 
@@ -85,29 +75,21 @@ def mounted(name):
     """
     paths, test = Paths.from_opts(__opts__), __opts__["test"]
     host = routes.Host(paths, __grains__["os_family"])
-    planned = None
-
-    def difference():
-        nonlocal planned
-        planned = routes.plan(adapter.node(__pillar__), paths, host)
-        lines = "\n".join(routes.problem_lines(planned.problems))
-        if lines and not planned.changes:
-            if test and planned.pending:
-                return lines
-            raise VcoreError(lines)
-        return planned.changes
 
     def install(package):
         __salt__["pkg.install"](package)
 
+    def steps():
+        planned = routes.plan(adapter.node(__pillar__), paths, host)
+        lines = routes.problem_lines(planned.problems)
+        if lines and not planned.changes:
+            if not (test and planned.pending):
+                raise VcoreError("\n".join(lines))
+            yield "\n".join(lines)
+            return
+        yield planned.changes, "\n".join([f"{len(planned.changes)} things would be changed.", *lines])
+        return routes.apply(planned, host, install)
+
     return adapter.converge(
-        name,
-        test=test,
-        difference=difference,
-        apply=lambda _: routes.apply(planned, host, install),
-        unchanged="The routes are mounted.",
-        planned=lambda changes: "\n".join(
-            [f"{len(changes)} things would be changed.", *routes.problem_lines(planned.problems)]
-        ),
-        done="The routes were mounted.",
+        name, steps(), test=test, unchanged="The routes are mounted.", done="The routes were mounted."
     )

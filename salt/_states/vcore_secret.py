@@ -3,17 +3,7 @@ Secrets of the core
 ===================
 """
 
-try:
-    from vcore.adapter import converge
-
-    HAS_VCORE = True
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
-
-
-def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
-
+from vcore import adapter
 
 #: What is done about what is wrong with a secret.
 REMEDIES = {
@@ -35,19 +25,17 @@ def present(name, secrets=None):
     The changes name the secret and what was wrong with it, never its value.
     """
 
-    def difference():
+    def steps():
         found = {secret: __salt__["vcore_secret.difference"](secret) for secret in (secrets or [name])}
-        return {secret: REMEDIES[problem] for secret, problem in found.items() if problem}
-
-    def apply(changes):
+        changes = {secret: REMEDIES[problem] for secret, problem in found.items() if problem}
+        yield changes
         for secret in changes:
             __salt__["vcore_secret.ensure"](secret)
 
-    return converge(
+    return adapter.converge(
         name,
+        steps(),
         test=__opts__["test"],
-        difference=difference,
-        apply=apply,
         unchanged="All secrets are in place.",
         planned="Secrets would be put in place.",
         done="Secrets were put in place.",

@@ -3,19 +3,12 @@ SLURM: its configuration, and the names of its nodes
 ====================================================
 """
 
-try:
-    from vcore import adapter
+from vcore import adapter
+
+# vcore.slurm.controller is imported where it is used: only the head has what it needs.
+with adapter.imports() as __virtual__:
     from vcore.base.files import write_atomic
     from vcore.base.paths import Paths
-
-    # vcore.slurm.controller is imported where it is used: only the head has what it needs.
-    HAS_VCORE = True
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
-
-
-def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
 def configured(name):
@@ -34,19 +27,17 @@ def configured(name):
     from vcore.slurm import controller
 
     paths = Paths.from_opts(__opts__)
-    pillar = planned = None
 
-    def difference():
-        nonlocal pillar, planned
+    def steps():
         pillar = adapter.head(__pillar__)
         planned = controller.plan(pillar, paths)
-        return planned.changes
+        yield planned.changes
+        return controller.apply(pillar, paths, planned, replacing=True)
 
     return adapter.converge(
         name,
+        steps(),
         test=__opts__["test"],
-        difference=difference,
-        apply=lambda _: controller.apply(pillar, paths, planned, replacing=True),
         unchanged="SLURM has its configuration.",
         planned="SLURM's configuration would be changed.",
         done="SLURM's configuration was changed.",
@@ -65,21 +56,13 @@ def serving(name):
     """
     from vcore.slurm import controller
 
-    def difference():
+    def steps():
         pillar = adapter.head(__pillar__)
         if not __opts__["test"]:
             controller.settle(pillar)
-        return {}
+        yield {}
 
-    return adapter.converge(
-        name,
-        test=__opts__["test"],
-        difference=difference,
-        apply=lambda _: None,
-        unchanged="SLURM goes by its configuration.",
-        planned="",
-        done="",
-    )
+    return adapter.converge(name, steps(), test=__opts__["test"], unchanged="SLURM goes by its configuration.")
 
 
 def node_named(name):
@@ -91,21 +74,18 @@ def node_named(name):
     """
     from pathlib import Path
 
-    path = wanted = None
-
-    def difference():
-        nonlocal path, wanted
+    def steps():
         pillar = adapter.node(__pillar__)
         wanted = f"{pillar['node']['name']}\n"
         path = Path(pillar["services"]["slurm-compute"]["volumes"]["node"]["source"]) / "name"
         old = path.read_text() if path.exists() else None
-        return {} if old == wanted else {"name": {"old": old and old.strip(), "new": wanted.strip()}}
+        yield {} if old == wanted else {"name": {"old": old and old.strip(), "new": wanted.strip()}}
+        write_atomic(path, wanted.encode())
 
     return adapter.converge(
         name,
+        steps(),
         test=__opts__["test"],
-        difference=difference,
-        apply=lambda _: write_atomic(path, wanted.encode()),
         unchanged="slurmd knows the name of its node.",
         planned="slurmd would be told the name of its node.",
         done="slurmd was told the name of its node.",

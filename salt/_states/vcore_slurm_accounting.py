@@ -5,20 +5,13 @@ Accounts, people and qualities of service in SLURM's accounting
 
 import contextlib
 
-try:
-    from vcore import adapter
+from vcore import adapter
+
+with adapter.imports() as __virtual__:
     from vcore.base.paths import Paths
     from vcore.directory import client
     from vcore.people import accounts
     from vcore.slurm import sacctmgr
-
-    HAS_VCORE = True
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
-
-
-def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
 def present(name, part="all"):
@@ -37,38 +30,29 @@ def present(name, part="all"):
     What administrators made with sacctmgr themselves stays as it is.
     """
     paths, test = Paths.from_opts(__opts__), __opts__["test"]
-    pillar = planned = None
 
-    with contextlib.ExitStack() as stack:
-
-        @client.remedies()
-        def difference():
-            nonlocal pillar, planned
-            pillar = adapter.head(__pillar__)
+    def steps():
+        pillar = adapter.head(__pillar__)
+        with client.remedies():
             opened = client.open_for_state(pillar, paths, test=test)
             if isinstance(opened, str):
-                return opened
-            if opened is not None:
-                stack.enter_context(opened)
-            if not test:
-                stack.enter_context(sacctmgr.exclusive(paths))
-            present = accounts.Accounts(pillar, paths, opened).look()
-            found = sacctmgr.plan(pillar, paths, present, test=test, part=part)
-            if isinstance(found, str):
-                return found
-            planned = found
-            return planned.changes
+                yield opened
+                return
+            nobody_else = contextlib.nullcontext() if test else sacctmgr.exclusive(paths)
+            with opened or contextlib.nullcontext(), nobody_else:
+                present = accounts.Accounts(pillar, paths, opened).look()
+                planned = sacctmgr.plan(pillar, paths, present, test=test, part=part)
+                if isinstance(planned, str):
+                    yield planned
+                    return
+                changes = planned.changes
+                yield changes, f"{len(changes)} things would be put in place."
+                sacctmgr.apply(pillar, planned)
+                return f"{len(changes)} things were put in place."
 
-        def apply(changes):
-            sacctmgr.apply(pillar, planned)
-            return f"{len(changes)} things were put in place."
-
-        return adapter.converge(
-            name,
-            test=test,
-            difference=difference,
-            apply=apply,
-            unchanged="SLURM has the accounts of the site and the people of the directory.",
-            planned=lambda changes: f"{len(changes)} things would be put in place.",
-            done="Accounts were put in place.",
-        )
+    return adapter.converge(
+        name,
+        steps(),
+        test=test,
+        unchanged="SLURM has the accounts of the site and the people of the directory.",
+    )

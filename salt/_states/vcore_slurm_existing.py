@@ -3,18 +3,11 @@ A SLURM that the site has
 =========================
 """
 
-try:
-    from vcore import adapter
+from vcore import adapter
+
+with adapter.imports() as __virtual__:
     from vcore.base.paths import Paths
     from vcore.slurm import offer
-
-    HAS_VCORE = True
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
-
-
-def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
 def offered(name):
@@ -27,18 +20,16 @@ def offered(name):
     Nothing of that SLURM is written, and its slurmctld is told nothing.
     """
     paths = Paths.from_opts(__opts__)
-    pillar = None
 
-    def difference():
-        nonlocal pillar
+    def steps():
         pillar = adapter.head(__pillar__)
-        return offer.differences(pillar, paths)
+        yield offer.differences(pillar, paths)
+        offer.write_offer(pillar, paths)
 
     return adapter.converge(
         name,
+        steps(),
         test=__opts__["test"],
-        difference=difference,
-        apply=lambda _: offer.write_offer(pillar, paths) and None,
         unchanged="The files on offer list the compute nodes.",
         planned="The files on offer would be changed.",
         done="The files on offer were changed: have slurmctld read its configuration again.",

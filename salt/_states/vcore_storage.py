@@ -3,19 +3,12 @@ Homes and data on a node
 ========================
 """
 
-try:
-    from vcore import adapter
+from vcore import adapter
+
+with adapter.imports() as __virtual__:
     from vcore.base.errors import VcoreError
     from vcore.base.paths import Paths
     from vcore.storage import mounting
-
-    HAS_VCORE = True
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
-
-
-def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
 def present(name):
@@ -30,20 +23,19 @@ def present(name):
     """
     test = __opts__["test"]
     host = mounting.Host(Paths.from_opts(__opts__), __grains__["os_family"])
-    roots = {}
 
-    def difference():
-        roots.update(mounting.wanted(adapter.node(__pillar__)))
+    def steps():
+        roots = mounting.wanted(adapter.node(__pillar__))
         changes = mounting.difference(roots, host)
         if not changes and (lines := mounting.problem_lines(roots, host)):
             raise VcoreError("\n".join(lines))
-        return changes
+        yield changes
+        return mounting.apply(roots, changes, host, __salt__["pkg.install"])
 
     return adapter.converge(
         name,
+        steps(),
         test=test,
-        difference=difference,
-        apply=lambda changes: mounting.apply(roots, changes, host, __salt__["pkg.install"]),
         unchanged="The storage is as it should be.",
         planned="The storage would be mounted.",
         done="The storage was mounted.",
@@ -59,11 +51,15 @@ def absent(name):
     """
     host = mounting.Host(Paths.from_opts(__opts__), __grains__["os_family"])
 
+    def steps():
+        changes = mounting.difference({}, host)
+        yield changes
+        return mounting.apply({}, changes, host, __salt__["pkg.install"])
+
     return adapter.converge(
         name,
+        steps(),
         test=__opts__["test"],
-        difference=lambda: mounting.difference({}, host),
-        apply=lambda changes: mounting.apply({}, changes, host, __salt__["pkg.install"]),
         unchanged="No storage is mounted here.",
         planned="The storage would be unmounted.",
         done="The storage was unmounted.",

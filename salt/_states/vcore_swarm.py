@@ -3,23 +3,15 @@ Docker Swarm: the swarm, its overlay network, node labels and the core's service
 =================================================================================
 """
 
-import importlib.util
 import os
 
-try:
-    from vcore import adapter
+from vcore import adapter
+
+# vcore.swarm.membership is imported where it is used: with docker it takes 70 ms to load.
+with adapter.imports("docker") as __virtual__:
     from vcore.base.paths import Paths
     from vcore.base.secrets import Store
     from vcore.swarm import specification
-
-    # vcore.swarm.membership is imported where it is used: with docker it takes 70 ms to load.
-    HAS_VCORE, MISSING = importlib.util.find_spec("docker") is not None, "No module named 'docker'"
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
-
-
-def __virtual__():
-    return True if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
 def _swarm():
@@ -36,16 +28,8 @@ def _pillar():
     return adapter.head(__pillar__)
 
 
-def _converge(name, difference, apply, unchanged, done, planned):
-    return adapter.converge(
-        name,
-        test=__opts__["test"],
-        difference=difference,
-        apply=apply,
-        unchanged=unchanged,
-        planned=planned,
-        done=done,
-    )
+def _converge(name, steps, **comments):
+    return adapter.converge(name, steps, test=__opts__["test"], **comments)
 
 
 def initialised(name):
@@ -59,10 +43,15 @@ def initialised(name):
     name
         A sentence; it changes nothing.
     """
+
+    def steps():
+        changes = _swarm().swarm_changes(_pillar())
+        yield changes
+        _swarm().initialise(_pillar(), changes)
+
     return _converge(
         name,
-        lambda: _swarm().swarm_changes(_pillar()),
-        lambda changes: _swarm().initialise(_pillar(), changes),
+        steps(),
         unchanged="This machine manages a swarm.",
         done="This machine now manages a new swarm.",
         planned="A swarm would be started.",
@@ -78,10 +67,15 @@ def join_token_kept(name):
         A sentence; it changes nothing.
     """
     store = Store(Paths.from_opts(__opts__).secrets)
+
+    def steps():
+        _pillar()  # on the head only
+        yield _swarm().join_token_changes(store)
+        _swarm().keep_join_token(store)
+
     return _converge(
         name,
-        lambda: _pillar() and _swarm().join_token_changes(store),
-        lambda changes: _swarm().keep_join_token(store),
+        steps(),
         unchanged="The swarm's join token is kept.",
         done="The swarm's join token was put into the secret store.",
         planned="The swarm's join token would be put into the secret store.",
@@ -100,10 +94,15 @@ def joined(name):
         A sentence; it changes nothing.
     """
     paths = Paths.from_opts(__opts__)
+
+    def steps():
+        changes = _swarm().join_changes(adapter.node(__pillar__), paths)
+        yield changes
+        _swarm().join(adapter.node(__pillar__), paths, changes)
+
     return _converge(
         name,
-        lambda: _swarm().join_changes(adapter.node(__pillar__), paths),
-        lambda changes: _swarm().join(adapter.node(__pillar__), paths, changes),
+        steps(),
         unchanged="This machine is in the swarm of the head.",
         done="This machine joined the swarm of the head.",
         planned="This machine would join the swarm of the head.",
@@ -120,10 +119,15 @@ def parted(name):
         A sentence; it changes nothing.
     """
     paths = Paths.from_opts(__opts__)
+
+    def steps():
+        changes = _swarm().part_changes(paths)
+        yield changes
+        _swarm().part(paths, changes)
+
     return _converge(
         name,
-        lambda: _swarm().part_changes(paths),
-        lambda changes: _swarm().part(paths, changes),
+        steps(),
         unchanged="This machine is in no swarm.",
         done="This machine left the swarm.",
         planned="This machine would leave the swarm.",
@@ -147,18 +151,16 @@ def left(name):
         foreign = _swarm().foreign()
         return f"The swarm stays, others use it: {', '.join(foreign)}." if foreign else ""
 
-    def apply(changes):
+    def steps():
+        changes = _swarm().leave_changes()
+        if not changes:
+            yield kept()
+            return
+        yield changes, f"The core would leave the swarm. {kept()}".rstrip()
         _swarm().leave(changes)
         return f"The core left the swarm. {kept()}".rstrip()
 
-    return _converge(
-        name,
-        lambda: _swarm().leave_changes() or kept(),
-        apply,
-        unchanged="This machine is in no swarm.",
-        done="The core left the swarm.",
-        planned=lambda _: f"The core would leave the swarm. {kept()}".rstrip(),
-    )
+    return _converge(name, steps(), unchanged="This machine is in no swarm.")
 
 
 def network_present(name):
@@ -171,10 +173,15 @@ def network_present(name):
     name
         A sentence; it changes nothing.
     """
+
+    def steps():
+        changes = _swarm().network_changes(_pillar())
+        yield changes
+        _swarm().create_network(_pillar(), changes)
+
     return _converge(
         name,
-        lambda: _swarm().network_changes(_pillar()),
-        lambda changes: _swarm().create_network(_pillar(), changes),
+        steps(),
         unchanged="The overlay network is there.",
         done="The overlay network was created.",
         planned="The overlay network would be created.",
@@ -192,10 +199,15 @@ def node_labelled(name, nodes=None):
     nodes
         Minion ids; by default all nodes of the site that have joined the swarm.
     """
+
+    def steps():
+        changes = _swarm().label_changes(_pillar(), nodes)
+        yield changes
+        _swarm().label(_pillar(), changes)
+
     return _converge(
         name,
-        lambda: _swarm().label_changes(_pillar(), nodes),
-        lambda changes: _swarm().label(_pillar(), changes),
+        steps(),
         unchanged="The nodes carry their labels.",
         done="The nodes now carry their labels.",
         planned="Nodes would be labelled.",
@@ -220,10 +232,8 @@ def service_running(name, timeout=None):
     from vcore.swarm import deployment
 
     paths = Paths.from_opts(__opts__)
-    plan = None
 
-    def changes_of():
-        nonlocal plan
+    def steps():
         plans = __context__.setdefault("vcore_swarm.plans", {})  # vcore_image.pruned asks what this run changes
         plans.pop(name, None)
         plan = plans[name] = _swarm().plan(
@@ -231,9 +241,7 @@ def service_running(name, timeout=None):
         )
         if not plan.changes and not __opts__["test"]:
             _swarm().prune(name)  # what an interrupted run left behind
-        return plan.changes
-
-    def apply(_):
+        yield plan.changes
         service = _pillar()["services"][name]
         image = plan.wanted.spec["TaskTemplate"]["ContainerSpec"]["Image"]
         _swarm().apply(
@@ -245,8 +253,7 @@ def service_running(name, timeout=None):
 
     return _converge(
         name,
-        changes_of,
-        apply,
+        steps(),
         unchanged=f"The service {name} runs and is healthy.",
         done=f"The service {name} now runs as wanted and is healthy.",
         planned=f"The service {name} would be changed.",
@@ -266,26 +273,22 @@ def service_offered(name):
     from vcore.swarm import deployment, rolling
 
     paths = Paths.from_opts(__opts__)
-    plan = None
 
-    def changes_of():
-        nonlocal plan
+    def steps():
         plan = rolling.plan(_swarm(), deployment.wanted(name, pillar=_pillar(), paths=paths, plan=__opts__["test"]))
         if not plan.changes:
             if not __opts__["test"]:
                 rolling.tidy(_swarm(), name, plan.generation)
-            return rolling.pending(name, plan.behind)
-        return plan.changes
-
-    def apply(_):
+            yield rolling.pending(name, plan.behind)
+            return
+        yield plan.changes
         image = plan.wanted.spec["TaskTemplate"]["ContainerSpec"]["Image"]
         authorization = deployment.registry_authorization(image, _pillar(), paths)
         return rolling.apply(_swarm(), plan, authorization=authorization)
 
     return _converge(
         name,
-        changes_of,
-        apply,
+        steps(),
         unchanged=f"The service {name} is offered to its nodes.",
         done=f"The service {name} is offered to its nodes.",
         planned=f"The service {name} would be offered to its nodes.",
@@ -303,10 +306,15 @@ def services_absent(name, keep=None):
     keep
         Names of further services to keep.
     """
+
+    def steps():
+        changes = _swarm().absent_changes({*_pillar()["services"], *(keep or [])})
+        yield changes
+        _swarm().remove(set(changes))
+
     return _converge(
         name,
-        lambda: _swarm().absent_changes({*_pillar()["services"], *(keep or [])}),
-        lambda changes: _swarm().remove(set(changes)),
+        steps(),
         unchanged="No other services of the core run here.",
         done="Services that the site does not want were removed; their data was kept.",
         planned="Services that the site does not want would be removed; their data would be kept.",

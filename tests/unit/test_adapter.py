@@ -1,6 +1,13 @@
-"""The one shape of every state: plan and apply list the same, and errors are sentences."""
+"""What Salt's modules import and the reason why one is missing; the one shape of every state: plan and apply list the
+same, and errors are sentences.
+"""
+
+import contextlib
+import inspect
 
 import pytest
+import salt.config
+import salt.loader
 from salt.exceptions import CommandExecutionError
 from vcore import adapter
 from vcore.base.errors import VcoreError
@@ -9,7 +16,11 @@ WORDS = {"unchanged": "in order", "planned": "would change", "done": "changed"}
 
 
 def run(changes, *, test=False, apply=lambda changes: None):
-    return adapter.converge("x", test=test, difference=lambda: changes, apply=apply, **WORDS)
+    def steps():
+        yield changes
+        return apply(changes[0] if isinstance(changes, tuple) else changes)
+
+    return adapter.converge("x", steps(), test=test, **WORDS)
 
 
 def test_nothing_to_do():
@@ -24,6 +35,62 @@ def test_a_plan_lists_what_the_apply_makes_and_makes_nothing():
     done = run({"a": 1}, apply=made.append)
     assert (done["result"], done["changes"], done["comment"], made) == (True, {"a": 1}, "changed", [{"a": 1}])
     assert run({"a": 1}, apply=lambda _: "more words")["comment"] == "more words"
+
+
+def test_a_plan_has_more_words_where_they_stand_beside_the_changes():
+    changes = ({"a": 1}, "one thing would change")
+    plan = run(changes, test=True)
+    assert (plan["result"], plan["changes"], plan["comment"]) == (None, {"a": 1}, "one thing would change")
+    assert run(changes)["comment"] == "changed"
+    assert run(({}, "nothing would change"), test=True)["comment"] == "in order"
+
+
+@pytest.mark.parametrize("changes", [{"a": 1}, {}, "there is nothing to compare with"])
+@pytest.mark.parametrize("test", [True, False])
+def test_what_a_state_holds_open_ends_with_it(changes, test):
+    said = []
+
+    @contextlib.contextmanager
+    def connection():
+        said.append("open")
+        try:
+            yield
+        finally:
+            said.append("closed")
+
+    def steps():
+        with connection():
+            yield changes
+            said.append("made")
+
+    adapter.converge("x", steps(), test=test, **WORDS)
+    makes = bool(changes) and isinstance(changes, dict) and not test
+    assert said == (["open", "made", "closed"] if makes else ["open", "closed"])
+
+
+def test_an_error_in_looking_or_in_closing_fails_the_state():
+    def looks():
+        raise VcoreError("nobody answers")
+        yield {}
+
+    def closes():
+        try:
+            yield {"a": 1}
+        finally:
+            raise VcoreError("the lock is gone")
+
+    for steps, test in ((looks, False), (looks, True), (closes, False), (closes, True)):
+        failed = adapter.converge("x", steps(), test=test, **WORDS)
+        assert (failed["result"], failed["changes"]) == (False, {})
+
+
+def test_changes_are_yielded_once():
+    def steps():
+        yield {"a": 1}
+        yield {"b": 1}
+
+    with pytest.raises(RuntimeError, match="once"):
+        adapter.converge("x", steps(), test=False, **WORDS)
 
 
 @pytest.mark.parametrize("error", [VcoreError("no"), CommandExecutionError("no"), OSError(28, "No space left")])
@@ -52,3 +119,48 @@ def test_what_the_file_system_refuses_is_salts_error():
         adapter.salt_errors("hosts cannot be written"),
     ):
         raise OSError(28, "No space left")
+
+
+def test_a_module_whose_imports_are_there_is_loaded():
+    with adapter.imports("json") as virtual:
+        import json
+    assert json and inspect.isfunction(virtual)
+    assert virtual() is True
+
+
+def test_a_module_whose_imports_are_missing_says_which():
+    with adapter.imports() as virtual:
+        import a_library_of_the_head  # noqa: F401
+    assert virtual() == (False, "the vcore package cannot be imported: No module named 'a_library_of_the_head'")
+    with adapter.imports("a_library_for_later") as virtual:
+        pass
+    assert virtual() == (False, "the vcore package cannot be imported: No module named 'a_library_for_later'")
+    with pytest.raises(ZeroDivisionError), adapter.imports():
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [
+        (
+            "from vcore import adapter\n\nwith adapter.imports() as __virtual__:\n    import a_library_of_the_head\n",
+            "the vcore package cannot be imported: No module named 'a_library_of_the_head'",
+        ),
+        (
+            "from vcore import adapter\n\nwith adapter.imports('a_library_for_later') as __virtual__:\n    pass\n",
+            "the vcore package cannot be imported: No module named 'a_library_for_later'",
+        ),
+        ("from vcore import adapter\n\nwith adapter.imports() as __virtual__:\n    import json\n", None),
+        ("from no_brain import adapter\n", "No module named 'no_brain'"),
+    ],
+)
+def test_salts_loader_tells_the_reason(tmp_path, program, says):
+    (tmp_path / "tried.py").write_text(f"{program}\n\ndef answer():\n    return 42\n")
+    opts = salt.config.DEFAULT_MINION_OPTS.copy()
+    opts.update(root_dir=str(tmp_path), cachedir=str(tmp_path / "cache"), extension_modules="")
+    functions = salt.loader.LazyLoader([str(tmp_path)], opts, tag="module")
+    if says is None:
+        assert functions["tried.answer"]() == 42
+    else:
+        assert "tried.answer" not in functions
+        assert functions.missing_fun_string("tried.answer") == f"'tried' __virtual__ returned False: {says}"

@@ -28,8 +28,9 @@ for path in {files!r}:
     spec = importlib.util.spec_from_file_location("loaded", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    if not getattr(module, "HAS_VCORE", True):
-        sys.exit(f"{{path}}: {{module.MISSING}}")
+    virtual = module.__virtual__() if hasattr(module, "__virtual__") else True
+    if virtual is not True:
+        sys.exit(f"{{path}}: {{virtual[1]}}")
 """
 
 

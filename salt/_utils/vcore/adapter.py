@@ -1,9 +1,14 @@
-"""Where the brain meets Salt: its errors, the pillar as Salt hands it over, and the one shape of every state."""
+"""Where the brain meets Salt: what a module imports, its errors, the pillar as Salt hands it over, and the one shape of
+every state.
+
+Salt's modules import this one first and unguarded, so it needs no more than Salt and the standard library.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import importlib.util
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
@@ -11,6 +16,30 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from .base.errors import VcoreError
 
 Changes = dict[str, Any]
+#: What a state does, see :func:`converge`.
+Steps = Generator[Changes | str | tuple[Changes, str], None, str | None]
+
+
+@contextmanager
+def imports(*later: str) -> Iterator[Callable[[], bool | tuple[bool, str]]]:
+    """Import what a Salt module needs, and give it the ``__virtual__`` that says what of this is missing.
+
+    ::
+
+        with adapter.imports("docker") as __virtual__:
+            from vcore.base.paths import Paths
+
+    ``later`` are libraries that the module needs and imports where they are used, since they take a while to load.
+    """
+    missing = next((f"No module named {name!r}" for name in later if importlib.util.find_spec(name) is None), "")
+
+    def virtual() -> bool | tuple[bool, str]:
+        return (False, f"the vcore package cannot be imported: {missing}") if missing else True
+
+    try:
+        yield virtual
+    except ImportError as error:
+        missing = str(error)
 
 
 @contextmanager
@@ -54,34 +83,46 @@ def head(pillar: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def converge(
-    name: str,
-    *,
-    test: bool,
-    difference: Callable[[], Changes | str],
-    apply: Callable[[Changes], str | None],
-    unchanged: str,
-    planned: str | Callable[[Changes], str],
-    done: str,
+    name: str, steps: Steps, *, test: bool, unchanged: str, planned: str = "", done: str = ""
 ) -> dict[str, Any]:
     """Run a state and return its result: name, result, changes, comment.
 
     The change set is worked out once, and then planned or made. So a plan lists the very changes that applying makes,
-    and an apply that finds none does nothing.
+    and an apply that finds none does nothing. ``steps`` is a generator, which looks, yields the changes, and makes
+    them behind that::
 
-    ``difference()`` looks and returns the changes, or says why there are none where that is not ``unchanged``;
-    ``apply(changes)`` makes them and may return a comment that says more than ``done``; ``planned`` may be a function
-    of the changes. An error of either is the comment of a failed state, which lists no changes.
+        def steps():
+            planned = controller.plan(pillar, paths)
+            yield planned.changes
+            controller.apply(pillar, paths, planned)
+
+    It is closed at its ``yield`` by a plan, or where there are no changes; what it holds open by ``with`` ends with it.
+    Beside the changes it may yield a comment that says more than ``planned``, and return one that says more than
+    ``done``. A text instead of changes says why there are none, where that is not ``unchanged``. An error on either
+    side of the ``yield`` is the comment of a failed state, which lists no changes.
     """
     ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": unchanged}
     try:
-        found = difference()
-        if isinstance(found, str):
-            ret.update(comment=found or unchanged)
-        elif found and test:
-            ret.update(result=None, changes=found, comment=planned(found) if callable(planned) else planned)
-        elif found:
-            comment = apply(found)
-            ret.update(changes=found, comment=comment or done)
+        with closing(steps):
+            found = next(steps)
+            found, announced = found if isinstance(found, tuple) else (found, planned)
+            if isinstance(found, str):
+                ret.update(comment=found or unchanged)
+            elif found and test:
+                ret.update(result=None, changes=found, comment=announced)
+            elif found:
+                comment = _finish(steps)
+                ret.update(changes=found, comment=comment or done)
     except (VcoreError, CommandExecutionError, SaltInvocationError, OSError) as error:
-        ret.update(result=False, comment=str(error))
+        ret.update(result=False, changes={}, comment=str(error))
     return ret
+
+
+def _finish(steps: Steps) -> str | None:
+    """Go on behind the ``yield``; return the comment."""
+    try:
+        next(steps)
+    except StopIteration as end:
+        comment: str | None = end.value
+        return comment
+    raise RuntimeError("the steps of a state yield their changes once")
