@@ -33,9 +33,6 @@ FLOORS = ("base", "host", "kernel")
 
 T = TypeVar("T")
 
-#: The protocols that were declared so far, by the name of their face.
-_declared: dict[str, list[type[Any]]] = {}
-
 
 @cache
 def names() -> tuple[str, ...]:
@@ -57,15 +54,9 @@ def face(name: str) -> Callable[[type[T]], type[T]]:
 
     def declare(protocol: type[T]) -> type[T]:
         setattr(protocol, "__face__", name)  # noqa: B010  a protocol's own attributes would be among its members
-        _declared.setdefault(name, []).append(protocol)
         return protocol
 
     return declare
-
-
-def declared(name: str) -> tuple[type[Any], ...]:
-    """Return the protocols of a face, of the modules that were imported so far."""
-    return tuple(_declared.get(name, ()))
 
 
 def members(protocol: type[Any]) -> frozenset[str]:
