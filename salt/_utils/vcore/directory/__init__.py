@@ -1,3 +1,3 @@
 """The LDAP directory and its web page."""
 
-USES = ("swarm",)
+USES = ("services", "swarm")

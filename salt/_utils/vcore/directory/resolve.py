@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from ..kernel.site import Configuration
+from ..services.placement import ServicePart
 
 KEYS = ("directory",)
 
@@ -27,7 +28,7 @@ def resolve(configuration: Configuration, parts: Mapping[str, Any]) -> dict[str,
     return {"directory": _access(service, configuration.site.site.domain) if service else None}
 
 
-def _access(service: Mapping[str, Any], domain: str) -> DirectoryPart:
+def _access(service: ServicePart, domain: str) -> DirectoryPart:
     name, port = f"ldap.{domain}", service["ports"]["ldaps"]["number"]
     return {
         "uri": f"ldaps://{name}" + ("" if port == 636 else f":{port}"),

@@ -13,6 +13,7 @@ from ..base.checks import Check, result
 from ..base.errors import VcoreError
 from ..base.names import FILE_ROUTER as SERVICE
 from ..base.paths import Paths
+from ..services.placement import ServicePart
 from . import ganesha, samba
 from .container import execute, run_checked
 
@@ -164,7 +165,7 @@ def negotiate(address: str, port: int, dialects: Sequence[str], *, timeout: floa
     return next((name for name, code in _DIALECTS.items() if code == dialect), None), bool(security & 2)
 
 
-def _check_smb(address: str, service: Mapping[str, Any], remedy: str) -> Check:
+def _check_smb(address: str, service: ServicePart, remedy: str) -> Check:
     minimum = service["settings"]["minimum_protocol"]
     old_is_wanted = minimum == "SMB2"
     tried = (
@@ -193,7 +194,7 @@ def _check_guest(pillar: Mapping[str, Any], address: str, port: int, remedy: str
     return result(GUEST, bool(code) and status is not None and status[0] in REFUSALS, saw, remedy)
 
 
-def _check_nfs(address: str, service: Mapping[str, Any], remedy: str) -> Check:
+def _check_nfs(address: str, service: ServicePart, remedy: str) -> Check:
     """Ganesha answers the null procedure of NFS 4 (RFC 7530, 15.1; RFC 5531)."""
     port = service["ports"]["nfs"]["number"]
     tried = f"NFS 4 answers at {address}, port {port}"

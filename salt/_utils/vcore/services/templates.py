@@ -13,9 +13,10 @@ from typing import Any
 import jinja2
 
 from ..base.errors import VcoreError
+from .placement import ServicePart
 
 
-def context(service: Mapping[str, Any], pillar: Mapping[str, Any], authority: str) -> dict[str, Any]:
+def context(service: ServicePart, pillar: Mapping[str, Any], authority: str) -> dict[str, Any]:
     """The names that a template can use.
 
     ``service``: the resolved service; ``settings``: its settings; ``site``, ``network``, ``node``, ``nodes``,

@@ -9,11 +9,15 @@ Sources: slurm.conf(5), sackd(8) and slurmd(8) of SLURM 24.11.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..base.errors import VcoreError
+from .names import Existing
+
+if TYPE_CHECKING:
+    from .settings import SlurmSettings
 
 #: Files beside slurm.conf that slurmd reads where it gets none of them of its controller.
 BESIDE = ("cgroup.conf", "gres.conf", "topology.conf")
@@ -82,7 +86,7 @@ def settings(text: str) -> dict[str, list[str]]:
     return found
 
 
-def facts(text: str) -> dict[str, Any]:
+def facts(text: str) -> Existing:
     """What the core needs to know of a site's slurm.conf: ``cluster``, ``controllers`` (HOST:PORT each), whether
     clients get the configuration of the controller (``configless``), and the host of slurmdbd (``accounting``).
 
@@ -147,12 +151,12 @@ def check_key(path: Path) -> None:
         raise VcoreError(f"{path} has {length} bytes; a slurm.key has {LEAST_KEY} to {MOST_KEY}, usually 1024")
 
 
-def read(slurm: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The facts of the site's own SLURM, from the resolved ``slurm`` section; None in another mode.
+def read(slurm: SlurmSettings) -> Existing | None:
+    """Return the facts of the site's own SLURM; None in another mode.
 
     Raises:
         VcoreError: its files are not what they were when the site was checked.
     """
-    if slurm["mode"] != "existing":
+    if slurm.mode != "existing" or slurm.configuration is None:
         return None
-    return facts(flattened(Path(slurm["configuration"])))
+    return facts(flattened(Path(slurm.configuration)))

@@ -2,6 +2,46 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal, TypedDict
+
+
+class Existing(TypedDict):
+    """What the core knows of a SLURM that the site has: :func:`vcore.slurm.existing.facts`."""
+
+    cluster: str
+    #: HOST:PORT each.
+    controllers: list[str]
+    #: Whether clients get the configuration of the controller.
+    configless: bool
+    #: The host of slurmdbd; None where there is none.
+    accounting: str | None
+
+
+class SlurmPart(TypedDict):
+    """``slurm`` of the pillar: the section of the site file, with ``controller`` and ``existing``."""
+
+    mode: Literal["none", "managed", "existing"]
+    #: HOST:PORT of slurmctld, with commas between several; None where there is none.
+    controller: str | None
+    existing: Existing | None
+    #: Files of it on the head; None in another mode.
+    configuration: str | None
+    key: str | None
+    cluster: str
+    nodes: dict[str, dict[str, Any]]
+    default_memory_per_cpu: int
+    memory_reserve: int
+    cgroups: Literal["auto", "on", "off"]
+    prolog: str | None
+    epilog: str | None
+    partitions: dict[str, dict[str, Any]]
+    accounts: dict[str, dict[str, Any]]
+    default_account: str | None
+    qos: dict[str, dict[str, Any]]
+    limits: dict[str, Any]
+    srun_ports: dict[str, int]
+
+
 #: The services of the catalogue that are SLURM's own.
 CONTROLLER, COMPUTE, ACCOUNTING = "slurm-controller", "slurm-compute", "slurm-accounting"
 

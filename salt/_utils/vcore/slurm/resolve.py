@@ -18,7 +18,7 @@ def resolve(configuration: Configuration, parts: Mapping[str, Any]) -> dict[str,
     commas between several) and what the files of a SLURM say that the site has (``existing``); None each where there is
     none.
     """
-    slurm, name = SLURM.of(configuration.site).model_dump(mode="json"), names.CONTROLLER
+    slurm, name = SLURM.of(configuration.site), names.CONTROLLER
     theirs, controller = existing.read(slurm), None
     if theirs is not None:
         controller = ",".join(theirs["controllers"])
@@ -26,7 +26,7 @@ def resolve(configuration: Configuration, parts: Mapping[str, Any]) -> dict[str,
         place = settings.chosen(configuration, name).node or configuration.head
         port = catalogue.of(configuration)[name].ports["slurmctld"].number
         controller = f"{parts['nodes'][place]['address']}:{port}"
-    return {"slurm": {**slurm, "controller": controller, "existing": theirs}}
+    return {"slurm": {**slurm.model_dump(mode="json"), "controller": controller, "existing": theirs}}
 
 
 def keeps(resolved: Mapping[str, Any]) -> bool:

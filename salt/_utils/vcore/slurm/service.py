@@ -9,6 +9,7 @@ from typing import Any
 from ..kernel.site import Configuration
 from . import names
 from .existing import BESIDE, flattened
+from .names import SlurmPart
 from .settings import SLURM
 
 
@@ -37,7 +38,7 @@ def content(entry: Mapping[str, Any]) -> bytes | None:
 # --- what services of the core are given ------------------------------------------------------------------------------
 
 
-def given(slurm: Mapping[str, Any], secrets: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
+def given(slurm: SlurmPart, secrets: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
     """What a service that has the cluster's key gets in this mode instead: files of secrets by name, and further
     configs, each with ``file``, the file on the head that it is.
 
@@ -48,9 +49,10 @@ def given(slurm: Mapping[str, Any], secrets: Mapping[str, Any]) -> tuple[dict[st
         for name, secret in secrets.items()
         if secret["service"] == names.CONTROLLER and name == "key"
     }
-    if not keys or slurm["existing"]["configless"]:
+    theirs = slurm["existing"]
+    if not keys or theirs is None or theirs["configless"]:
         return keys, {}
-    main = Path(slurm["configuration"])
+    main = Path(str(slurm["configuration"]))
     files = {"slurm.conf": main, **{name: main.parent / name for name in BESIDE if (main.parent / name).is_file()}}
     rights = {"owner": 0, "group": 0, "mode": "0444"}
     return keys, {name: {"file": str(path), "path": f"/etc/slurm/{name}", **rights} for name, path in files.items()}

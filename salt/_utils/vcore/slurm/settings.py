@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints
 
@@ -17,7 +17,7 @@ from ..kernel.site import Configuration
 from ..nodes.hostlist import expand
 from ..people.settings import AccountName, GroupName
 from ..services.settings import chosen
-from .names import ACCOUNTING, CONTROLLER, seconds
+from .names import ACCOUNTING, CONTROLLER, SlurmPart, seconds
 
 
 def _hostlist(text: str) -> str:
@@ -385,8 +385,6 @@ def _account_problems(slurm: SlurmSettings, document: Document) -> list[Problem]
     return found
 
 
-def all_partitions(slurm: Mapping[str, object]) -> dict[str, dict[str, object]]:
+def all_partitions(slurm: SlurmPart) -> dict[str, dict[str, Any]]:
     """The partitions of a resolved ``slurm`` section, by name: the site's, or the one that there is without any."""
-    partitions = slurm["partitions"]
-    assert isinstance(partitions, dict)
-    return partitions or {"main": Partition(default=True).model_dump(mode="json")}
+    return slurm["partitions"] or {"main": Partition(default=True).model_dump(mode="json")}

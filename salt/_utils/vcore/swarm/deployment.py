@@ -19,6 +19,7 @@ from ..base.secrets import Store
 from ..images import builder, registry
 from ..kernel import areas
 from ..services import templates
+from ..services.placement import ServicePart
 from . import specification
 
 #: Where root's keys stand in a container; its sshd runs only where they do.
@@ -73,7 +74,7 @@ def wanted(name: str, *, pillar: Mapping[str, Any], paths: Paths, plan: bool = F
     return Wanted(spec, files)
 
 
-def _credential(service: Mapping[str, Any], paths: Paths) -> str | None:
+def _credential(service: ServicePart, paths: Paths) -> str | None:
     """The fingerprint of the credential that nodes pull the image with; None for an image that is local."""
     store = Store(paths.secrets)
     if not service["image"]["push"] or not store.exists("registry", "pull"):
@@ -84,7 +85,7 @@ def _credential(service: Mapping[str, Any], paths: Paths) -> str | None:
 class _Source:
     """Reads what a service is given, and knows what a plan cannot read because it will be made anew."""
 
-    def __init__(self, service: Mapping[str, Any], pillar: Mapping[str, Any], paths: Paths, plan: bool) -> None:
+    def __init__(self, service: ServicePart, pillar: Mapping[str, Any], paths: Paths, plan: bool) -> None:
         self.plan = plan
         self.anew: set[Path] = set()
         if plan and service["certificates"]:
@@ -113,7 +114,7 @@ class _Source:
 
 
 def _files(
-    service: Mapping[str, Any], pillar: Mapping[str, Any], paths: Paths, source: _Source
+    service: ServicePart, pillar: Mapping[str, Any], paths: Paths, source: _Source
 ) -> Iterator[specification.File]:
     """Everything that swarm hands to the service: rendered configs, root's keys, certificates, secrets."""
     name, store, root = service["name"], Store(paths.secrets), paths.authority / "ca.crt"
