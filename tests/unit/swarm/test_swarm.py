@@ -410,6 +410,14 @@ def test_a_template_sees_the_resolved_pillar(tmp_path):
     assert render(tmp_path, text) == "demo vcore.test\nPEM\n\n"
 
 
+def test_a_template_sees_the_part_of_any_area_and_no_secret():
+    pillar = {"queue": {"length": 3}, "settings": "a part of this name", "secrets": {"ldap": {"password": "x"}}}
+    names = templates.context(service() | {"settings": {}}, pillar, "PEM\n")
+    assert names["queue"] == {"length": 3}
+    assert names["settings"] == {}
+    assert "secrets" not in names
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -17,25 +17,14 @@ from .placement import ServicePart
 
 
 def context(service: ServicePart, pillar: Mapping[str, Any], authority: str) -> dict[str, Any]:
-    """The names that a template can use.
+    """Return the names that a template can use.
 
-    ``service``: the resolved service; ``settings``: its settings; ``site``, ``network``, ``node``, ``nodes``,
-    ``services``, ``accounts``, ``storage``: as in the resolved pillar; ``authority``: ``{certificate: <root
-    certificate, PEM>}``.
+    ``service``: the resolved service; ``settings``: its settings; ``authority``: ``{certificate: <root certificate,
+    PEM>}``; and every part of the resolved pillar by its key, such as ``site``, ``nodes``, ``services``.
     """
-    return {
-        "service": service,
-        "settings": service["settings"],
-        "site": pillar["site"],
-        "network": pillar["network"],
-        "node": pillar["node"],
-        "nodes": pillar.get("nodes", {}),
-        "services": pillar["services"],
-        "accounts": pillar.get("accounts", {}),
-        "storage": pillar.get("storage", {}),
-        "slurm": pillar.get("slurm", {}),
-        "authority": {"certificate": authority},
-    }
+    parts = {key: part for key, part in pillar.items() if key != "secrets"}
+    own = {"service": service, "settings": service["settings"], "authority": {"certificate": authority}}
+    return parts | own
 
 
 def render(folder: Path, template: str, names: Mapping[str, Any]) -> bytes:
