@@ -86,6 +86,7 @@ def test_what_a_value_may_be_in_words():
     assert found["Site.services.<service>.memory.limit"] == "size"
     assert found["Site.nodes.<node>.roles"] == "list; each: one of `head`, `compute`; at least one"
     assert found["Site.services.<service>.enabled"] == "true or false"
+    assert found["Site.nodes.<node>.logins.groups"].startswith("list"), "keys of what may be left out are missing"
     assert found["Service.volumes.<volume>.mode"] == "mode, in quotes"
     ldap = next(reference.sections(CATALOGUE["ldap"].settings_model().model_json_schema()))
     assert reference.kind(next(e for e in ldap.entries if e.name == "database_maximum_size").schema).startswith(

@@ -131,6 +131,9 @@ def _singular(name: str) -> str:
 def _below(entry: Entry) -> tuple[str, Schema] | None:
     """How the path to the model below a key goes on, and the schema that refers to it; None for a plain value."""
     schema = entry.schema
+    members = [member for member in schema.get("anyOf", ()) if member.get("type") != "null"]
+    if len(members) == 1:
+        (schema,) = members  # it may be left out, and has keys where it is not
     values = [*schema.get("patternProperties", {}).values(), schema.get("additionalProperties")]
     placeholder = f".<{_singular(entry.name)}>"
     for ending, inner in (("", schema), ("[]", schema.get("items")), *((placeholder, value) for value in values)):
