@@ -35,13 +35,13 @@ for path in {files!r}:
 
 
 def modules():
-    """The state modules that a node's roles name, those of services that run there included; the returners; and what
-    the head asks nodes by.
+    """The state modules that a node's roles name, those of areas and of services that run there included; the
+    returners; and what the head asks nodes by.
     """
     texts = [path.read_text() for role in ("node", "compute") for path in (STATES / "roles" / role).glob("*.sls")]
-    texts += [path.read_text() for path in (STATES / "services").glob("*/node.sls")]
+    texts += [path.read_text() for folder in ("areas", "services") for path in (STATES / folder).glob("*/node.sls")]
     names = {name for text in texts for name in re.findall(r"^\s+(vcore_\w+)\.\w+:", text, re.MULTILINE)}
-    assert "vcore_host" in names
+    assert {"vcore_host", "vcore_storage"} <= names
     states = [SALT / "_states" / f"{name}.py" for name in names]
     return sorted(map(str, [*states, *(SALT / "_returners").glob("*.py"), SALT / "_modules" / "vcore_node.py"]))
 
