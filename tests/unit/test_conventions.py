@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support import modules
 
 CHECKOUT = Path(__file__).parents[2]
 SALT = CHECKOUT / "salt"
@@ -13,27 +14,32 @@ TOGETHER = ("functional", "integration")
 
 
 def functions(*folders):
-    """Every public function of these folders' modules, as (file, function)."""
+    """Every public function of these folders' modules, as (folder, whole name, function)."""
     return [
-        pytest.param(path, node, id=f"{path.parent.name}/{path.stem}.{node.name}")
+        pytest.param(folder, name, node, id=f"{folder}/{path.stem}:{name}")
         for folder in folders
         for path in sorted((SALT / folder).glob("*.py"))
-        for node in ast.parse(path.read_text()).body
-        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+        for name, node in modules.functions(path.stem, path.read_text()).items()
     ]
 
 
-@pytest.mark.parametrize(("path", "function"), functions("_modules", "_runners"))
-def test_a_function_for_people_says_how_it_is_called(path, function):
+@pytest.mark.parametrize(("folder", "name", "function"), functions("_modules", "_runners"))
+def test_a_function_for_people_says_how_it_is_called(folder, name, function):
     text = ast.get_docstring(function) or ""
-    command = "salt-run" if path.parent.name == "_runners" else "salt-call"
-    name = f"{path.stem}.{function.name.rstrip('_')}"
+    command = "salt-run" if folder == "_runners" else "salt-call"
     assert "CLI Example:" in text
     assert re.search(rf"{command} (--\S+ )*{re.escape(name)}\b", text), f"no example calls {name}"
 
 
-@pytest.mark.parametrize(("path", "function"), functions("_states"))
-def test_a_state_describes_itself_and_its_arguments(path, function):
+@pytest.mark.parametrize("folder", ["_modules", "_runners", "_states"])
+def test_modules_that_share_a_name_have_different_functions(folder):
+    """Salt would take one of two functions of a name, and say nothing of the other."""
+    names = [parameters.values[1] for parameters in functions(folder)]
+    assert sorted(names) == sorted(set(names))
+
+
+@pytest.mark.parametrize(("folder", "name", "function"), functions("_states"))
+def test_a_state_describes_itself_and_its_arguments(folder, name, function):
     text = ast.get_docstring(function) or ""
     assert text, "no description"
     arguments = [argument.arg for argument in function.args.args if argument.arg != "name"]
