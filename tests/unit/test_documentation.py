@@ -1,12 +1,12 @@
 """What the documentation says is there: commands, options, files, headings."""
 
-import ast
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support import modules, pages
 from vcore import reference
 
 CHECKOUT = Path(__file__).parents[2]
@@ -16,14 +16,14 @@ PAGES = [CHECKOUT / "README.md", CHECKOUT / "CHANGELOG.md", *sorted(DOCS.glob("*
 FOLDERS = {"salt-call": "_modules", "salt-run": "_runners"}
 
 
-def functions(folder):
-    """The functions of Salt's modules, on the head and in images, as people name them: ``vcore_ca.list``."""
-    found = set()
-    for path in [*(CHECKOUT / "salt" / folder).glob("*.py"), *CHECKOUT.glob(f"images/*/rootfs/**/salt/{folder}/*.py")]:
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-                found.add(f"{path.stem}.{node.name.rstrip('_')}")
-    return found
+def functions(folder, page):
+    """The functions of Salt's modules, on the head, in images and on a page, as people name them: ``vcore_ca.list``."""
+    paths = [*(CHECKOUT / "salt" / folder).glob("*.py"), *CHECKOUT.glob(f"images/*/rootfs/**/salt/{folder}/*.py")]
+    texts = [(path.stem, path.read_text()) for path in paths]
+    texts += [
+        (Path(name).stem, text) for name, text in pages.files(page).items() if Path(name).parent.match(f"salt/{folder}")
+    ]
+    return {name for stem, text in texts for name in modules.functions(stem, text)}
 
 
 def anchors(page):
@@ -49,13 +49,13 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_that_are_shown_exist(page):
     called = re.findall(r"(salt-call|salt-run) (?:--\S+ )*(vcore\w*\.\w+)", page.read_text())
-    unknown = [f"{program} {name}" for program, name in called if name not in functions(FOLDERS[program])]
+    unknown = [f"{program} {name}" for program, name in called if name not in functions(FOLDERS[program], page)]
     assert unknown == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_functions_that_are_named_exist(page):
-    known = functions("_modules") | functions("_runners") | functions("_states")
+    known = {name for folder in ("_modules", "_runners", "_states") for name in functions(folder, page)}
     # Keys of the site file are written the same way.
     named = {name for name in re.findall(r"`(vcore\w*\.\w+)`", page.read_text()) if not name.startswith("vcore.")}
     assert named <= known

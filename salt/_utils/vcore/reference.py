@@ -46,10 +46,10 @@ SERVICES_INTRODUCTION = """
 SERVICE_INTRODUCTION = """
 # service.yaml
 
-The keys of `salt/states/services/<service>/service.yaml`. [adding-a-service.md](adding-a-service.md) shows how one is
-written. What has a default, or none, can be left out. A mode is an octal string in quotes, such as `"0640"`; a size is
-a number of bytes, or a number with K, M, G or T behind it, such as 512M. A file that breaks these rules fails every
-state run with one line that names file and key.
+The keys of `salt/states/services/<service>/service.yaml`. [adding-an-area.md](adding-an-area.md#what-runs) shows how
+one is written. What has a default, or none, can be left out. A mode is an octal string in quotes, such as `"0640"`; a
+size is a number of bytes, or a number with K, M, G or T behind it, such as 512M. A file that breaks these rules fails
+every state run with one line that names file and key.
 
 These keys describe what later parts of the project will use, and have no effect yet: `ports.<port>.audience`,
 `volumes.<volume>.backup`, `wizard`, `settings.<setting>.advanced`.
