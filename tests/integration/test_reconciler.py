@@ -208,11 +208,11 @@ def test_slurm_that_refuses_is_shown_and_tried_again(cluster):
     (cluster.root / "refuses").touch()
     cluster.start_master(every=3600)
     cluster.start("compute-1")
-    error = cluster.until(lambda: cluster.state.slurm.error, 90)
+    error = cluster.until(lambda: cluster.state.owed.error, 90)
     assert error == "slurmctld refuses the configuration: no such partition"
     assert not cluster.swarm.labels()["compute-1"]  # it would look for itself in SLURM, and not be there
     (cluster.root / "refuses").unlink()
-    cluster.until(lambda: well(cluster, "compute-1") and not cluster.state.slurm.error, 90)
+    cluster.until(lambda: well(cluster, "compute-1") and not cluster.state.owed.error, 90)
 
 
 def test_who_takes_no_part_is_told_why(cluster):
