@@ -10,7 +10,7 @@ from typing import Any
 from ..base.checks import Check, result
 from ..base.errors import Unreachable, VcoreError
 from ..base.paths import Paths
-from . import web
+from . import monitoring, web
 from .client import Directory, _text, open_administrator
 from .entries import suffix, uri, wanted_entries
 
@@ -21,9 +21,8 @@ def status(pillar: Mapping[str, Any], directory: Directory) -> dict[str, Any]:
     """How many entries there are, how full the database is (bytes), and the policy for people's passwords."""
     base = suffix(pillar)
     maximum = pillar["services"]["ldap"]["settings"]["database_maximum_size"]
-    counters = ("olmMDBPagesMax", "olmMDBPagesUsed", "olmMDBPagesFree")
-    pages = directory.read("cn=Database 1,cn=Databases,cn=Monitor", counters) or {}
-    total, used, free = (int(pages.get(name, [b"0"])[0]) for name in counters)
+    pages = monitoring.read(directory, ("pages_max", "pages_used", "pages_free"))
+    total, used, free = (int(value or 0) for value in pages.values())
     default = f"cn=default,ou=policies,{base}"
     policy = directory.read(default, (name for name in wanted_entries(pillar)[default] if name.startswith("pwd"))) or {}
     return {
