@@ -17,6 +17,7 @@ from vcore.base.errors import Unreachable
 from vcore.base.paths import Paths
 from vcore.base.secrets import Store, generate
 from vcore.directory import client, entries
+from vcore.host.containers import SERVICE_LABEL
 from vcore.services import templates
 
 from support import sites
@@ -122,6 +123,7 @@ class Core:
         self.container = self.api.create_container(
             IMAGE,
             ports=[636, 389],
+            labels={SERVICE_LABEL: "ldap"},
             host_config=self.api.create_host_config(
                 binds={
                     str(source): {"bind": target, "mode": "rw" if source == self.data else "ro"}

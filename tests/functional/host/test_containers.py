@@ -13,6 +13,7 @@ from pathlib import Path
 import docker
 import pytest
 from support.images import build, machine
+from vcore.base.errors import VcoreError
 from vcore.host import containers
 from vcore.images import builder
 
@@ -85,3 +86,12 @@ def test_it_runs_as_whom_and_where_it_is_told(container: str) -> None:
     command = ["sh", "-c", "id -un; pwd; echo $WORD"]
     options = {"user": "nobody", "workdir": "/tmp", "environment": {"WORD": "given"}}
     assert containers.execute(container, command, **options) == (0, b"nobody\n/tmp\ngiven\n")
+
+
+def test_an_output_is_kept_apart_from_errors_and_not_told_where_the_command_fails(container: str) -> None:
+    command = ["sh", "-c", "echo secret; echo warning >&2; exit $0"]
+    assert containers.read_output(container, [*command, "0"], "it failed") == b"secret\n"
+    with pytest.raises(VcoreError) as refused:
+        containers.read_output(container, [*command, "3"], "it failed")
+    assert str(refused.value) == "it failed: warning"
+    assert containers.read_output(container, ["cat"], "it failed", data=bytes(1 << 20)) == bytes(1 << 20)

@@ -6,7 +6,7 @@ import io
 import socket as sockets
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from ..base.errors import NotFound, VcoreError
 
 #: The label with which swarm marks the containers of a service.
 SERVICE_LABEL = "com.docker.swarm.service.name"
+#: The number of a command's output for errors.
+STANDARD_ERROR = 2
 
 
 def running(service: str, volume: Path, said: str) -> str:
@@ -53,22 +55,23 @@ def execute(
     Raises:
         VcoreError: Docker refuses, or the connection ended before the command.
     """
-    from .docker_client import connect, docker_errors
+    code, frames = _run(container, command, data, client, options)
+    return code, b"".join(written for _, written in frames)
 
-    client = client or connect()
-    with docker_errors():
-        job = client.exec_create(container, list(command), stdin=True, **options)["Id"]
-        connection = client.exec_start(job, socket=True)
-        # Beside the reading: a command may write more than the pipes hold before it has read all.
-        writer = threading.Thread(target=_send, args=(getattr(connection, "_sock", connection), data), daemon=True)
-        # Where the socket alone is closed, Python 3.13 complains of the response on standard error.
-        with closing(connection._response) as response:
-            writer.start()
-            output = _output(response.raw._fp.fp)
-        code = client.exec_inspect(job)["ExitCode"]
-    if code is None:
-        raise VcoreError(f"Docker ended the connection to a command that still runs: {command[0]}")
-    return int(code), output
+
+def read_output(
+    container: str, command: Sequence[str], failed: str, *, data: bytes = b"", client: Any = None, **options: Any
+) -> bytes:
+    """Run a command as :func:`execute` does, and return what it wrote to its standard output alone.
+
+    Raises:
+        VcoreError: its exit code is another than 0: ``failed``, and what it wrote to standard error. What it had
+            written to its output, which may be secret, is not told.
+    """
+    code, frames = _run(container, command, data, client, options)
+    said = b"".join(written for stream, written in frames if stream == STANDARD_ERROR)
+    output_or_error((code, said), failed)
+    return b"".join(written for stream, written in frames if stream != STANDARD_ERROR)
 
 
 def output_or_error(answer: tuple[int, bytes], failed: str) -> str:
@@ -84,21 +87,41 @@ def output_or_error(answer: tuple[int, bytes], failed: str) -> str:
     return said
 
 
+def _run(
+    container: str, command: Sequence[str], data: bytes, client: Any, options: dict[str, Any]
+) -> tuple[int, list[tuple[int, bytes]]]:
+    """Run a command, and return its exit code and what it wrote, each piece with the number of its output."""
+    from .docker_client import connect, docker_errors
+
+    client = client or connect()
+    with docker_errors():
+        job = client.exec_create(container, list(command), stdin=True, **options)["Id"]
+        connection = client.exec_start(job, socket=True)
+        # Beside the reading: a command may write more than the pipes hold before it has read all.
+        writer = threading.Thread(target=_send, args=(getattr(connection, "_sock", connection), data), daemon=True)
+        # Where the socket alone is closed, Python 3.13 complains of the response on standard error.
+        with closing(connection._response) as response:
+            writer.start()
+            frames = list(_frames(response.raw._fp.fp))
+        code = client.exec_inspect(job)["ExitCode"]
+    if code is None:
+        raise VcoreError(f"Docker ended the connection to a command that still runs: {command[0]}")
+    return int(code), frames
+
+
 def _send(stream: sockets.socket, data: bytes) -> None:
     with suppress(OSError):  # the command may end without reading
         stream.sendall(data)
         stream.shutdown(sockets.SHUT_WR)
 
 
-def _output(reader: io.BufferedReader) -> bytes:
+def _frames(reader: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
     """What a command wrote, out of Docker's frames: a byte for the output, three of nothing, four of length.
 
     The reader is the one that has read the answer's head. Frames that came together with it are in its buffer, which
     docker-py's socket, and so its own ``exec_start``, passes by: https://github.com/docker/docker-py/issues/3332. On a
     busy machine that lost all output of one short command in 200.
     """
-    collected = bytearray()
     while header := reader.read(8):
-        (length,) = struct.unpack(">xxxxL", header)
-        collected += reader.read(length)
-    return bytes(collected)
+        stream, length = struct.unpack(">BxxxL", header)
+        yield stream, reader.read(length)

@@ -1,0 +1,3 @@
+"""Dumps of the core: what they take, and how it is put back."""
+
+USES = ()
