@@ -8,22 +8,14 @@ Part of the front door for people, ``vcore``: on the head.
 from pathlib import Path as FilePath
 
 from salt.exceptions import SaltInvocationError
+from vcore import adapter
 
-try:
-    from vcore import adapter
+with adapter.imports() as __virtual__:
     from vcore.backup import parts as backup_parts
     from vcore.base.paths import Paths
 
-    HAS_VCORE = True
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
-
 #: Salt's loader puts the functions of all files of this name together.
 __virtualname__ = "vcore"
-
-
-def __virtual__():
-    return __virtualname__ if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
 def _names(parts):

@@ -5,21 +5,14 @@ What is measured in the core
 Part of the front door for people, ``vcore``: on the head.
 """
 
-try:
-    from vcore import adapter
+from vcore import adapter
+
+with adapter.imports() as __virtual__:
     from vcore.base.paths import Paths
     from vcore.monitoring import measuring
 
-    HAS_VCORE = True
-except ImportError as error:
-    HAS_VCORE, MISSING = False, str(error)
-
 #: Salt's loader puts the functions of all files of this name together.
 __virtualname__ = "vcore"
-
-
-def __virtual__():
-    return __virtualname__ if HAS_VCORE else (False, f"the vcore package cannot be imported: {MISSING}")
 
 
 def measurements():
