@@ -24,10 +24,9 @@ from vcore.services import templates
 
 from support.containers import execute
 from support.directory import SUFFIX, Core, build_image, free_port
-from support.images import CHECKOUT, build, build_client
+from support.images import build, build_client
 
 SERVICE = "file-router"
-TEMPLATES = CHECKOUT / "salt" / "states" / "services" / SERVICE / "files"
 #: What the site of these tests serves; the networks are filled in.
 SHARES: dict[str, Any] = {
     "runs": {"write": ["@people"], "nfs": [{"hosts": "{network}", "access": "rw", "any_port": True}]},
@@ -176,7 +175,8 @@ class FileCore(Core):
         authority = (self.paths.authority / "ca.crt").read_text()
         names = {**templates.context(definition, self.pillar, ""), "authority": {"certificate": authority}}
         for name, config in definition["configs"].items():
-            (rendered / name).write_bytes(templates.render(TEMPLATES, config["template"], names))
+            folder = templates.folder(SERVICE, config, self.paths)
+            (rendered / name).write_bytes(templates.render(folder, config["template"], names))
             binds[str(rendered / name)] = (config["path"], "ro")
         for name, secret in definition["secrets"].items():
             source = Store(self.paths.secrets).path(secret["service"] or SERVICE, name)

@@ -16,7 +16,7 @@ from vcore.services import templates
 from support.containers import execute
 from support.directory import build_image, free_port
 from support.file_router import FileCore
-from support.images import CHECKOUT, build
+from support.images import build
 
 SERVICE, CONTROLLER, COMPUTE = "login", "slurm-controller", "slurm-compute"
 NODES = ("node-1", "node-2")
@@ -115,7 +115,7 @@ class LoginCore(FileCore):
         }
         # Nodes are on their own network otherwise, and have another name for the directory.
         for config, entry in self.pillar["services"][SERVICE]["configs"].items():
-            folder = CHECKOUT / "salt" / "states" / "services" / SERVICE / "files"
+            folder = templates.folder(SERVICE, entry, self.paths)
             (rendered / config).write_bytes(templates.render(folder, entry["template"], names))
             binds[str(rendered / config)] = (entry["path"], "ro")
         for secret, entry in definition["secrets"].items():

@@ -23,7 +23,6 @@ from support.directory import Core
 from support.file_router import Connection, octets, person_dn
 from support.images import CHECKOUT, build
 
-SERVICES = CHECKOUT / "salt" / "states" / "services"
 CONTROLLER, COMPUTE = "slurm-controller", "slurm-compute"
 PEOPLE = {"ada": 10001, "bob": 10002}
 GROUP = 10000
@@ -147,7 +146,7 @@ class SlurmCore(Core):
         authority = (self.paths.authority / "ca.crt").read_text()
         names = {**templates.context(definition, self.pillar, ""), "authority": {"certificate": authority}}
         for item, config in definition["configs"].items():
-            text = templates.render(SERVICES / service / "files", config["template"], names)
+            text = templates.render(templates.folder(service, config, self.paths), config["template"], names)
             # In the network of these tests the directory is on its own port.
             (rendered / item).write_bytes(text.replace(f"ldap.vcore.test:{self.port}".encode(), b"ldap.vcore.test"))
             binds[str(rendered / item)] = (config["path"], "ro")

@@ -19,7 +19,7 @@ from vcore.slurm import configuration as slurm_configuration
 from vcore.slurm import service as slurm_service
 
 from support.containers import execute
-from support.directory import CHECKOUT, write_pillar
+from support.directory import write_pillar
 from support.file_router import FileCore, Network
 from support.images import build, machine
 
@@ -119,12 +119,11 @@ class SlurmCore(FileCore):
         names["services"]["ldap"]["ports"]["ldaps"]["number"] = 636
         names |= {name: self.seen_by_containers()[name] for name in ("nodes", "slurm")}
         for name, config in definition["configs"].items():
-            files = CHECKOUT / "salt" / "states" / "services" / service / "files"
             (rendered / name).unlink(missing_ok=True)
             content = (
-                slurm_service.content(Path(config["file"]))
+                slurm_service.content(config)
                 if "file" in config
-                else templates.render(files, config["template"], names)
+                else templates.render(templates.folder(service, config, self.paths), config["template"], names)
             )
             (rendered / name).write_bytes(content)
             os.chown(rendered / name, config["owner"], config["group"])

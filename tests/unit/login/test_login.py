@@ -18,7 +18,6 @@ from vcore.login.fair_share import Process, excess, sentence
 from vcore.services import templates
 from vcore.storage.places import MARKER
 
-FILES = sites.CHECKOUT / "salt" / "states" / "services" / "login" / "files"
 SITE = """\
 vcore:
   nodes: {head: {roles: [head], address: 10.0.0.1}}
@@ -89,7 +88,8 @@ def test_what_it_is_told(tmp_path: Path) -> None:
     service = pillar["services"]["login"]
     names = templates.context(service, pillar, "ROOT\n")
     told = {
-        name: templates.render(FILES, entry["template"], names).decode() for name, entry in service["configs"].items()
+        name: templates.render(templates.folder("login", entry, sites.OURS), entry["template"], names).decode()
+        for name, entry in service["configs"].items()
     }
     assert json.loads(told["slurm.json"]) == {"controller": "10.0.0.1:6817"}
     assert json.loads(told["people.json"])["file_server"] == "file-router"

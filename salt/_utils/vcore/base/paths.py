@@ -52,7 +52,7 @@ class Paths:
 
     @property
     def area_states(self) -> Path:
-        """The states that areas bring to nodes, a folder for each area that has some."""
+        """The states that areas bring to nodes, and the templates of their traits; a folder for each area with some."""
         return self.checkout / "salt" / "states" / "areas"
 
     @property

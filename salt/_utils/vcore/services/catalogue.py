@@ -6,6 +6,7 @@ certificates, secrets, configs, volumes, the swarm specification, status, docume
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Annotated, Any, Literal, Protocol, get_args
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, create_model, model_validator
 
-from ..base.errors import VcoreError
+from ..base.errors import NotFound, VcoreError
 from ..kernel import areas, resolve, site
 from ..kernel.models import AbsolutePath, ItemName, Mode, Model, ServiceName, Size, field
 from ..kernel.sections import Section, extended
@@ -36,6 +37,31 @@ class Derived(Protocol):
     """
 
     DERIVED: Mapping[str, tuple[Callable[[str], str], str]]
+
+
+@areas.face("traits")
+class Traits(Protocol):
+    """What services can be given by naming it in ``uses``, by that name."""
+
+    TRAITS: Mapping[str, Trait]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trait:
+    """Entries that services which name it in ``uses`` have as if their service.yaml said so.
+
+    They are written as in that file. The templates of its configs lie in ``salt/states/areas/<area>/files``, of the
+    area that offers it. ``uses`` are traits without which it is of no use.
+    """
+
+    uses: Sequence[str] = ()
+    configs: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    secrets: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    volumes: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+
+
+#: The keys of service.yaml that a trait has entries of.
+TRAIT_KEYS = ("configs", "secrets", "volumes")
 
 
 #: Types that a setting of a service can have, as service.yaml names them.
@@ -169,6 +195,11 @@ class Config(Model):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         example="config.ldif.j2",
     )
+    area: str | None = field(
+        None,
+        description="Area below whose files/ folder, in salt/states/areas, the template lies instead.",
+        example="people",
+    )
     path: AbsolutePath = field(description="Where the container sees it.", example="/etc/virtual-core/config.ldif")
     owner: int = field(0, ge=0, description="Numeric user id that owns the file.", example=911)
     group: int = field(0, ge=0, description="Numeric group id of the file.", example=911)
@@ -260,6 +291,12 @@ class Service(Model):
         default_factory=list,
         description="Services that run first where they are on; it does without them.",
         example=["slurm-accounting"],
+    )
+    uses: list[str] = field(
+        default_factory=list,
+        description="Traits: `configs`, `secrets` and `volumes` that an area offers to every service which needs them; "
+        "the service's own entry of the same name wins.",
+        example=["people"],
     )
     mode: Literal["replicated", "global"] = field(
         "replicated", description="replicated: one task, on one node; global: one on each node.", example="global"
@@ -373,8 +410,20 @@ def derived() -> dict[str, tuple[Callable[[str], str], str]]:
     return {name: how for area in areas.asked(Derived).values() for name, how in area.DERIVED.items()}
 
 
+@cache
+def traits() -> dict[str, Trait]:
+    """Return all that ``uses`` can name; each config says in which area its template lies."""
+    return {
+        name: dataclasses.replace(
+            trait, configs={item: {"area": area, **config} for item, config in trait.configs.items()}
+        )
+        for area, module in areas.asked(Traits).items()
+        for name, trait in module.TRAITS.items()
+    }
+
+
 def load(services: Path) -> Catalogue:
-    """Read every ``service.yaml`` below ``services``, by service name.
+    """Read every ``service.yaml`` below ``services``, by service name, with what its traits give it.
 
     Raises:
         VcoreError: a file that is not a valid service; the message names file and key.
@@ -404,6 +453,8 @@ def _unknown_names(service: Service) -> list[tuple[str, str]]:
             found.append((f"when.{section}", "the site file has no section of this name that has a mode"))
         found += [(f"when.{section}", f"there is no mode {mode}; there are: {', '.join(known)}")
                   for mode in modes if known and mode not in known]  # fmt: skip
+    found += [(f"configs.{item}.area", f"there is no area {config.area}; there are: {', '.join(sorted(areas.names()))}")
+              for item, config in service.configs.items() if config.area not in (None, *areas.names())]  # fmt: skip
     parts = [key for area in areas.asked(resolve.Part).values() for key in area.KEYS]
     found += [("sections", f"the pillar has no part {name}") for name in service.sections if name not in parts]
     for name, setting in service.settings.items():
@@ -441,7 +492,11 @@ def _read(services: Path) -> Catalogue:
     catalogue: Catalogue = {}
     for path in sorted(services.glob("*/service.yaml")):
         try:
-            catalogue[path.parent.name] = model().model_validate(yaml.safe_load(path.read_text()))
+            written = yaml.safe_load(path.read_text())
+            service = model().model_validate(written)
+            catalogue[path.parent.name] = model().model_validate(_with_traits(written, service.uses))
+        except NotFound as error:
+            raise VcoreError(f"{path.parent.name}/service.yaml: uses: {error}") from None
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
@@ -449,3 +504,38 @@ def _read(services: Path) -> Catalogue:
         except yaml.YAMLError as error:
             raise VcoreError(f"{path.parent.name}/service.yaml: not valid YAML: {error}") from None
     return catalogue
+
+
+def _with_traits(written: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return what is written of a service with the entries of its traits, over which its own win."""
+    together = dict(written)
+    for key in TRAIT_KEYS:
+        together[key] = {}
+        for trait in _all_used(names):
+            together[key] |= getattr(trait, key)
+        together[key] |= written.get(key, {})
+    return together
+
+
+def _all_used(names: Sequence[str]) -> list[Trait]:
+    """Return the traits of these names and those that they use, each behind the ones that it uses.
+
+    Raises:
+        NotFound: one of them does not exist.
+    """
+    order: dict[str, Trait] = {}
+    seen: set[str] = set()
+
+    def visit(name: str) -> None:
+        if name in seen:
+            return
+        if name not in traits():
+            raise NotFound(f"there is no trait {name}; there are: {', '.join(sorted(traits()))}")
+        seen.add(name)
+        for used in traits()[name].uses:
+            visit(used)
+        order[name] = traits()[name]
+
+    for name in names:
+        visit(name)
+    return list(order.values())

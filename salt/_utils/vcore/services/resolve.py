@@ -60,7 +60,7 @@ def in_order(configuration: Configuration) -> list[str]:
 def _service(configuration: Configuration, name: str, parts: Mapping[str, Any]) -> dict[str, Any]:
     site, service = configuration.site, catalogue.of(configuration)[name]
     chosen = settings.chosen(configuration, name)
-    resolved = service.model_dump(mode="json")
+    resolved = service.model_dump(mode="json", exclude={"uses"})  # what its traits give it is there
     values = service.settings_model().model_validate(chosen.settings).model_dump(mode="json")
     for setting, definition in service.settings.items():
         if definition.derived is not None and values[setting] is None:

@@ -1,4 +1,4 @@
-"""Rendering of the config templates of a service: ``salt/states/services/<service>/files/<template>``.
+"""Rendering of the config templates of a service, which are its own or, where a trait brings them, an area's.
 
 A template sees the resolved pillar and no secret: what it renders becomes a swarm config, which
 ``docker config inspect`` shows and a plan prints.
@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 
 from ..base.errors import VcoreError
+from ..base.paths import Paths
 from .placement import ServicePart
 
 
@@ -25,6 +26,12 @@ def context(service: ServicePart, pillar: Mapping[str, Any], authority: str) -> 
     parts = {key: part for key, part in pillar.items() if key != "secrets"}
     own = {"service": service, "settings": service["settings"], "authority": {"certificate": authority}}
     return parts | own
+
+
+def folder(service: str, config: Mapping[str, Any], paths: Paths) -> Path:
+    """Return the folder that the template of a resolved config lies in."""
+    area = config["area"]
+    return (paths.area_states / area if area else paths.services / service) / "files"
 
 
 def render(folder: Path, template: str, names: Mapping[str, Any]) -> bytes:

@@ -139,7 +139,7 @@ def _files(
             given = (area.content(config) for area in areas.asked(Contents).values())
             data = next((content for content in given if content is not None), None)
             if data is None:
-                data = templates.render(paths.services / name / "files", config["template"], names)
+                data = templates.render(templates.folder(name, config, paths), config["template"], names)
             yield file(item, data, secret=False, **mount(config))
     # On the network of its node, root's sshd would want the port of the node's own.
     if pillar["authorized_keys"] and service["network"] != "host":
