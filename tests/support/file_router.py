@@ -20,6 +20,7 @@ from vcore.base.secrets import Store
 from vcore.directory import samba_ids
 from vcore.file_router import configuration as file_router_configuration
 from vcore.file_router import ganesha
+from vcore.file_router.names import SECRET_FILE
 from vcore.services import templates
 
 from support.containers import execute
@@ -143,7 +144,7 @@ class FileCore(Core):
         """Write the configuration as the brain makes it; ``files`` with _ for . and - take the place of its own."""
         for name, content in {**self.wanted(), "settle.json": json.dumps(self.settle())}.items():
             key = name.replace(".", "_").replace("-", "_")
-            mode = 0o600 if name == file_router_configuration.SECRET_FILE else 0o644
+            mode = 0o600 if name == SECRET_FILE else 0o644
             write_atomic(self.volume("configuration") / name, files.get(key, content).encode(), mode=mode)
 
     def wanted(self) -> dict[str, str]:

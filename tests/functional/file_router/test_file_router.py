@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from support.directory import SUFFIX, build_image, loaders
 from support.file_router import SERVICE, FileCore
+from vcore.base import configurations
 from vcore.base.errors import Refused, VcoreError
 from vcore.base.secrets import Store
 from vcore.directory import client, entries
 from vcore.file_router import configuration, container, health, samba
-from vcore.swarm import proving
 
 PEOPLE = {"ada": 10001, "bob": 10002, "carol": 10003}
 #: ada writes runs by her group, carol reads it, bob has no part in it.
@@ -370,7 +370,7 @@ def test_what_is_refused_leaves_the_old_in_place(files: Files, monkeypatch: pyte
 
 def test_an_interrupted_reload_is_made_up_for(files: Files) -> None:
     place = container.folder(files.pillar)
-    (place / proving.APPLIED).unlink()
+    (place / configurations.APPLIED).unlink()
     assert files.state("configured", test=True).changes == {"reload": "what runs has not read its configuration"}
     assert files.converge("configured").changes == {"reload": "what runs has not read its configuration"}
 

@@ -1,6 +1,9 @@
 """What the file router's folder should hold, how it changes, and how a refused change is taken back."""
 
 import json
+import re
+import sys
+import tempfile
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -9,15 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_samba import CHECKOUT, GOLDEN, SETTINGS, pillar
+from vcore.base import configurations
 from vcore.base.errors import NotFound, VcoreError
 from vcore.base.paths import Paths
 from vcore.base.secrets import Store
-from vcore.file_router import configuration, container, ganesha, health, instruments, samba
+from vcore.file_router import configuration, container, ganesha, health, instruments, names, samba
 from vcore.host import containers
 from vcore.swarm import proving
 
-SETTLE = CHECKOUT / "images" / "file-router" / "rootfs" / "usr" / "lib" / "virtual-core" / "settle"
-CONTENT = st.dictionaries(st.sampled_from(configuration.FILES), st.binary(max_size=20))
+PROGRAMS = CHECKOUT / "images" / "file-router" / "rootfs" / "usr" / "lib" / "virtual-core"
+CONTENT = st.dictionaries(st.sampled_from(names.FILES), st.binary(max_size=20))
 
 
 @pytest.fixture
@@ -51,7 +55,7 @@ def router(core, monkeypatch):
             words = [Path(command[0]).name, *command[1:]]
             self.asked.append(words)
             if "prove" in words:
-                self.proven = {path.name for path in (container.folder(core) / proving.CANDIDATE).iterdir()}
+                self.proven = {path.name for path in (container.folder(core) / configurations.CANDIDATE).iterdir()}
             if self.refuses and words[: len(self.refuses)] == list(self.refuses) and self.refuses[-1] in words[-2:]:
                 self.refuses = ()
                 return 1, b"no\n"
@@ -82,7 +86,7 @@ def written(core):
 def test_what_settle_is_told(tmp_path, golden):
     wanted = configuration.wanted(pillar(tmp_path), {})
     golden(GOLDEN / "settle.json", wanted.content["settle.json"].decode())
-    assert set(wanted.content) == set(configuration.FILES) - {"instruments"}
+    assert set(wanted.content) == set(names.FILES) - {"instruments"}
 
 
 def test_the_files_of_another_server_are_left_alone(core):
@@ -108,26 +112,46 @@ def test_only_tdbsam_has_hashes_in_a_file(tmp_path, paths):
         assert samba.nt_hash(name).encode() not in others
 
 
+@pytest.fixture(scope="module")
+def programs():
+    """The programs of the image that go by the names of files, by their own names."""
+    path = list(sys.path)
+    loaded = {name: ModuleType(name) for name in ("settle", "file-router")}
+    for name, module in loaded.items():
+        SourceFileLoader(name, str(PROGRAMS / name)).exec_module(module)
+    sys.path[:] = path  # the image's folder of the brain is none of this machine's
+    return loaded
+
+
+def test_the_image_goes_by_the_same_names(programs):
+    settle, asked = programs["settle"], programs["file-router"]
+    assert settle.FILES is asked.FILES is names.FILES
+    assert settle.APPLIED == configurations.APPLIED
+    assert (asked.PREVIOUS, asked.REFUSED) == (configurations.PREVIOUS, configurations.REFUSED)
+    assert str(settle.CONFIGURATION) == str(asked.CONFIGURATION) == container.MOUNT
+
+
+def test_its_shell_scripts_name_files_that_there_are():
+    """They cannot import the names, and spell them out."""
+    found = {}
+    for path in PROGRAMS.rglob("*"):
+        if path.is_file() and path.read_bytes().startswith(b"#!/bin/sh"):
+            said = re.findall(rf"(?:\$configuration|{container.MOUNT})/([\w.-]+)", path.read_text())
+            found |= dict.fromkeys(said, path.name)
+    assert {"domain-sid", "ganesha.conf", "settle.json", "smb.conf"} <= found.keys() <= set(names.FILES), found
+
+
 @given(CONTENT)
-def test_settle_computes_the_same_fingerprint(content):
-    module = ModuleType("settle")
-    SourceFileLoader("settle", str(SETTLE)).exec_module(module)
-    assert set(module.FILES) == set(configuration.FILES)
-    assert module.APPLIED == proving.APPLIED
-    asked = ModuleType("file-router")
-    SourceFileLoader("file-router", str(SETTLE.with_name("file-router"))).exec_module(asked)
-    assert set(asked.FILES) == set(configuration.FILES)
-    assert (asked.PREVIOUS, asked.REFUSED) == (proving.PREVIOUS, proving.REFUSED)
-
-    import tempfile
-
+def test_settle_notes_what_the_core_has_written(programs, content):
     with tempfile.TemporaryDirectory() as folder:
         for name, data in content.items():
             Path(folder, name).write_bytes(data)
         Path(folder, "routes.json").write_bytes(b"of others")
-        module.CONFIGURATION = Path(folder)
-        assert module.fingerprint() == proving.fingerprint(content)
-        assert configuration.read(Path(folder)) == content
+        settle = programs["settle"]
+        settle.CONFIGURATION = Path(folder)
+        assert settle.in_place() == configuration.read(Path(folder)) == content
+        assert settle.fingerprint is configurations.fingerprint
+        settle.CONFIGURATION = Path(container.MOUNT)
 
 
 @given(CONTENT, CONTENT)
@@ -159,7 +183,7 @@ def test_where_none_runs_the_configuration_is_written(core, paths, monkeypatch):
     secrets(paths, scanner="one", sequencer="two")
     planned = configuration.plan(core, paths, test=False)
     assert "when it starts" in configuration.apply(core, paths, planned)
-    assert written(core) == set(configuration.FILES)
+    assert written(core) == set(names.FILES)
     assert configuration.plan(core, paths, test=False).changes == {}
     folder = container.folder(core)
     closed = {path.name for path in folder.iterdir() if path.stat().st_mode & 0o077 == 0}
@@ -176,7 +200,7 @@ def test_where_one_runs_it_proves_first_and_reads_then(core, paths, router):
         ["file-router", "reload"],
     ]
     assert "instruments" not in router.proven
-    assert written(core) == {*configuration.FILES, proving.APPLIED}
+    assert written(core) == {*names.FILES, configurations.APPLIED}
     router.asked.clear()
     assert configuration.plan(core, paths, test=False).changes == {}
     assert router.asked == []
@@ -217,12 +241,12 @@ def test_another_container_that_is_about_to_come_is_the_one_that_proves(core, pa
     done = configuration.apply(core, paths, configuration.plan(core, paths, test=False))
     assert done == "The configuration was written; the file router proves and reads it when it starts."
     assert router.asked == []
-    assert configuration.read(folder / proving.PREVIOUS) == old
+    assert configuration.read(folder / configurations.PREVIOUS) == old
     assert configuration.plan(core, paths, test=True).changes.keys() == {"reload"}
     # The new container serves it.
-    (folder / proving.APPLIED).write_text(proving.fingerprint(configuration.read(folder)))
+    (folder / configurations.APPLIED).write_text(configurations.fingerprint(configuration.read(folder)))
     assert configuration.settle(core, paths, wait=0) is None
-    assert written(core) == {*configuration.FILES, proving.APPLIED}
+    assert written(core) == {*names.FILES, configurations.APPLIED}
 
 
 def test_what_a_container_refused_at_its_start_fails_with_its_reason(core, paths, router):
@@ -231,7 +255,7 @@ def test_what_a_container_refused_at_its_start_fails_with_its_reason(core, paths
     core["shares"]["runs"]["read"] = []
     with pytest.raises(VcoreError, match="not the wanted one; apply again"):
         configuration.settle(core, paths, wait=0)
-    (container.folder(core) / proving.REFUSED).write_text("no\n")
+    (container.folder(core) / configurations.REFUSED).write_text("no\n")
     with pytest.raises(VcoreError, match=r"was refused, and the one before is served: no$"):
         configuration.settle(core, paths, wait=0)
 
@@ -241,7 +265,7 @@ def test_a_change_that_was_cut_off_is_made_up_for(core, paths, router):
     planned = configuration.plan(core, paths, test=False)
     configuration.apply(core, paths, planned)
     folder = container.folder(core)
-    (folder / proving.APPLIED).unlink()
+    (folder / configurations.APPLIED).unlink()
     again = configuration.plan(core, paths, test=False)
     assert again.changes == {"reload": "what runs has not read its configuration"}
     configuration.apply(core, paths, again)

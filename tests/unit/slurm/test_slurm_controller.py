@@ -1,10 +1,12 @@
 """What SLURM's controller is asked about its configuration, and what is said of it."""
 
+import sys
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
 
 import pytest
 from support import sites
+from vcore.base import configurations
 from vcore.base.errors import NotFound, VcoreError
 from vcore.base.paths import Paths
 from vcore.kernel import resolve
@@ -113,7 +115,7 @@ def test_what_a_container_refused_at_its_start_fails_with_its_reason(core, paths
     core["slurm"]["cluster"] = "another"
     with pytest.raises(VcoreError, match="not the wanted one; apply again"):
         controller.settle(core)
-    (controller.folder(core) / proving.REFUSED).write_text("line 3\n")
+    (controller.folder(core) / configurations.REFUSED).write_text("line 3\n")
     with pytest.raises(VcoreError, match=r"^the configuration was refused, and the one before is in force: line 3$"):
         controller.settle(core)
 
@@ -128,8 +130,10 @@ def test_where_none_runs_it_is_written_and_nobody_is_asked(core, paths, slurmctl
     assert slurmctld.asked == []
 
 
-def test_the_image_goes_by_the_same_names(checkout):
+def test_the_image_goes_by_the_same_names(checkout, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))  # it adds the image's folder of the brain
     module = ModuleType("slurm-controller")
     SourceFileLoader("slurm-controller", str(checkout / PROGRAM)).exec_module(module)
-    assert (module.PREVIOUS, module.REFUSED) == (proving.PREVIOUS, proving.REFUSED)
+    held = (configurations.APPLIED, configurations.PREVIOUS, configurations.REFUSED)
+    assert held == (module.APPLIED, module.PREVIOUS, module.REFUSED)
     assert str(module.CONFIGURATION) == controller.MOUNT

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from vcore.base import configurations
 from vcore.base.errors import NotFound, VcoreError
 from vcore.base.paths import Paths
 from vcore.swarm import connection, proving
@@ -56,13 +57,15 @@ class Container:
     def start(self):
         """Serve what is in place, as a container that starts does."""
         if self.says:
-            (self.place.folder / proving.APPLIED).write_text(f"{proving.fingerprint(self.place.read())}\n")
+            (self.place.folder / configurations.APPLIED).write_text(
+                f"{configurations.fingerprint(self.place.read())}\n"
+            )
 
     def choose(self):
         """Refuse what is in place and take the one before, as a container that starts does."""
-        for path in (self.place.folder / proving.PREVIOUS).iterdir():
+        for path in (self.place.folder / configurations.PREVIOUS).iterdir():
             (self.place.folder / path.name).write_bytes(path.read_bytes())
-        (self.place.folder / proving.REFUSED).write_text("line 3\n")
+        (self.place.folder / configurations.REFUSED).write_text("line 3\n")
         self.start()
 
     def settle(self, wanted):
@@ -90,7 +93,7 @@ def serving(container):
 
 
 def in_force(content):
-    return {**content, proving.APPLIED: f"{proving.fingerprint(content)}\n".encode()}
+    return {**content, configurations.APPLIED: f"{configurations.fingerprint(content)}\n".encode()}
 
 
 # --- what runs proves -----------------------------------------------------------------------------------------------
@@ -177,7 +180,7 @@ def test_where_another_container_is_about_to_come_it_is_that_one_that_proves(ser
     for times in range(2):  # an apply that was cut off before the container came says the same again
         leave(serving, replaced=replaced)
         assert serving.asked == [], times
-        previous = serving.place.folder / proving.PREVIOUS
+        previous = serving.place.folder / configurations.PREVIOUS
         assert {path.name: path.read_bytes() for path in previous.iterdir()} == OLD
         assert previous.stat().st_mode & 0o777 == 0o700
         assert (previous / "hashes").stat().st_mode & 0o777 == 0o600
@@ -195,7 +198,7 @@ def test_where_another_container_is_about_to_come_it_is_that_one_that_proves(ser
 def test_what_never_was_in_force_is_nothing_to_go_back_to(serving):
     serving.place.forget()
     leave(serving)
-    assert not (serving.place.folder / proving.PREVIOUS).exists()
+    assert not (serving.place.folder / configurations.PREVIOUS).exists()
 
 
 def test_what_the_new_container_refuses_fails_with_its_reason(serving):
@@ -278,9 +281,9 @@ def test_only_the_head_knows_whether_the_container_is_replaced(tmp_path, monkeyp
 
 
 def test_the_fingerprint_tells_files_apart():
-    assert proving.fingerprint({"a": b"b"}) != proving.fingerprint({"b": b"a"})
-    assert proving.fingerprint({}) == hashlib.sha256(b"").hexdigest()
-    assert json.dumps(proving.fingerprint({}))
+    assert configurations.fingerprint({"a": b"b"}) != configurations.fingerprint({"b": b"a"})
+    assert configurations.fingerprint({}) == hashlib.sha256(b"").hexdigest()
+    assert json.dumps(configurations.fingerprint({}))
 
 
 @given(st.dictionaries(st.sampled_from(FILES), st.binary()), st.dictionaries(st.sampled_from(FILES), st.binary()))

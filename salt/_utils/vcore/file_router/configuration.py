@@ -26,14 +26,7 @@ from ..directory import samba_ids
 from ..swarm import proving
 from ..swarm.proving import ConfiguredService, Place, text_difference
 from . import container, ganesha, samba
-
-#: The file with hashes that can be logged in with.
-SECRET_FILE = "instruments"
-
-
-#: All files of the configuration. What else lies there, such as the routes, is read by whoever it is for.
-FILES = ("domain-sid", "ganesha.conf", "group", SECRET_FILE, "passwd", "settle.json", "smb.conf")
-
+from .names import FILES, SECRET_FILE
 
 #: Seconds that a container which has just started may take to read its configuration.
 START_TIME = 60.0

@@ -10,7 +10,8 @@ The folder lies on the node that the service runs on, and its container mounts i
   ``.previous`` where it refuses them (``choose`` in its image). :meth:`ConfiguredService.settle` looks afterwards.
 
 The file ``applied`` says by its fingerprint which configuration is in force: that is, read by what runs. An apply that
-was cut off leaves none, or another, and the next one makes up for it.
+was cut off leaves none, or another, and the next one makes up for it. What lies in the folder is called as
+:mod:`vcore.base.configurations` says, which the images have, too.
 
 The file router and SLURM's controller are configured so.
 """
@@ -18,7 +19,6 @@ The file router and SLURM's controller are configured so.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -27,26 +27,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..base.configurations import APPLIED, CANDIDATE, PREVIOUS, REFUSED, WRITTEN, fingerprint
 from ..base.errors import NotFound, VcoreError
 from ..base.files import write_atomic
 from ..base.paths import Paths
 
 # vcore.swarm.membership and deployment are imported where they are used: a run that finds everything in place does not
 # need Docker.
-
-#: The file that says which configuration is in force (:func:`fingerprint`), and the folder with one to be proven.
-APPLIED, CANDIDATE = "applied", ".candidate"
-#: The folder with the configuration that was in force before, while nobody knows whether the new one serves; the file
-#: with the reason for which a container that started took that one.
-PREVIOUS, REFUSED = ".previous", "refused"
-#: Marks a configuration that a container which was about to start is to read, until somebody has asked that container.
-WRITTEN = ".written"
-
-
-def fingerprint(content: Mapping[str, bytes]) -> str:
-    """Return what tells one configuration from another."""
-    lines = (f"{name} {hashlib.sha256(content[name]).hexdigest()}\n" for name in sorted(content))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def text_difference(name: str, before: bytes | None, after: bytes | None) -> str:

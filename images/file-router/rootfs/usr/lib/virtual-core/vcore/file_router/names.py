@@ -1,0 +1,1 @@
+../../../../../../../../salt/_utils/vcore/file_router/names.py
