@@ -1,4 +1,4 @@
-"""What a check of ``vcore.doctor`` says; the core and its services make theirs with it."""
+"""The results of checks, as ``vcore.doctor`` shows them; the core and every area build theirs here."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ Check = dict[str, Any]
 
 
 def result(tried: str, ok: bool, saw: str, remedy: str) -> Check:
-    """One check: what was tried, whether it went well, what was seen; the remedy is only said where it is needed."""
+    """Return a check's result: what was tried, whether it went well, what was seen; a remedy only if it failed."""
     return {"check": tried, "ok": ok, "saw": saw, "remedy": "" if ok else remedy}

@@ -24,7 +24,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in ``folder`` on disk: what was renamed or linked there outlives a power cut."""
+    """Sync the names in ``folder`` to disk, so that what was renamed or linked there outlives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

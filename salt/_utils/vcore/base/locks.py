@@ -16,10 +16,10 @@ from .errors import Busy
 def exclusive(path: Path, *, wait: float, busy: str) -> Iterator[None]:
     """Hold the lock that the file ``path`` stands for; its folder has to exist.
 
-    The kernel lets go of it when its holder dies, however it dies.
+    The kernel releases it when its holder dies, however it dies.
 
     Raises:
-        Busy: another process has held it for ``wait`` seconds; with the words ``busy``.
+        Busy: another process has held it for ``wait`` seconds; the message is ``busy``.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

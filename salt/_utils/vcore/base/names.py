@@ -1,19 +1,19 @@
-"""Names that head and nodes both go by. Standard library only: nodes have nothing else of the core installed."""
+"""Names that the head and the nodes share. Standard library only: nodes have none of the core's other libraries."""
 
 from __future__ import annotations
 
 import re
 
-#: What a node may be called; nothing of another name is ever accepted, written or run.
+#: Valid names of nodes; nothing of any other name is ever accepted, written or run.
 NODE_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 #: The service of shares, routes and instruments.
 FILE_ROUTER = "file-router"
-#: The secret that nodes join the swarm by, which Docker makes: service and name.
+#: The secret with which nodes join the swarm, made by Docker: service and name.
 JOIN_TOKEN = ("swarm", "join-token")
 
 
 def within_one_another(one: str, other: str) -> bool:
-    """Whether two folders are the same, or one lies in the other."""
+    """Return whether two folders are the same, or one lies in the other."""
     return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
 
 

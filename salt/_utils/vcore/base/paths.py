@@ -37,7 +37,7 @@ class Paths:
 
     @property
     def secrets(self) -> Path:
-        """The secret store, one file a secret, below a folder for each service."""
+        """The secret store: a folder for each service, with a file for each secret."""
         return self.configuration / "secrets"
 
     @property

@@ -1,7 +1,7 @@
 """Progress of long steps: states write lines here, bootstrap.sh and the wizard show them.
 
-Salt returns a state's result only when it ends. A first convergence has states of minutes (an image build),
-so they append to one file that whoever is watching follows.
+Salt returns a state's result only when it ends. In a first convergence some states take minutes (an image build),
+so they append to one file that whoever is watching can follow.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MAXIMUM_SIZE = 1024 * 1024
 
 
 def report(paths: Paths, step: str, message: str) -> None:
-    """Append one line: what is being worked on (``step``, such as ``image ldap``) and what it does just now.
+    """Append one line: what is being worked on (``step``, such as ``image ldap``) and what happens now.
 
     A line that cannot be written (a full disk, say) is dropped: it must not fail what it reports.
     """

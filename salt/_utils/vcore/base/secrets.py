@@ -1,4 +1,4 @@
-"""The secret store of the head: root-only files, one a secret, each generated once.
+"""The secret store of the head: root-only files, one for each secret, each generated once.
 
 No function returns, logs or puts into an exception what a secret holds, except :meth:`Store.read`.
 """
@@ -28,7 +28,7 @@ def generate(kind: str, length: int) -> bytes:
     """Make a new secret of ``length`` characters (``password``, ``token``) or bytes (``bytes``).
 
     Raises:
-        VcoreError: a ``supplied`` secret, which only a person can give.
+        VcoreError: the kind is ``supplied``; only a person can give such a secret.
     """
     if kind == "password":
         return "".join(secrets.choice(PASSWORD_ALPHABET) for _ in range(length)).encode()
@@ -46,15 +46,15 @@ class Store:
         self.folder = folder
 
     def path(self, service: str, name: str) -> Path:
-        """Where a secret lies; whether it exists is another question."""
+        """Return where a secret lies, whether it exists or not."""
         return self.folder / service / name
 
     def exists(self, service: str, name: str) -> bool:
-        """Whether the secret has a value."""
+        """Return whether the secret has a value."""
         return self.path(service, name).is_file()
 
     def read(self, service: str, name: str) -> bytes:
-        """The secret's value.
+        """Return the secret's value.
 
         Raises:
             NotFound: it has none yet.
@@ -70,7 +70,7 @@ class Store:
         self._put(service, name, value)
 
     def ensure_key(self) -> None:
-        """Make the key of the fingerprints where there is none."""
+        """Make the key of the fingerprints if there is none."""
         if not self.exists(*FINGERPRINT_KEY):
             self._put(*FINGERPRINT_KEY, secrets.token_bytes(32))
 
@@ -82,7 +82,7 @@ class Store:
         write_atomic(path, value, mode=0o600)
 
     def difference(self, service: str, name: str, definition: Mapping[str, Any]) -> str | None:
-        """What is wrong with the stored secret, in words: ``missing``, ``permissions``, or None.
+        """Return what is wrong with the stored secret, in words: ``missing``, ``permissions``, or None.
 
         Raises:
             VcoreError: it is missing and a person has to supply it; the message is the command that asks for it.
@@ -104,7 +104,7 @@ class Store:
         return None if closed else "permissions"
 
     def ensure(self, service: str, name: str, definition: Mapping[str, Any]) -> None:
-        """Generate the secret where it is missing, and close its permissions where they are open.
+        """Generate the secret if it is missing, and restrict its permissions to root if others could read it.
 
         Raises:
             VcoreError: as :meth:`difference` does.
@@ -120,7 +120,7 @@ class Store:
                 entry.chmod(mode)
 
     def fingerprint(self, data: bytes) -> str | None:
-        """Twelve hexadecimal digits that change with ``data`` and tell nothing of it; None while there is no key.
+        """Return twelve hexadecimal digits that change with ``data`` and reveal nothing of it; None if there is no key.
 
         A plain hash of a weak secret could be guessed from its name in ``docker secret ls``; a hash keyed with a
         value that never leaves this store cannot.
@@ -131,7 +131,7 @@ class Store:
 
 
 def node_secret(pillar: Mapping[str, Any], store: Store, service: str, name: str) -> str:
-    """A secret that a node needs on the host itself: from the store on the head, elsewhere from its own pillar.
+    """Return a secret that a node needs on the host itself: from the store on the head, elsewhere from its own pillar.
 
     Raises:
         NotFound: it has no value yet.

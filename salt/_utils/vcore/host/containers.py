@@ -1,4 +1,4 @@
-"""Containers of the core's services on this node: which one runs, and having a command run in it."""
+"""Containers of the core's services on this node: finding the one that runs, and running commands in it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ STANDARD_ERROR = 2
 
 
 def running(service: str, volume: Path, said: str) -> str:
-    """The id of a service's container that runs on this node.
+    """Return the id of a service's container that runs on this node.
 
-    ``volume`` tells it from that of another core on the same daemon: a folder of the node that it mounts.
+    ``volume`` is a folder of the node that the container mounts; it tells the container from that of another core on
+    the same daemon.
 
     Raises:
-        NotFound: none runs, in the words ``said``.
+        NotFound: none runs; the message is ``said``.
     """
     from .docker_client import connect, docker_errors
 
@@ -44,13 +45,13 @@ def running(service: str, volume: Path, said: str) -> str:
 def execute(
     container: str, command: Sequence[str], data: bytes = b"", *, client: Any = None, **options: Any
 ) -> tuple[int, bytes]:
-    """Run a command in a container of this node, as root where nothing else is said, with ``data`` as its input.
+    """Run a command in a container of this node, by default as root, with ``data`` as its standard input.
 
-    ``client`` is a connection to Docker, by default a new one; ``options`` are more of docker-py's ``exec_create``:
-    ``user``, ``workdir``, ``environment``.
+    ``client`` is a connection to Docker, by default a new one; ``options`` are further ones of docker-py's
+    ``exec_create``: ``user``, ``workdir``, ``environment``.
 
     Returns:
-        Its exit code and all that it wrote, to both outputs.
+        Its exit code, and all that it wrote to standard output and standard error.
 
     Raises:
         VcoreError: Docker refuses, or the connection ended before the command.
@@ -75,10 +76,10 @@ def read_output(
 
 
 def output_or_error(answer: tuple[int, bytes], failed: str) -> str:
-    """Return as text what a command wrote, by the answer of :func:`execute`.
+    """Return as text what a command wrote, from the answer of :func:`execute`.
 
     Raises:
-        VcoreError: its exit code is another than 0; ``failed`` and what it wrote.
+        VcoreError: its exit code is not 0; the message is ``failed`` and what it wrote.
     """
     code, output = answer
     said = output.decode(errors="replace").strip()
@@ -118,9 +119,10 @@ def _send(stream: sockets.socket, data: bytes) -> None:
 def _frames(reader: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
     """What a command wrote, out of Docker's frames: a byte for the output, three of nothing, four of length.
 
-    The reader is the one that has read the answer's head. Frames that came together with it are in its buffer, which
-    docker-py's socket, and so its own ``exec_start``, passes by: https://github.com/docker/docker-py/issues/3332. On a
-    busy machine that lost all output of one short command in 200.
+    A header is one byte for the stream, three empty bytes, and four bytes for the length of what follows. ``reader``
+    has to be the one that has read the response's headers. Frames that came together with these are in its buffer,
+    which docker-py's socket, and so its own ``exec_start``, bypasses:
+    https://github.com/docker/docker-py/issues/3332. On a busy machine that lost all output of one short command in 200.
     """
     while header := reader.read(8):
         stream, length = struct.unpack(">BxxxL", header)

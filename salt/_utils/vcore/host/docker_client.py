@@ -1,4 +1,4 @@
-"""The connection to Docker, and what goes wrong with it in words for an administrator."""
+"""The connection to Docker, and its errors as messages for an administrator."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATIENCE = 300
 
 @contextmanager
 def docker_errors() -> Iterator[None]:
-    """Turn what docker-py raises into one line for an administrator; the daemon's words hold no request bodies."""
+    """Turn errors of docker-py into one line for an administrator; the daemon's messages hold no request bodies."""
     try:
         yield
     except docker.errors.APIError as error:
@@ -30,7 +30,7 @@ def docker_errors() -> Iterator[None]:
 
 
 def connect() -> Any:
-    """A client of the daemon that ``DOCKER_HOST`` names, by default this machine's.
+    """Return a client of the daemon that ``DOCKER_HOST`` names, by default this machine's.
 
     Raises:
         VcoreError: it does not answer.
@@ -40,5 +40,5 @@ def connect() -> Any:
 
 
 def without_credentials(text: str) -> str:
-    """The text with user names and passwords in addresses blotted out."""
+    """Return the text with user names and passwords in addresses masked."""
     return re.sub(r"//[^/@\s]+@", "//***@", text)

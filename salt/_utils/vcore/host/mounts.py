@@ -1,11 +1,11 @@
-"""Mounts of a host, from what is wanted to what is taken away again.
+"""Mounts of a host: what is wanted, how the host differs from it, mounting, and unmounting what is no longer wanted.
 
 An area says what it mounts (:class:`Mount`) and what is particular about its part of a host (:class:`Host`).
-:func:`difference` compares the two, :func:`carry_out` changes the host. Each mount has a record below the area's
-folder, by which it is found again when nobody wants it any more.
+:func:`difference` compares the two, :func:`carry_out` changes the host. Each mount has a record in the area's folder,
+by which it is found again when it is no longer wanted.
 
-Where systemd runs, mounts are units of it, and what cannot be mounted now is mounted later: when somebody looks (an
-automount each), or by a timer that tries again (one for all). Elsewhere they are mounted by mount(8).
+Where systemd runs, mounts are systemd units, and what cannot be mounted now is mounted later: on the next access (if
+each mount has an automount), or by a timer that tries again (one for all mounts). Elsewhere mount(8) mounts them.
 
 Standard library only, since every node imports it.
 """
@@ -38,7 +38,7 @@ Changes = dict[str, Any]
 
 @dataclass(frozen=True)
 class Protocol:
-    """What a host needs for mounting by a protocol; packages by Salt's grain ``os_family``."""
+    """What a host needs to mount by a protocol; ``packages`` by Salt's grain ``os_family``."""
 
     filesystem: str
     types: tuple[str, ...]
@@ -55,13 +55,13 @@ PROTOCOLS = {
     "nfs": Protocol("nfs", ("nfs", "nfs4"), "nfs", "mount.nfs", 2049, {"Debian": "nfs-common", "RedHat": "nfs-utils"}),
 }
 
-#: Seconds that a server has for answering a mount, and a question whether it is there.
+#: Seconds that a server has to answer a mount, and to accept a connection that tests whether it answers.
 MOUNT_TIME, ANSWER_TIME = 30, 2
 
-#: Where each mount has units of its own.
+#: For hosts on which each mount has units of its own.
 NO_UNITS: Mapping[str, str] = MappingProxyType({})
 
-#: How changes name a package that has to be installed.
+#: What stands before the name of a package in changes.
 _PACKAGE = "package "
 
 # --- what is wanted -------------------------------------------------------------------------------------------------
@@ -69,17 +69,17 @@ _PACKAGE = "package "
 
 @dataclass(frozen=True, kw_only=True)
 class Mount(ABC):
-    """A mount that a host is to have; an area says by a class of its own what is particular about its mounts."""
+    """A mount that a host is to have; each area has a subclass for what is particular about its mounts."""
 
-    #: What its record and its credentials are called by.
+    #: The name of its record and of its credentials.
     name: str
-    #: How it is mounted, and from whom; None where a folder of this host is mounted at another place.
+    #: How it is mounted, and from whom; both are None if a folder of this host is mounted at another place.
     protocol: str | None
     server: str | None
     source: str
     target: str
     options: tuple[str, ...]
-    #: What the file of its credentials holds, None where it needs none.
+    #: The content of its credentials file, None if it needs none.
     credentials: bytes | None = field(default=None, repr=False)
 
     @property
@@ -94,22 +94,22 @@ class Mount(ABC):
 
     @abstractmethod
     def record(self) -> dict[str, Any]:
-        """Return what is kept of it, ``target`` among it, and no secrets."""
+        """Return the record to keep of it: at least ``target``, and no secrets."""
 
     def units(self) -> dict[str, str]:
-        """Return the units by name that are its own; none where the units of all are written together."""
+        """Return its own units by name; none if the units of all mounts are written together."""
         return {}
 
     def is_covered(self, kinds: Sequence[str]) -> bool:
-        """Whether its mountpoint is not to be guarded, since what is mounted there may be: these types."""
+        """Return whether what is mounted at its mountpoint (these types) may be there, so that guarding it is wrong."""
         return bool({"autofs", *self.types} & set(kinds))
 
     def is_mounted(self, host: Host) -> bool:
-        """Whether the server's files are there; an automount that waits is none."""
+        """Return whether the server's files are mounted; an automount that waits does not count."""
         return bool(set(self.types) & set(host.kinds(self.target)))
 
     def beforehand(self, record: Mapping[str, Any] | None) -> Changes:
-        """Return what has to be changed before it is mounted; ``record`` is what was kept of it.
+        """Return what has to be changed before it is mounted; ``record`` is the one that was kept of it.
 
         Raises:
             VcoreError: it must not be mounted.
@@ -117,20 +117,20 @@ class Mount(ABC):
         return {}
 
     def obstacle(self, host: Host) -> str | None:
-        """Say why it must not be mounted now, or return None."""
+        """Return why it must not be mounted now, or None."""
         return None
 
     @abstractmethod
     def no_answer(self, reason: str, port: int, host: Host) -> str:
-        """Say that its server does not answer on a port, and when it will be mounted."""
+        """Return the message that its server does not answer on a port, and when it will be mounted."""
 
     def refused(self, reason: str) -> str:
-        """Say that it was not mounted, and why."""
+        """Return the message that it was not mounted, and why."""
         return f"{self.source} cannot be mounted: {reason}"
 
 
 def mount_command(one: Mount) -> list[str]:
-    """Return the command that mounts it where no systemd runs, without a secret in it."""
+    """Return the command that mounts it where systemd does not run; it holds no secret."""
     return ["mount", "-t", one.filesystem, "-o", ",".join(one.options), one.source, one.target]
 
 
@@ -143,7 +143,7 @@ def credentials_file(folder: Path, name: str) -> Path:
 
 
 def unit_name(path: str) -> str:
-    """A path as systemd names its units (systemd.unit(5), "String escaping")."""
+    """Return a path as systemd names its units (systemd.unit(5), "String escaping")."""
     escaped = []
     for index, octet in enumerate(path.strip("/").encode()):
         character = chr(octet)
@@ -157,7 +157,7 @@ def unit_name(path: str) -> str:
 
 
 def unit_value(text: str) -> str:
-    """A value in a unit, in which systemd has specifiers."""
+    """Return a value as a unit has to hold it: ``%`` begins one of systemd's specifiers."""
     return text.replace("%", "%%")
 
 
@@ -168,7 +168,7 @@ def unit_argument(text: str) -> str:
 
 
 def mount_unit(one: Mount, about: str, options: Iterable[str] = ()) -> str:
-    """Return the unit of a mount; ``about`` has the lines of its section Unit, ``options`` those for systemd itself."""
+    """Return the unit of a mount; ``about`` holds the lines of its section Unit, ``options`` are for systemd itself."""
     return (
         f"[Unit]\n{about}\n\n[Mount]\nWhat={unit_value(one.source)}\nWhere={unit_value(one.target)}\n"
         f"Type={one.filesystem}\nOptions={unit_value(','.join((*one.options, *options)))}\nTimeoutSec={MOUNT_TIME}\n"
@@ -176,12 +176,12 @@ def mount_unit(one: Mount, about: str, options: Iterable[str] = ()) -> str:
 
 
 def automount_unit(one: Mount, about: str) -> str:
-    """Return the unit that mounts when somebody looks, and again after a failure."""
+    """Return the unit that mounts on access, also after an earlier failure."""
     return f"[Unit]\n{about}\n\n[Automount]\nWhere={unit_value(one.target)}\n\n[Install]\nWantedBy=multi-user.target\n"
 
 
 def timer_units(timer: str, about: str, commands: Iterable[str], seconds: int) -> dict[str, str]:
-    """Return the units by name that run commands at once, and again after so many seconds."""
+    """Return the units, by name, that run commands at once and again ``seconds`` after they have ended."""
     lines = "".join(f"ExecStart={command}\n" for command in commands)
     return {
         f"{timer}.service": f"[Unit]\n{about}\n\n[Service]\nType=oneshot\nLogLevelMax=notice\n{lines}",
@@ -196,7 +196,7 @@ def timer_units(timer: str, about: str, commands: Iterable[str], seconds: int) -
 
 
 def content(path: Path) -> bytes | None:
-    """What a file holds, None where there is none."""
+    """Return the content of a file, None if there is none."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -212,7 +212,7 @@ class Entry(NamedTuple):
 
 
 def mounts_in(mountinfo: str) -> dict[str, list[Entry]]:
-    """What is mounted where, from /proc/self/mountinfo (proc(5)), by mountpoint, the topmost last."""
+    """Return what is mounted where, from /proc/self/mountinfo (proc(5)), by mountpoint, the topmost last."""
 
     def plain(text: str) -> str:
         return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text)
@@ -226,19 +226,19 @@ def mounts_in(mountinfo: str) -> dict[str, list[Entry]]:
 
 
 def mounted() -> dict[str, list[Entry]]:
-    """What is mounted where on this host, as :func:`mounts_in` says. No file system is asked, so none can hang."""
+    """Return what is mounted on this host, as :func:`mounts_in` does; no file system is asked, so none can hang it."""
     return mounts_in(Path("/proc/self/mountinfo").read_text(errors="surrogateescape"))
 
 
 class Host:
     """What this host has: units, mounts, packages, a record of each mount below ``folder``; and how commands run.
 
-    An area says by a class of its own what is particular about its mounts, also about those that it wants no more.
+    Each area has a subclass for what is particular about its mounts, including those that are no longer wanted.
     """
 
-    #: The timer that mounts what is not there; None where each mount has an automount instead.
+    #: The timer that mounts what is missing; None if each mount has an automount instead.
     timer: str | None = None
-    #: Whether there are mounts below its mounts, which go with them.
+    #: Whether there are other mounts below its mounts, which are unmounted with them.
     recursive = False
 
     def __init__(self, folder: Path, os_family: str, root: Path = Path("/")) -> None:
@@ -248,15 +248,15 @@ class Host:
         self.systemd = (root / "run/systemd/system").is_dir()
 
     def mounts(self) -> dict[str, list[Entry]]:
-        """As :func:`mounted` says."""
+        """Return what :func:`mounted` does."""
         return mounted()
 
     def kinds(self, target: str) -> list[str]:
-        """The types of what is mounted at a place, the topmost last."""
+        """Return the types of the file systems that are mounted at ``target``, the topmost last."""
         return [entry.kind for entry in self.mounts().get(target, [])]
 
     def records(self) -> dict[str, dict[str, Any]]:
-        """What was mounted, by name."""
+        """Return the records of what was mounted, by name; those that cannot be read are left out."""
         found = {}
         for path in sorted(self.folder.glob("*.json")):
             with contextlib.suppress(ValueError):
@@ -264,41 +264,45 @@ class Host:
         return found
 
     def unit_names(self, target: str) -> tuple[str, ...]:
-        """Return the names of the units that go when a mount goes; those that others need are written again."""
+        """Return the names of the units that are removed with a mount; those that others need are written again."""
         name = unit_name(target)
         later = (f"{self.timer}.service", f"{self.timer}.timer") if self.timer else (f"{name}.automount",)
         return (f"{name}.mount", *later)
 
     def folders(self, target: Path) -> tuple[Path, ...]:
-        """Return the folders that go when a mount goes, if they are empty, the innermost first."""
+        """Return the folders that are removed with a mount if they are empty, the innermost first."""
         return (target,)
 
     def remains(self, record: Mapping[str, Any]) -> bool:
-        """Whether a mount that was recorded is still there."""
+        """Return whether a mount that was recorded is still there."""
         return bool(self.kinds(record["target"]))
 
     def not_unmounted(self, target: str, reason: str | None) -> str:
-        """Say that a mount stays, because it is in use or for another reason."""
+        """Return the message that a mount stays: it is in use, or for the given reason."""
         why = "is in use" if reason is None else f"cannot be unmounted ({reason})"
         return f"{target} {why}: fuser -vm {target} says by whom; end that, and apply again"
 
     def make_folder(self) -> None:
-        """Make the folder of the records, root's alone."""
+        """Make the folder of the records, for root only."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.chmod(0o700)
 
     def has_units(self, units: Mapping[str, str]) -> bool:
-        """Whether systemd has these units, as far as it runs here."""
+        """Return whether systemd has exactly these units; True where systemd does not run."""
         return not self.systemd or all(content(self.units / unit) == text.encode() for unit, text in units.items())
 
     def write_units(self, units: Mapping[str, str]) -> None:
-        """Write units, where systemd runs; it has to be told (``systemctl daemon-reload``)."""
+        """Write units where systemd runs; the caller has to run ``systemctl daemon-reload``."""
         if self.systemd:
             for unit, text in units.items():
                 write_atomic(self.units / unit, text.encode(), mode=0o644)
 
     def missing_package(self, protocol: str) -> str | None:
-        """The package that mounting by this protocol lacks here."""
+        """Return the package that has to be installed to mount by this protocol, or None.
+
+        Raises:
+            VcoreError: no such package is known for this distribution.
+        """
         wanted = PROTOCOLS[protocol]
         search = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
         if shutil.which(wanted.helper, path=search):
@@ -308,7 +312,7 @@ class Host:
         return wanted.packages[self.os_family]
 
     def kernel_problem(self, protocol: str) -> str | None:
-        """Why this kernel cannot mount by this protocol, or None."""
+        """Return why this kernel cannot mount by this protocol, or None."""
         module, release = PROTOCOLS[protocol].module, os.uname().release
         known = {line.split("\t")[-1] for line in Path("/proc/filesystems").read_text().splitlines()}
         if known & set(PROTOCOLS[protocol].types):
@@ -323,7 +327,7 @@ class Host:
         )
 
     def run(self, *command: str, time_limit: float = MOUNT_TIME + 15) -> tuple[int, str]:
-        """Run a command: its exit code and output."""
+        """Run a command; return its exit code (124 after ``time_limit`` seconds, 127 if it is missing) and output."""
         try:
             done = subprocess.run(
                 command,
@@ -342,12 +346,16 @@ class Host:
 
 
 def guard(target: Path) -> None:
-    """Make the mountpoint a folder into which nothing can be written while the server's files are not over it."""
+    """Make the mountpoint a folder that nothing can be written into while nothing is mounted over it.
+
+    Raises:
+        VcoreError: something else is in its place, or it is not empty.
+    """
     for folder in reversed(target.parents):
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o755)
     if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise VcoreError(f"{target} is no folder; move it away")
+        raise VcoreError(f"{target} is not a folder; move it away")
     target.mkdir(mode=0o000, exist_ok=True)
     if any(target.iterdir()):
         raise VcoreError(f"{target} has files of its own, which the mount would hide; move them away")
@@ -364,7 +372,7 @@ _IMMUTABLE = 0x10
 
 
 def set_immutable(folder: Path, wanted: bool) -> None:
-    """Set or clear what chattr(1) calls i: root is kept from writing, too. Not every file system, or host, has it."""
+    """Set or clear the immutable flag, ``i`` of chattr(1), which stops root, too; do nothing if it is not supported."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         with contextlib.suppress(OSError):
@@ -385,13 +393,13 @@ def difference(
     """Compare a host with the mounts that it is to have: ``{package, mount or units: {old, new}}``.
 
     Args:
-        units: those that all mounts have together.
+        units: those that all mounts share.
         keep: names of mounts that stay as they are.
 
-    Credentials are not in the result, only that they differ.
+    The result says that credentials differ, and does not hold them.
 
     Raises:
-        VcoreError: no package is known for a protocol; or a mount says so.
+        VcoreError: no package is known for a protocol; or a mount must not be mounted.
     """
     changes: Changes = {}
     for protocol in sorted({one.protocol for one in wanted.values() if one.protocol}):
@@ -430,7 +438,7 @@ def install_packages(changes: Changes, install: Callable[[str], None]) -> None:
 
 @dataclass
 class Outcome:
-    """The names of what was mounted and taken away, and why the others are as they were, in words."""
+    """The names of what was mounted and of what was removed; by name, why the others failed."""
 
     mounted: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
@@ -440,10 +448,10 @@ class Outcome:
 def carry_out(
     wanted: Mapping[str, Mount], changes: Changes, host: Host, *, units: Mapping[str, str] = NO_UNITS
 ) -> Outcome:
-    """Carry out what :func:`difference` found; what goes wrong with one mount does not hold the others up.
+    """Carry out what :func:`difference` found; a failure of one mount does not stop the others.
 
     Args:
-        units: those that all mounts have together.
+        units: those that all mounts share.
     """
     outcome = Outcome()
     host.make_folder()
@@ -466,21 +474,21 @@ def carry_out(
     host.write_units(units)
     if host.systemd:
         host.run("systemctl", "daemon-reload")
-    # Side by side: servers that are down cost the time of one.
+    # In parallel: all servers that are down cost the time of one.
     with ThreadPoolExecutor(max_workers=8) as pool:
         for one, problem in zip(ready, pool.map(lambda each: _mount(each, host), ready), strict=True):
             if problem:
                 outcome.failed[one.name] = problem
             else:
                 outcome.mounted.append(one.name)
-    # Also where it failed: it is mounted as soon as it can be.
+    # Even after failures: the timer mounts the rest as soon as it can be mounted.
     if host.systemd and host.timer and wanted:
         host.run("systemctl", "enable", "--now", f"{host.timer}.timer")
     return outcome
 
 
 def _stop_timer(host: Host) -> None:
-    """Keep the timer from mounting what is about to be unmounted."""
+    """Stop the timer, so that it does not mount again what is about to be unmounted."""
     if host.systemd and host.timer and (host.units / f"{host.timer}.timer").exists():
         host.run("systemctl", "disable", "--now", f"{host.timer}.timer")
         host.run("systemctl", "stop", f"{host.timer}.service")
@@ -490,7 +498,7 @@ def _write(one: Mount, host: Host) -> None:
     """Write what belongs to a mount, and guard its mountpoint."""
     if not one.is_covered(host.kinds(one.target)):
         guard(Path(one.target))
-    # The record comes first: what it names is found again, and taken away, whatever happens next.
+    # The record comes first: whatever happens next, what it names can be found again and removed.
     write_atomic(host.folder / f"{one.name}.json", json.dumps(one.record(), indent=2).encode(), mode=0o600)
     if one.credentials is not None:
         write_atomic(credentials_file(host.folder, one.name), one.credentials, mode=0o600)
@@ -498,7 +506,7 @@ def _write(one: Mount, host: Host) -> None:
 
 
 def _mount(one: Mount, host: Host) -> str | None:
-    """Mount it; return why it cannot be, in words."""
+    """Mount it; return why it could not be mounted, or None."""
     if one.is_mounted(host):
         return None
     if reason := one.obstacle(host):
@@ -527,7 +535,7 @@ def _mount(one: Mount, host: Host) -> str | None:
 
 
 def _unmount(record: Mapping[str, Any], host: Host) -> None:
-    """Unmount what was recorded."""
+    """Unmount what a record names."""
     target = record["target"]
     if host.systemd:
         name = unit_name(target)
@@ -544,13 +552,13 @@ def _unmount(record: Mapping[str, Any], host: Host) -> None:
 
 
 def _remove(name: str, record: Mapping[str, Any], host: Host) -> None:
-    """Take away what was written for a mount that is unmounted."""
+    """Remove what was written for a mount that is unmounted by now."""
     target = Path(record["target"])
     for unit in host.unit_names(str(target)):
         (host.units / unit).unlink(missing_ok=True)
     if target.is_dir() and not target.is_symlink():
         set_immutable(target, False)
-        with contextlib.suppress(OSError):  # it is not empty: that is somebody's
+        with contextlib.suppress(OSError):  # not empty: somebody's files
             for folder in host.folders(target):
                 folder.rmdir()
     for path in (credentials_file(host.folder, name), host.folder / f"{name}.json"):
@@ -558,7 +566,7 @@ def _remove(name: str, record: Mapping[str, Any], host: Host) -> None:
 
 
 def mount_reason(output: str) -> str:
-    """The line of a mount command's output that says why."""
+    """Return the line of a mount command's output that says why it failed."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     telling = [
         line for line in lines if re.search(r"error|denied|refused|failed|failure|not |no such|timed", line, re.I)
@@ -567,7 +575,7 @@ def mount_reason(output: str) -> str:
 
 
 def answers(server: str, port: int) -> str | None:
-    """Why a server does not take connections, or None where it does."""
+    """Return why a server does not accept connections, None if it does."""
     try:
         socket.create_connection((server, port), timeout=ANSWER_TIME).close()
     except OSError as error:

@@ -1,6 +1,6 @@
-"""What a host's own network says, and what the core writes on every host: names and data folders.
+"""A host's routes and address, and what the core writes on every host: names and data folders.
 
-Standard library only, since nodes import it that have nothing else of the core installed.
+Standard library only, since it is imported on nodes, which have none of the core's other libraries.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from ..base.files import write_atomic
 
 @dataclass(frozen=True)
 class Route:
-    """A network that the host reaches, and the interface that it reaches it by."""
+    """A network that the host reaches, and the interface through which it does."""
 
     network: IPv4Network
     interface: str
 
 
-#: The interface of swarm's own bridge; the core creates it, so its route is no clash.
+#: The interface of swarm's own bridge; the core creates it, so its route does not clash.
 BRIDGE_INTERFACE = "docker_gwbridge"
 
 
 def read_routes(path: Path = Path("/proc/net/route")) -> list[Route]:
-    """The host's IPv4 routes but the default one, from the kernel's table (proc(5)), in which numbers are swapped."""
+    """Return the host's IPv4 routes but the default one, from the kernel's table (proc(5)) of little-endian numbers."""
     routes = []
     for row in path.read_text().splitlines()[1:]:
         interface, destination, _gateway, _flags, _, _, _, mask, *_ = row.split()
@@ -50,9 +50,9 @@ def _number(swapped: str) -> int:
 
 
 def own_address(destination: str = "192.0.2.1") -> str | None:
-    """The IPv4 address by which this host reaches another one, by default the world; None where it has no route to it.
+    """Return the IPv4 address from which this host reaches another one, by default any on the internet.
 
-    A UDP socket that is connected sends nothing; the kernel only chooses the source address.
+    It is None if there is no route. Connecting a UDP socket sends nothing; the kernel only chooses the source address.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
@@ -71,12 +71,12 @@ BEGIN, END = "# Virtual Core: begin, written by Salt", "# Virtual Core: end"
 
 
 def hosts_with(text: str, names: Mapping[str, Iterable[str]]) -> str:
-    """The text of a hosts(5) file with the core's block replaced; no names, no block.
+    """Return the text of a hosts(5) file with the core's block replaced, or removed if there are no names.
 
     ``names`` maps an address to the names that it has.
 
     Raises:
-        VcoreError: the end of the block is missing, so that nobody knows what belongs to it.
+        VcoreError: the end of the block is missing, so that it is unknown what belongs to it.
     """
     lines = text.splitlines()
     if BEGIN in lines and END not in lines[lines.index(BEGIN) :]:
@@ -93,7 +93,7 @@ def hosts_with(text: str, names: Mapping[str, Iterable[str]]) -> str:
 
 
 def hosts_difference(names: Mapping[str, Iterable[str]], path: Path = HOSTS) -> list[str]:
-    """The lines that would be taken out of (``- ``) and put into (``+ ``) the hosts file."""
+    """Return the lines that would be removed from (``- ``) and added to (``+ ``) the hosts file."""
     old = path.read_text() if path.exists() else ""
     new = hosts_with(old, names)
     before, after = old.splitlines(), new.splitlines()
@@ -115,7 +115,7 @@ def write_hosts(names: Mapping[str, Iterable[str]], path: Path = HOSTS) -> None:
 
 
 def directory_difference(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a folder's owner, group (numbers) and mode (octal string) differs: {what: {old, new}}."""
+    """Return how a folder's owner, group (numbers) and mode (octal string) differ: ``{what: {old, new}}``."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -125,7 +125,7 @@ def directory_difference(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any
 
 
 def make_directory(path: Path, wanted: Mapping[str, Any]) -> None:
-    """Create the folder, or give it the owner, group and mode that it should have; its content stays as it is."""
+    """Create the folder if it is missing, and set its owner, group and mode; its content stays as it is."""
     path.mkdir(mode=0o755, parents=True, exist_ok=True)
     os.chown(path, wanted["owner"], wanted["group"])
     path.chmod(int(wanted["mode"], 8))
