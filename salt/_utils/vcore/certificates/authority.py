@@ -1,6 +1,6 @@
-"""The authority's store on the head: root, leaves, revocation list, and what would change them.
+"""The authority's store on the head: root, leaves and revocation list, plans of their changes, and carrying these out.
 
-How it survives a crash at any point: certificate and key of one name lie in a folder of their own below
+It survives a crash at any point: certificate and key of one name lie in a folder of their own below
 ``.pairs/<name>/``, and the link ``.pairs/<name>/current`` says which folder counts. ``<name>.crt`` and ``<name>.key``
 are fixed links through it. A new pair is written in full, then ``current`` is renamed over: one step swaps both.
 """
@@ -48,10 +48,10 @@ def install_pair(folder: Path, name: str, certificate: bytes, key: bytes) -> Non
         parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     certificate_path, key_path = folder / f"{name}.crt", folder / f"{name}.key"
     plain = [path for path in (certificate_path, key_path) if not path.is_symlink()]
-    # Plain files, as a backup that followed links restores: first turned into links to the same content.
+    # Plain files, as a backup that followed links restores them, first become links to the same content.
     if plain and certificate_path.exists() and key_path.exists():
         _make_current(pairs, certificate_path.read_bytes(), key_path.read_bytes())
-    # Where there is nothing yet these links lead nowhere, until the first rename of current fills both.
+    # If there is nothing yet, these links lead nowhere until the first rename of current fills both.
     for path in plain:
         _link(path, f".pairs/{name}/current/{'key.pem' if path == key_path else 'certificate.pem'}")
     _make_current(pairs, certificate, key)
@@ -90,8 +90,8 @@ def _change(reason: str, done: str) -> dict[str, Any]:
 class _Plan(NamedTuple):
     """What to do about the authority: nothing, or ``make``, ``renew`` or ``supply``.
 
-    ``pending`` is the one that there will be, None where it is yet to be made; where it is renewed, the old one,
-    whose name and key stay.
+    ``pending`` is the authority that there will be: None if it is yet to be made; if it is renewed, the old one, whose
+    name and key stay.
     """
 
     action: str
@@ -103,8 +103,8 @@ class Authority:
     """The authority's folder on the head: root-only, one writer at a time, complete again after any crash.
 
     ``ca.crt`` is the issuing certificate with its chain, the root last; ``ca.key`` its key; ``crl.pem`` the revocation
-    list; ``index.json`` every certificate that it issued and that has not ended yet; ``issued/<service>/<name>.crt``
-    and ``.key`` the leaves.
+    list; ``index.json`` lists every certificate that it issued and that has not ended yet;
+    ``issued/<service>/<name>.crt`` and ``.key`` are the leaves.
     """
 
     def __init__(self, folder: Path, wanted_ca: Policy, now: datetime | None = None) -> None:
@@ -134,7 +134,7 @@ class Authority:
             raise VcoreError(f"{self._index_path} is damaged: restore it from a backup") from None
 
     def current(self) -> Pair | None:
-        """The authority in the store, None before it is made.
+        """Return the authority in the store, None before it is made.
 
         Raises:
             VcoreError: it is damaged. A new one would make every certificate untrusted, so that is a person's choice.
@@ -167,7 +167,7 @@ class Authority:
         return folder / f"{item}.crt", folder / f"{item}.key"
 
     def leaf(self, name: str) -> Pair | None:
-        """The pair in the store, None where there is none that can be read."""
+        """Return the stored pair of a leaf, None if there is none that can be read."""
         certificate, key = self._leaf_files(name)
         try:
             return x509.load_pair(certificate.read_bytes(), key.read_bytes())
@@ -200,7 +200,7 @@ class Authority:
         return _Plan(action, reason, None if action == "make" else current)
 
     def _loose(self) -> list[Path]:
-        """Files and folders of the store that others than root could read."""
+        """Return the files and folders of the store that are not for root only."""
         found = []
         for path in (self.folder, *self.folder.rglob("*")) if self.folder.exists() else ():
             entry = path.lstat()
@@ -211,7 +211,7 @@ class Authority:
         return sorted(found)
 
     def plan(self) -> Changes:
-        """What :meth:`ensure` would change: ``authority``, ``crl`` and ``permissions``, each from old to new.
+        """Return what :meth:`ensure` would change: ``authority``, ``crl`` and ``permissions``, each from old to new.
 
         Raises:
             VcoreError: the authority that the site supplies, or the one in the store, cannot be used.
@@ -238,7 +238,7 @@ class Authority:
         return difference
 
     def plan_leaves(self, leaves: Iterable[Leaf]) -> Changes:
-        """What :meth:`issue` would change once :meth:`ensure` has run: ``{"ldap/tls": {"old": ..., "new": ...}}``.
+        """Return what :meth:`issue` would change after :meth:`ensure`: ``{"ldap/tls": {"old": ..., "new": ...}}``.
 
         Raises:
             VcoreError: a certificate that the site supplies cannot be used.
@@ -278,7 +278,7 @@ class Authority:
             yield
 
     def _write_index(self, index: dict[str, Any]) -> None:
-        """Write it without what has ended: an expired certificate needs no revocation."""
+        """Write the index without certificates that have ended, since these need no revocation."""
         index["certificates"] = {
             serial: entry
             for serial, entry in sorted(index["certificates"].items())
@@ -289,7 +289,7 @@ class Authority:
     def _write_crl(self, authority: Pair) -> None:
         index = self._index()
         serials = x509.revoked_serials(index, authority.identifier)
-        # A number taken from the clock grows over crashes, too, when nobody noted the last one.
+        # A number taken from the clock grows even after a crash before the last one was noted.
         number = max(int(self.now.timestamp()), (index["crl"] or {}).get("number", 0) + 1)
         data = x509.make_revocation_list(
             authority, {serial: index["certificates"][serial] for serial in serials}, number, self.now
@@ -306,17 +306,17 @@ class Authority:
         self._write_index(index)
 
     def ensure(self) -> Changes:
-        """Make, renew or take over the authority and sign the revocation list, as far as needed; says what it changed.
+        """Make, renew or take over the authority and sign the revocation list, as far as needed; return the changes.
 
         Raises:
-            VcoreError: as :meth:`plan` does, or another run holds the store.
+            VcoreError: as :meth:`plan` does; or another run holds the store.
         """
         with self._locked():
             changes = self.plan()
             for path in self._loose():
                 os.chown(path, os.geteuid(), os.getegid())
                 path.chmod(0o700 if path.is_dir() else 0o600)
-            # What a run that was killed was writing; nobody else writes while the lock is held.
+            # Left by a run that was killed; nobody else writes while the lock is held.
             for leftover in (*self.folder.glob(".index.json.*"), *self.folder.glob(".crl.pem.*")):
                 leftover.unlink()
             for pairs in (*self.folder.glob(".pairs/*"), *self.folder.glob("issued/*/.pairs/*")):
@@ -338,10 +338,10 @@ class Authority:
         return authority
 
     def issue(self, leaf: Leaf, *, force: bool = False) -> Changes:
-        """Bring one certificate in line with what is wanted, or with ``force`` issue it anew; says what it changed.
+        """Bring one certificate in line with what is wanted, or with ``force`` issue it anew; return the changes.
 
         Raises:
-            VcoreError: as :meth:`plan_leaves` does, there is no authority yet, or another run holds the store.
+            VcoreError: as :meth:`plan_leaves` does; or there is no authority yet, or another run holds the store.
         """
         with self._locked():
             authority, index = self._required(), self._index()
@@ -369,11 +369,11 @@ class Authority:
             return changes
 
     def revoke(self, name: str, reason: str = "unspecified") -> list[str]:
-        """Revoke the present certificate of a leaf, or one by its serial, and sign a new list; returns the serials.
+        """Revoke the present certificate of a leaf, or one by its serial, and sign a new list; return the serials.
 
         Raises:
-            NotFound: no certificate that has not ended goes by that name or serial, or the site supplied it.
-            VcoreError: an unknown reason, or another run holds the store.
+            NotFound: this authority has issued no certificate of that name or serial that is still valid.
+            VcoreError: the reason is unknown, or another run holds the store.
         """
         if reason not in x509.REVOCATION_REASONS:
             raise VcoreError(f"unknown reason {reason}; it is one of {', '.join(x509.REVOCATION_REASONS)}")
@@ -396,12 +396,12 @@ class Authority:
     # Showing.
 
     def anchor(self) -> bytes | None:
-        """The root certificate (PEM) that nodes are to trust after :meth:`ensure`; None when it is yet to be made."""
+        """Return the root (PEM) that nodes are to trust after :meth:`ensure`; None if it is yet to be made."""
         plan = self._authority_plan()
         return bytes(plan.pending.chain[-1].as_pem()) if plan.pending and plan.action != "renew" else None
 
     def information(self) -> dict[str, Any]:
-        """The authority for people: subject, validity, key type, fingerprint and where it lies."""
+        """Return the authority as people see it: subject, validity, key type, fingerprint and where it lies."""
         pair = self._required()
         root = pair.chain[-1]
         return {
@@ -416,7 +416,7 @@ class Authority:
         }
 
     def names(self) -> list[str]:
-        """Every leaf that lies in the store, whether a service still wants it or not."""
+        """Return every leaf that lies in the store, whether a service still wants it or not."""
         return sorted(
             f"{path.parent.name}/{path.stem}"
             for path in self.folder.glob("issued/*/*.crt")
@@ -424,7 +424,7 @@ class Authority:
         )
 
     def leaves(self, wanted_leaves: Iterable[Leaf]) -> dict[str, dict[str, Any]]:
-        """Every wanted or stored leaf: names, days left, when it is renewed, and its status in one word or two."""
+        """Return every wanted or stored leaf: names, days left, date of renewal, and its status in one or two words."""
         index, authority = self._index(), self.current()
         by_name = {leaf.name: leaf for leaf in wanted_leaves}
         result: dict[str, dict[str, Any]] = {}
@@ -449,7 +449,7 @@ class Authority:
             }
         return result
 
-    #: The statuses of a certificate that is fine; :meth:`_status` says all that there are but ``not issued``.
+    #: The statuses of a certificate that is fine; all others but ``not issued`` are in :meth:`_status`.
     WELL = frozenset({"valid", "renewal due", "supplied", "unused"})
 
     def _status(self, stored: Stored, leaf: Leaf | None) -> str:
@@ -466,9 +466,9 @@ class Authority:
         return next((status for holds, status in checks if holds), "valid")
 
     def verify(self, leaf: Leaf) -> list[str]:
-        """What is wrong with a leaf in the store: pair, names, end, and OpenSSL's strict check of chain and revocation.
+        """Return what is wrong with a stored leaf: pair, names, end, or OpenSSL's strict check of chain and revocation.
 
-        A certificate that the site supplied is checked as :func:`pki.check_supplied` does: its root is not ours.
+        For a certificate that the site supplied this is :func:`x509.check_supplied` alone: its root is not ours.
         """
         certificate, key = self._leaf_files(leaf.name)
         if leaf.supplied:
@@ -482,7 +482,11 @@ class Authority:
         return problems + ([f"{certificate}: {error}"] if error else [])
 
     def revocation_list(self) -> dict[str, Any]:
-        """The revocation list for people: where it lies, until when it holds, and what it revokes."""
+        """Return the revocation list as people see it: where it lies, when it ends, and what it revokes.
+
+        Raises:
+            NotFound: there is none yet.
+        """
         index = self._index()
         record = index["crl"]
         if not record or not self._crl_path.exists():

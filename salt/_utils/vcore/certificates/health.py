@@ -1,4 +1,4 @@
-"""Whether the certificates are well."""
+"""The health of the certificates."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from ..base.paths import Paths
 from . import x509
 from .authority import Authority
 
-#: Certificates that have this or less and were not renewed are a problem, in days.
+#: Days left, at or below which a certificate that was not renewed is a problem.
 DAYS_LIMIT = 7
 
 
 def is_good(certificate: Mapping[str, Any]) -> bool:
-    """Whether a certificate is fine: its status is, and it does not end soon where a service uses it."""
+    """Return whether a certificate is fine: its status is, and it does not end soon if a service uses it."""
     status = certificate["status"]
     return status in Authority.WELL and (status == "unused" or certificate["days_left"] > DAYS_LIMIT)
 
 
 def judged(certificates: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return certificates that say whether they are fine (``ok``)."""
+    """Return the certificates, each with ``ok``: whether it is fine."""
     return {name: {**certificate, "ok": is_good(certificate)} for name, certificate in certificates.items()}
 
 
 def facts(pillar: Mapping[str, Any], paths: Paths, so_far: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``certificates`` by name, each with ``ok``, and ``authority``: why it does not say, or None."""
+    """Return ``certificates`` by name, each with ``ok``, and ``authority``: why it cannot be asked, or None."""
     try:
         found = Authority(paths.authority, x509.policy(pillar)).leaves(x509.wanted_all(pillar))
     except (VcoreError, OSError) as error:
@@ -50,7 +50,7 @@ def problems(facts: Mapping[str, Any]) -> list[str]:
 
 
 def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
-    """Verify each certificate of a service that is on."""
+    """Verify the certificates of all services that are on."""
     found = []
     for leaf in x509.wanted_all(pillar):
         try:

@@ -12,7 +12,7 @@ KEYS = ("certificate_authority",)
 
 
 class AuthorityPart(TypedDict):
-    """``certificate_authority`` of the pillar: the site's own, by path, or None; days that are valid, and left."""
+    """``certificate_authority`` of the pillar: the site's own authority by path, or None; times in days."""
 
     certificate: str | None
     key: str | None
@@ -26,7 +26,7 @@ def resolve(configuration: Configuration, parts: Mapping[str, Any]) -> dict[str,
 
 
 def keeps(resolved: Mapping[str, Any]) -> bool:
-    """Whether the site brings no certificate: one that it brings can expire while no file changes."""
+    """Return whether the result may be kept: not if the site brings a certificate, which can expire by itself."""
     return not resolved["certificate_authority"]["certificate"] and not any(
         certificate["supplied"]
         for service in resolved["services"].values()

@@ -16,7 +16,7 @@ def service_names(name: str, node: str, domain: str, more: Iterable[str] = ()) -
 
 
 def extend(configuration: Configuration, name: str, service: dict[str, Any], parts: Mapping[str, Any]) -> None:
-    """Give each certificate its names and addresses, and what the site brings in its place."""
+    """Give each certificate its names, its addresses, and the one that the site brings in its place."""
     chosen = services_settings.SERVICES.of(configuration.site).get(name)
     brought = SUPPLIED.of(chosen) if chosen else {}
     place = service["node"] or configuration.head

@@ -1,4 +1,4 @@
-"""What a site may write about certificates, and what its own files have to be."""
+"""What a site may write about certificates, and the checks of its own files."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ SECTIONS = (AUTHORITY, SUPPLIED)
 
 
 def problems(configuration: Configuration) -> list[Problem]:
-    """Return the certificates that the site brings for services which have none of that name."""
+    """Return a problem for each certificate that the site brings and its service does not have."""
     known = catalogue.of(configuration)
     return [
         configuration.document.problem(

@@ -1,4 +1,4 @@
-"""How certificates look to people."""
+"""Certificates as a table for people."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PLACE = 40
 
 
 def status(facts: Mapping[str, Any]) -> list[RenderableType]:
-    """Return the certificates."""
+    """Return the table of certificates."""
     certificates = table("CERTIFICATE", "STATE", "DAYS LEFT", "EXPIRES", right=(2,))
     for name, certificate in facts.get("certificates", {}).items():
         certificates.add_row(

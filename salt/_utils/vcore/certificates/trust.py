@@ -1,4 +1,4 @@
-"""Trust in the root, on every node: files for the system's trust store and for Docker. Needs nothing but Python."""
+"""Trust in the root, on every node: files for the system's trust store and for Docker. Standard library only."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TRUST_STORES = {
 
 
 def root_of(chain: bytes) -> bytes:
-    """The root of a PEM chain, its last certificate.
+    """Return the root of a PEM chain, its last certificate.
 
     Raises:
         VcoreError: there is no certificate in it.
@@ -50,10 +50,10 @@ def root_of(chain: bytes) -> bytes:
 
 
 def trust_files(os_family: str, registry: str | None) -> tuple[TrustStore, tuple[Path, ...]]:
-    """The node's trust store, and the files below it and below Docker's folder that hold the root.
+    """Return the node's trust store, and the files in it and in Docker's folder that hold the root.
 
     Raises:
-        VcoreError: an unknown kind of distribution, or what is no registry.
+        VcoreError: the distribution is unknown, or ``registry`` is not host:port.
     """
     if os_family not in TRUST_STORES:
         raise VcoreError(f"no trust store is known for {os_family}; there are: {', '.join(TRUST_STORES)}")
@@ -67,18 +67,18 @@ def trust_files(os_family: str, registry: str | None) -> tuple[TrustStore, tuple
 
 
 def known_registry(folder: Path = Path("/etc/docker/certs.d")) -> str | None:
-    """The core's registry that this node's Docker knows the root of: for a node that has lost its pillar."""
+    """Return the core's registry whose root this node's Docker has, or None: for a node that has lost its pillar."""
     return next((path.parent.name for path in sorted(folder.glob("registry.*:5000/ca.crt"))), None)
 
 
 def trust_difference(root: bytes | None, store: TrustStore, files: Iterable[Path]) -> Changes:
-    """What to change so that a node trusts ``root``; None stands for one that is yet to be made, unlike any other."""
+    """Return what to change so that a node trusts ``root``; None is a root yet to be made, which differs from any."""
     changes: Changes = {}
     for path in files:
         present = path.read_bytes() if path.is_file() else None
         if present is None or present != root:
             changes[str(path)] = {"old": None if present is None else "another certificate", "new": "installed"}
-    # Looked into as well: a run may have been killed between the file and the command.
+    # The bundle is read as well: a run may have been killed between the file and the command.
     bundle = store.bundle.read_bytes() if store.bundle.is_file() else b""
     if root is None or root.strip() not in bundle:
         changes[str(store.bundle)] = {"old": "without the root", "new": "with the root"}
@@ -99,11 +99,11 @@ def trust(root: bytes, store: TrustStore, changes: Changes, run: Callable[[tuple
 
 
 def distrust_difference(store: TrustStore, files: Iterable[Path]) -> Changes:
-    """What to change so that a node trusts nothing for this core's sake; what others have put beside it stays."""
+    """Return what to change so that a node no longer trusts this core's root; what others have put beside it stays."""
     present = {path: path.read_bytes() for path in files if path.is_file()}
     changes: Changes = {str(path): {"old": "installed", "new": None} for path in present}
     bundle = store.bundle.read_bytes() if store.bundle.is_file() else b""
-    # Looked into as well: a run may have been killed before the command, when only Docker's file was left.
+    # The bundle is read as well: a run may have been killed before the command, when only Docker's file was left.
     if any(path.parent == store.anchors or content.strip() in bundle for path, content in present.items()):
         changes[str(store.bundle)] = {"old": "with the root", "new": "without the root"}
     return changes
@@ -123,5 +123,5 @@ def distrust(store: TrustStore, changes: Changes, run: Callable[[tuple[str, ...]
     for path in files:
         if path.parent != store.anchors:
             path.unlink()
-            with contextlib.suppress(OSError):  # others have put something there, too
+            with contextlib.suppress(OSError):  # not empty: others have put something there
                 path.parent.rmdir()

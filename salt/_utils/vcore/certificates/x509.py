@@ -1,4 +1,4 @@
-"""Certificates: which are wanted, how they differ from those that there are, and X.509 read, checked and made.
+"""Certificates: which are wanted, how those that exist differ, and reading, checking and making X.509.
 
 Certificates are made with M2Crypto. The cryptography package is used for one thing that M2Crypto cannot do:
 signing certificate revocation lists. The profile is that of RFC 5280, as ``openssl verify -x509_strict`` checks it.
@@ -49,7 +49,7 @@ REVOCATION_REASONS = {
     "superseded": "superseded",
     "cessationOfOperation": "cessation_of_operation",
 }
-#: No certificate chain or key is bigger; a supplied file that is, is something else.
+#: Bytes. No certificate chain or key is bigger; a supplied file that is bigger is something else.
 MAXIMUM_FILE = 1024 * 1024
 #: X509_PURPOSE_SSL_SERVER of OpenSSL's x509v3.h, which M2Crypto does not name.
 PURPOSE_TLS_SERVER = 2
@@ -114,13 +114,13 @@ class Leaf:
 
 
 def subject_text(organization: str | None, common_name: str | None) -> str:
-    """A subject in one line, with the parts that there are: ``O=Virtual Core, CN=ldap.vcore.test``."""
+    """Return a subject in one line, with the parts that there are: ``O=Virtual Core, CN=ldap.vcore.test``."""
     parts = (("O", (organization or "")[:MAXIMUM_NAME]), ("CN", (common_name or "")[:MAXIMUM_NAME]))
     return ", ".join(f"{key}={value}" for key, value in parts if value)
 
 
 def policy(vcore: Mapping[str, Any]) -> Policy:
-    """The authority that the resolved pillar asks for.
+    """Return the authority that the resolved pillar asks for.
 
     Raises:
         VcoreError: the pillar is not that of the head, the only node that has an authority.
@@ -143,11 +143,11 @@ def policy(vcore: Mapping[str, Any]) -> Policy:
 
 
 def wanted(vcore: Mapping[str, Any], name: str) -> Leaf:
-    """The certificate ``<service>/<certificate>`` that the resolved pillar asks for.
+    """Return the certificate ``<service>/<certificate>`` that the resolved pillar asks for.
 
     Raises:
         NotFound: no service that is switched on has it.
-        VcoreError: a name or address that does not belong into a certificate.
+        VcoreError: a name or address is not valid in a certificate.
     """
     service, _, item = name.partition("/")
     try:
@@ -187,7 +187,7 @@ def _wanted_names(vcore: Mapping[str, Any]) -> list[str]:
 
 
 def wanted_all(vcore: Mapping[str, Any]) -> list[Leaf]:
-    """Every certificate that the resolved pillar asks for, by name."""
+    """Return every certificate that the resolved pillar asks for, by name."""
     return [wanted(vcore, name) for name in _wanted_names(vcore)]
 
 
@@ -196,7 +196,7 @@ def wanted_all(vcore: Mapping[str, Any]) -> list[Leaf]:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a certificate says, as far as this project asks."""
+    """What a certificate says, as far as this project uses it."""
 
     subject: str
     issuer: str
@@ -214,11 +214,11 @@ class Facts:
         return (self.not_after - self.not_before).days
 
     def days_left(self, now: datetime) -> int:
-        """Whole days until it ends; negative when it has ended."""
+        """Return the whole days until it ends, negative if it has ended."""
         return (self.not_after - now) // timedelta(days=1)
 
     def renewal(self, renew_before: int) -> datetime:
-        """When to renew: a third of the lifetime before the end, or ``renew_before`` days if that is earlier.
+        """Return when to renew: a third of the lifetime before the end, or ``renew_before`` days if that is earlier.
 
         Never in the first third of its life, or a short-lived certificate would be renewed in every run.
         """
@@ -227,7 +227,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Stored:
-    """A pair in the store: its facts, and how it stands to its key and to the authority."""
+    """A pair in the store: its facts, whether the key matches, whether our authority issued it, and revocation."""
 
     facts: Facts
     paired: bool
@@ -236,20 +236,20 @@ class Stored:
 
 
 def renewal(begin: datetime, end: datetime, margin: timedelta = timedelta()) -> datetime:
-    """The moment from which something that is valid from ``begin`` to ``end`` is to be replaced."""
+    """Return the moment from which something that is valid from ``begin`` to ``end`` is to be replaced."""
     third = (end - begin) / 3
     return end - min(max(third, margin), 2 * third)
 
 
 def expiry_text(end: datetime) -> str:
-    """``ends on 2026-05-01``; a date, since days left would differ between a plan and what is applied later."""
+    """Return ``ends on 2026-05-01``: a date, since days left would differ between a plan and a later apply."""
     return f"ends on {end:%Y-%m-%d}"
 
 
 def leaf_difference(
     leaf: Leaf, stored: Stored | None, *, renew_before: int, end: datetime, now: datetime
 ) -> str | None:
-    """Why the stored certificate is not the wanted one, or None when it is; ``end`` is that of the authority."""
+    """Return why the stored certificate is not the wanted one, or None when it is; ``end`` is that of the authority."""
     if stored is None:
         return "missing"
     facts = stored.facts
@@ -271,17 +271,17 @@ def leaf_difference(
         return "for clients too" if facts.client else "not for clients"
     if now >= facts.renewal(renew_before):
         return expiry_text(facts.not_after)
-    # One that was cut short by its authority's end has another lifetime, and cannot have a longer one.
+    # If the authority's end cut it short, its lifetime differs and cannot be longer.
     if facts.lifetime != leaf.lifetime and facts.not_after < end:
         return f"lifetime of {facts.lifetime} days"
     return None
 
 
 def authority_difference(wanted_ca: Policy, facts: Facts | None, now: datetime) -> tuple[str, str] | None:
-    """What to do about the authority that the head makes for itself, and why: ``("renew", "ends on 2026-05-01")``.
+    """Return what to do about the authority that the head makes, and why: ``("renew", "ends on 2026-05-01")``, or None.
 
     ``make`` gives it a new key, so everything is issued anew; ``renew`` keeps name and key, so that all that was
-    issued under the old root certificate also checks under the new one, and the other way round until it ends.
+    issued under the old root certificate also verifies under the new one, and vice versa until the old one ends.
     """
     if facts is None:
         return "make", "missing"
@@ -295,7 +295,7 @@ def authority_difference(wanted_ca: Policy, facts: Facts | None, now: datetime) 
 
 
 def revocation_list_difference(index: Mapping[str, Any], digest: str | None, now: datetime) -> str | None:
-    """Why the revocation list has to be written again; ``digest`` is the SHA-256 of the file, None without one."""
+    """Return why the revocation list has to be written again, or None; ``digest`` is the file's SHA-256, if any."""
     record = index["crl"]
     if digest is None or not record:
         return "missing"
@@ -308,7 +308,7 @@ def revocation_list_difference(index: Mapping[str, Any], digest: str | None, now
 
 
 def revoked_serials(index: Mapping[str, Any], authority: str) -> list[str]:
-    """What the list of the authority with this subject key identifier has to hold, by the store's index."""
+    """Return the serials that an authority's list has to hold; ``authority`` is its subject key identifier."""
     return sorted(
         serial
         for serial, entry in index["certificates"].items()
@@ -317,7 +317,7 @@ def revoked_serials(index: Mapping[str, Any], authority: str) -> list[str]:
 
 
 def covers(present: Iterable[str], name: str) -> bool:
-    """Whether a certificate for ``present`` is one for ``name``; a wildcard stands for one label (RFC 9525)."""
+    """Return whether a certificate for ``present`` is one for ``name``; a wildcard stands for one label (RFC 9525)."""
     wildcard = "*." + name.partition(".")[2]
     return any(candidate.lower() in (name.lower(), wildcard.lower()) for candidate in present)
 
@@ -326,9 +326,9 @@ def covers(present: Iterable[str], name: str) -> bool:
 
 
 def pem_certificates(data: bytes) -> list[bytes]:
-    """The certificates in PEM ``data``, in order, each written as OpenSSL does: 64 characters a line.
+    """Return the certificates in PEM ``data``, in order, each written as OpenSSL does: 64 characters a line.
 
-    It only takes PEM apart; what is inside is the reader's to check. Needs nothing but Python.
+    It only takes PEM apart; the caller has to check what is inside. Standard library only.
     """
     blocks = []
     for match in _PEM_CERTIFICATE.finditer(data):
@@ -367,7 +367,7 @@ def _time(value: ASN1.ASN1_TIME) -> datetime:
 
 
 def read_facts(certificate: X509.X509) -> Facts:
-    """What a certificate says."""
+    """Return the facts of a certificate."""
     alternative = certificate.get_subject_alt_names()
     return Facts(
         subject=_subject(certificate.get_subject()),
@@ -410,27 +410,28 @@ class Pair:
         return _extension(self.chain[0], "subjectKeyIdentifier").replace(":", "").lower()
 
     def certificate_pem(self) -> bytes:
-        """The whole chain, the certificate first."""
+        """Return the whole chain, the certificate first."""
         return b"".join(certificate.as_pem() for certificate in self.chain)
 
     def key_pem(self) -> bytes:
-        """The key, unencrypted PKCS #8: for the store only."""
+        """Return the key, unencrypted PKCS #8: for the store only."""
         return bytes(self.key.as_pem(cipher=None))
 
     def signed(self, certificate: X509.X509) -> bool:
-        """Whether this authority's key and name are those of the certificate's issuer."""
+        """Return whether this authority's key and name are those of the certificate's issuer."""
         return _issued_by(certificate, self.chain[0])
 
     def same(self, other: Pair) -> bool:
-        """Whether both hold the same certificates and the same key."""
+        """Return whether both hold the same certificates and the same key."""
         return self.certificate_pem() == other.certificate_pem() and self.key.as_der() == other.key.as_der()
 
 
 def load_pair(certificate: bytes, key: bytes) -> Pair:
-    """The pair in two PEM files of the store.
+    """Return the pair in two PEM files of the store.
 
     Raises:
-        ValueError: as all of M2Crypto's errors are; other errors, too, for bytes that OpenSSL half accepts.
+        ValueError: there is no such pair; all of M2Crypto's errors are ValueErrors. Bytes that OpenSSL half accepts can
+            raise other errors.
     """
     chain = tuple(X509.load_cert_string(block) for block in pem_certificates(certificate))
     if not chain:
@@ -439,7 +440,7 @@ def load_pair(certificate: bytes, key: bytes) -> Pair:
 
 
 def _read(path: Path) -> bytes:
-    """Read a small regular file; a VcoreError says what is wrong with any other."""
+    """Return the content of a small regular file; raise a VcoreError that says what is wrong with any other."""
     try:
         if not path.is_file():
             raise VcoreError(f"{path} is not a file" if path.exists() else f"{path} does not exist")
@@ -463,14 +464,14 @@ def check_supplied(
     authority: bool = False,
     now: datetime | None = None,
 ) -> list[str]:
-    """What is wrong with a certificate and key that the site supplies: one sentence a problem, none when all is well.
+    """Return what is wrong with a certificate and key that the site supplies, one sentence for each problem.
 
     Args:
         certificate_path: PEM, the certificate first, then its chain; for an ``authority`` up to the root.
         key_path: PEM, not encrypted.
-        names: DNS names and IP addresses that it has to be for.
+        names: DNS names and IP addresses that it has to cover.
         authority: whether it is to issue certificates, rather than to be a server's.
-        now: with time zone; the present when left out.
+        now: with time zone; by default the present.
     """
     now = now or datetime.now(UTC)
     return read_supplied(Path(certificate_path), Path(key_path), names=names or (), authority=authority, now=now)[1]
@@ -479,7 +480,7 @@ def check_supplied(
 def read_supplied(
     certificate_path: Path, key_path: Path, *, names: Iterable[str] = (), authority: bool = False, now: datetime
 ) -> tuple[Pair | None, list[str]]:
-    """The pair that the site supplies, None where it cannot be read, and what :func:`check_supplied` says of it."""
+    """Return the pair that the site supplies, None if it cannot be read, and what :func:`check_supplied` returns."""
     problems: list[str] = []
     data: list[bytes] = []
     for path in (certificate_path, key_path):
@@ -489,12 +490,12 @@ def read_supplied(
             problems.append(str(error))
     if problems:
         return None, problems
-    # Whatever a file holds has to end in a sentence, and OpenSSL's readers fail in many ways: hence Exception.
+    # Whatever a file holds has to lead to a message, and OpenSSL's readers fail in many ways: hence Exception.
     try:
         blocks = pem_certificates(data[0])
         chain = tuple(X509.load_cert_string(block) for block in blocks)
         facts = [read_facts(certificate) for certificate in chain]
-        # OpenSSL reads over bytes behind the certificate, and over encodings that are not DER; other readers do not.
+        # OpenSSL ignores bytes behind the certificate, and accepts encodings that are not DER; other readers do not.
         readable = bool(chain) and [certificate.as_pem() for certificate in chain] == blocks
     except Exception:
         readable = False
@@ -559,7 +560,7 @@ def _authority_problems(path: Path, chain: tuple[X509.X509, ...], facts: Facts) 
 def verify_chain(
     certificate: X509.X509, authority: tuple[X509.X509, ...], *, crl: bytes | None = None, times: bool = True
 ) -> str | None:
-    """What OpenSSL's strict check says against ``certificate``, whose issuers end in the root; None if nothing."""
+    """Return OpenSSL's strict objection to ``certificate``, whose issuers end in the root; None if there is none."""
     store = X509.X509_Store()
     flags = m2.VERIFY_X509_STRICT | (0 if times else m2.VERIFY_NO_CHECK_TIME)
     if crl is not None:
@@ -598,7 +599,10 @@ def _certificate(
     issuer: Pair | None,
     extensions: Iterable[tuple[str, str, bool]],
 ) -> X509.X509:
-    """An unsigned certificate: serial of 159 random bits (RFC 5280 allows 20 octets, the first bit is the sign)."""
+    """Return an unsigned certificate.
+
+    Its serial has 159 random bits: RFC 5280 allows 20 octets, and the first bit is the sign.
+    """
     certificate = X509.X509()
     certificate.set_version(2)
     certificate.set_serial_number(secrets.randbits(159) | 1)
@@ -628,7 +632,7 @@ def _sign(certificate: X509.X509, key: EVP.PKey) -> X509.X509:
 
 
 def make_authority(wanted_ca: Policy, now: datetime, key: EVP.PKey | None = None) -> Pair:
-    """A self-signed root, with a new key unless ``key`` is given. It may issue leaves only (pathlen 0)."""
+    """Return a self-signed root, with a new key unless ``key`` is given; it may issue leaves only (pathlen 0)."""
     key = key or _make_key("ec-p384")
     extensions = (("basicConstraints", "CA:TRUE,pathlen:0", True), ("keyUsage", "keyCertSign,cRLSign", True))
     begin, end = now - BACKDATE, now + timedelta(days=wanted_ca.lifetime)
@@ -637,7 +641,7 @@ def make_authority(wanted_ca: Policy, now: datetime, key: EVP.PKey | None = None
 
 
 def make_leaf(leaf: Leaf, authority: Pair, now: datetime) -> Pair:
-    """A new key and its certificate, with the authority's chain below the root."""
+    """Return a new key and its certificate, with the authority's chain below the root."""
     if leaf.key_type not in KEY_TYPES:
         raise VcoreError(f"certificate {leaf.name}: key type {leaf.key_type} is not one of {', '.join(KEY_TYPES)}")
     key = _make_key(leaf.key_type)
@@ -658,7 +662,7 @@ def make_leaf(leaf: Leaf, authority: Pair, now: datetime) -> Pair:
 def make_revocation_list(
     authority: Pair, entries: Mapping[str, Mapping[str, Any]], number: int, now: datetime
 ) -> bytes:
-    """A signed list of the revoked certificates ``{serial in hexadecimal: {"revoked": time, "reason": word}}``."""
+    """Return a signed list of revoked certificates, ``{hexadecimal serial: {"revoked": time, "reason": word}}``."""
     # Imported here: it takes 0.1 s, and only a new list needs it.
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
