@@ -399,7 +399,7 @@ def test_a_mirror_with_a_password_is_one_clear_error():
 
 def test_a_mirror_that_does_not_answer_is_one_clear_error():
     build = {"mirror": "http://127.0.0.1:9/debian", "proxy": None, "ca_bundle": None}
-    with pytest.raises(VcoreError, match=r"127\.0\.0\.1:9/debian does not give trixie.*vcore\.build\.mirror"):
+    with pytest.raises(VcoreError, match=r"127\.0\.0\.1:9/debian does not offer trixie.*vcore\.build\.mirror"):
         downloads.Way.find(build, "trixie")
 
 

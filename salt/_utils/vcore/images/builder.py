@@ -1,7 +1,7 @@
-"""Container images: what each one is made of, whether it is there, and building what is not.
+"""Container images: what each one is made of, whether it exists, and building those that do not.
 
 An image is the folder ``images/<name>/``. Its tag is the hash of everything that decides what is in it, so an image
-that exists under its tag is never built again, and nothing else than a change of the input rolls a service.
+that exists under its tag is never built again, and only a change of the input updates a service.
 
 What goes into the hash: every file of the folder (path, executable or not, content), the versions of versions.yaml
 that its Dockerfile names, and the hash of the image below it. At the bottom lies bare Debian, hashed over its source
@@ -101,13 +101,13 @@ class Recipe:
 
 
 def read_folder(folder: Path) -> dict[str, Entry]:
-    """The files of an image's folder by their path in it. Modes shrink to what git keeps: executable or not.
+    """Return the files of an image's folder by their path in it, with as much of their modes as git keeps.
 
-    A relative link that leads out of the folder stands for the file that it leads to, elsewhere in the checkout: so
-    an image takes what it needs of the brain, and that alone is part of its hash.
+    A relative link that leads out of the folder stands for the file that it leads to, elsewhere in the checkout. So an
+    image takes the files of the brain that it needs, and only these are part of its hash.
 
     Raises:
-        VcoreError: such a link leads to no file: to a folder, say, of which nothing would be in the image.
+        VcoreError: such a link does not lead to a file; of a folder, for instance, nothing would be in the image.
     """
     entries: dict[str, Entry] = {}
     for path in sorted(folder.rglob("*")):
@@ -131,7 +131,7 @@ def _leads_out(link: Path, folder: Path) -> bool:
 
 
 def input_hash(files: Mapping[str, Entry], *, parent: str, arguments: Mapping[str, str]) -> str:
-    """Twelve hexadecimal digits over an image's files, the versions that it names and the hash of its parent."""
+    """Return an image's hash: twelve hexadecimal digits over its files, the versions that it names and its parent's."""
     digest = hashlib.sha256()
     listing = [(path, entry.kind, hashlib.sha256(entry.content).hexdigest()) for path, entry in sorted(files.items())]
     digest.update(json.dumps([listing, parent, sorted(arguments.items())]).encode())
@@ -139,7 +139,7 @@ def input_hash(files: Mapping[str, Entry], *, parent: str, arguments: Mapping[st
 
 
 def parent_name(dockerfile: str) -> str:
-    """The image that a Dockerfile builds on: the default of its first ``ARG BASE``, ``base`` where it has none.
+    """Return the image that a Dockerfile builds on: the default of its first ``ARG BASE``, ``base`` where it has none.
 
     Raises:
         VcoreError: it does not start with ``ARG BASE`` and ``FROM ${BASE}``.
@@ -152,10 +152,10 @@ def parent_name(dockerfile: str) -> str:
 
 
 def version_arguments(dockerfile: str, versions: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """The build arguments that a Dockerfile takes from versions.yaml: ``ARG PYTHON_UV`` is ``uv`` of ``python``.
+    """Return the build arguments that a Dockerfile takes from versions.yaml: ``ARG PYTHON_UV`` is ``uv`` of ``python``.
 
     Raises:
-        VcoreError: an ARG without a default that versions.yaml does not have.
+        VcoreError: an ARG has no default and is not in versions.yaml.
     """
     known = {
         re.sub(r"[^A-Z0-9]", "_", f"{section}_{name}".upper()): str(version)
@@ -172,13 +172,13 @@ def version_arguments(dockerfile: str, versions: Mapping[str, Mapping[str, str]]
 
 
 def debian_hash(source: str, *, suite: str, refresh: str) -> str:
-    """The hash of the bare system that the base image builds on."""
+    """Return the hash of the bare system that the base image builds on."""
     made_of = [*MMDEBSTRAP, suite] if source == "mmdebstrap" else [source]
     return hashlib.sha256(json.dumps([made_of, refresh]).encode()).hexdigest()[:12]
 
 
 def read_versions(paths: Paths) -> dict[str, dict[str, str]]:
-    """The pinned versions, by section and name."""
+    """Return the pinned versions, by section and name."""
     return _parse_versions(paths.versions.read_text())
 
 
@@ -189,11 +189,11 @@ def _parse_versions(text: str) -> dict[str, dict[str, str]]:
 
 
 def recipe(name: str, pillar: Mapping[str, Any], paths: Paths, _above: tuple[str, ...] = ()) -> Recipe:
-    """What the image ``name`` is made of now; ``pillar`` is the resolved one (``__pillar__["vcore"]``).
+    """Return what the image ``name`` is made of now; ``pillar`` is the resolved one (``__pillar__["vcore"]``).
 
     Raises:
         NotFound: there is no such image.
-        VcoreError: its Dockerfile does not keep the rules.
+        VcoreError: its Dockerfile breaks the rules, or images build on each other in a circle.
     """
     if name in _above:
         raise VcoreError(f"images build on each other in a circle: {' → '.join((*_above, name))}")
@@ -216,7 +216,7 @@ def recipe(name: str, pillar: Mapping[str, Any], paths: Paths, _above: tuple[str
 
 
 def lineage(name: str, pillar: Mapping[str, Any], paths: Paths) -> dict[str, str]:
-    """The wanted tags of an image and of all images below it, by name."""
+    """Return the wanted tags of an image and of all images below it, by name."""
     tags: dict[str, str] = {}
     while name != DEBIAN:
         wanted = recipe(name, pillar, paths)
@@ -227,16 +227,16 @@ def lineage(name: str, pillar: Mapping[str, Any], paths: Paths) -> dict[str, str
 
 
 def is_pushed(name: str, pillar: Mapping[str, Any]) -> bool:
-    """Whether an image goes through the registry: a service runs it, and does not say ``push: false``."""
+    """Return whether an image goes through the registry: a service runs it, and does not say ``push: false``."""
     users = [service["image"] for service in pillar["services"].values() if service["image"]["name"] == name]
     return any(image["push"] for image in users)
 
 
 def reference(name: str, pillar: Mapping[str, Any], paths: Paths, *, built: bool = False) -> str:
-    """What a service of the image ``name`` is to run: ``host:port/name:tag@sha256:…``.
+    """Return what a service of the image ``name`` is to run: ``host:port/name:tag@sha256:…``.
 
-    Without the digest where the image is not pushed, and as long as the wanted image is not built yet. With ``built``
-    it is the image that was built last, and has to be there.
+    There is no digest if the image is not pushed, or as long as the wanted image is not built. With ``built`` it is the
+    image that was built last, which has to exist.
 
     Raises:
         NotFound: there is no such image, or with ``built`` it is not built, or not in the registry.
@@ -256,9 +256,9 @@ def reference(name: str, pillar: Mapping[str, Any], paths: Paths, *, built: bool
 
 
 def read_records(paths: Paths) -> dict[str, dict[str, Any]]:
-    """What was built last: ``{name: {"tag": "…", "digest": "sha256:…" or None, "previous": tag or None}}``.
+    """Return what was built last: ``{name: {"tag": "…", "digest": "sha256:…" or None, "previous": tag or None}}``.
 
-    A file that is not there or not whole counts as empty: everything in it can be found out again.
+    A file that is missing or damaged counts as empty: everything in it can be found out again.
     """
     try:
         records = json.loads((paths.state / "images.json").read_text())
@@ -275,7 +275,7 @@ def write_records(paths: Paths, records: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What has to happen until an image is there; nothing, when ``changes`` is empty."""
+    """What has to be done so that an image is there; nothing if ``changes`` is empty."""
 
     name: str
     tag: str
@@ -296,8 +296,8 @@ def plan(
     """Compare what is wanted with what is there.
 
     ``present`` is whether the local Docker has the image; ``published`` the digest that the registry has under the
-    tag, None if it has none, ``unknown`` while the registry does not answer. A registry that has the image is enough
-    (nodes pull from it); one that does not answer is taken at its record's word.
+    tag, None if it has none, ``unknown`` while the registry does not answer. If the registry has the image, that is
+    enough, since nodes pull from it; if it does not answer, the record is believed.
     """
     known = record.get("digest") if record.get("tag") == tag else None
     if published == "unknown":
@@ -317,9 +317,9 @@ def plan(
 
 
 def kept_tags(records: Mapping[str, Any], wanted: Mapping[str, str]) -> dict[str, set[str]]:
-    """The tags of each wanted image that stay: the wanted one, and the one that was built before it.
+    """Return the tags of each wanted image that are kept: the wanted one, and the one that was built before it.
 
-    The answer is the same before and after the wanted tag is built, so a plan tells what applying it will remove.
+    The answer is the same before and after the wanted tag is built, so a plan shows what applying it will remove.
     """
     kept: dict[str, set[str]] = {}
     for name, tag in wanted.items():
@@ -330,7 +330,7 @@ def kept_tags(records: Mapping[str, Any], wanted: Mapping[str, str]) -> dict[str
 
 
 def superseded(found: Iterable[tuple[str, str]], kept: Mapping[str, set[str]]) -> list[str]:
-    """Of the images found, as pairs of name and tag, those that may go: ``name:tag``, sorted."""
+    """Return those of the images found (pairs of name and tag) that may be removed, as sorted ``name:tag``."""
     return sorted({f"{name}:{tag}" for name, tag in found if tag not in kept.get(name, ())})
 
 
@@ -340,7 +340,7 @@ def superseded(found: Iterable[tuple[str, str]], kept: Mapping[str, set[str]]) -
 
 
 def context(files: Mapping[str, Entry]) -> io.BytesIO:
-    """A build context: a tar of the files with owner, times and modes that are the same on every machine."""
+    """Return a build context: a tar of the files, with the same owner, times and modes on every machine."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
         for path, entry in sorted(files.items()):
@@ -366,18 +366,18 @@ class Builder:
         self.registry = registry.Client(pillar, paths)
 
     def full(self, name: str, tag: str) -> str:
-        """The reference that an image has in the local Docker and in the registry."""
+        """Return the reference that an image has in the local Docker and in the registry."""
         return f"{self.pillar['registry']}/{name}:{tag}"
 
     # -- looking
 
     def local(self) -> dict[str, dict[str, Any]]:
-        """All images that were built here, by reference; one call of Docker's API."""
+        """Return all images that were built here, by reference; one call of Docker's API."""
         found = self.api.images(filters={"label": LABEL_NAME})
         return {tag: image for image in found for tag in image.get("RepoTags") or ()}
 
     def _adopt(self, wanted: Recipe, local: Mapping[str, dict[str, Any]], **labels: str) -> bool:
-        """Take over an image of the same input, also one built for another registry name; whether there was one."""
+        """Tag an image of the same input, even one built for another registry's name; return whether there is one."""
         labels = {LABEL_NAME: wanted.name, LABEL_HASH: wanted.tag, **labels}
         for candidate, image in local.items():
             if candidate.endswith(f"/{wanted.name}:{wanted.tag}") and labels.items() <= (image["Labels"] or {}).items():
@@ -387,7 +387,7 @@ class Builder:
 
     @docker_errors()
     def plan(self, name: str) -> Plan:
-        """What has to happen until the image ``name`` is there."""
+        """Return what has to be done so that the image ``name`` is there."""
         return self._plan(recipe(name, self.pillar, self.paths), self.local())
 
     def _plan(self, wanted: Recipe, local: Mapping[str, dict[str, Any]]) -> Plan:
@@ -409,7 +409,7 @@ class Builder:
 
     @docker_errors()
     def listing(self) -> dict[str, dict[str, Any]]:
-        """The images of the services that are on, and those below them; sizes in bytes, ``built`` in Unix seconds."""
+        """Return the images of services that are on, and those below: ``size`` in bytes, ``built`` in Unix seconds."""
         local, records = self.local(), read_records(self.paths)
         entries: dict[str, dict[str, Any]] = {}
         for name, tag in self._wanted().items():
@@ -434,12 +434,12 @@ class Builder:
 
     @docker_errors()
     def ensure(self, name: str) -> Plan:
-        """Build and push the image ``name`` as far as that is needed; what was done.
+        """Build and push the image ``name`` as far as that is needed; return what was done.
 
-        One build runs at a time. Cut off anywhere, the next call takes up what is there.
+        One build runs at a time. After an interruption at any point, the next call goes on with what is there.
 
         Raises:
-            CommandFailed: a build or push failed; the message has its last lines. What runs goes on running.
+            CommandFailed: a build or push failed; the message has its last lines. Running services are not affected.
             VcoreError: it cannot be built here; the message says why.
         """
         with self._lock():
@@ -459,10 +459,10 @@ class Builder:
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
-        """One build, push or prune at a time on this host.
+        """Hold the lock that allows one build, push or prune at a time on this host.
 
-        Children inherit the open file, and with it the lock: where this process is killed, the next one waits until
-        a package installation that is still going on has ended.
+        Children inherit the open file, and with it the lock: if this process is killed, the next one waits until a
+        package installation that is still running has ended.
         """
         self.paths.state.mkdir(parents=True, exist_ok=True)
         with (self.paths.state / "images.lock").open("w") as stream:
@@ -484,7 +484,7 @@ class Builder:
         self.api.tag(source, f"{self.pillar['registry']}/{name}", tag)
 
     def _build(self, wanted: Recipe, local: Mapping[str, dict[str, Any]], way: downloads.Way) -> None:
-        """Build one image and, first, those below it that are not there or reach their packages in another way."""
+        """Build one image and, before it, those below it that are missing or reach their packages in another way."""
         files, labels = dict(wanted.files), {LABEL_NAME: wanted.name, LABEL_HASH: wanted.tag}
         if wanted.parent == DEBIAN:
             below = self._debian(way)
@@ -514,7 +514,7 @@ class Builder:
         )
 
     def _run(self, name: str, start: Callable[[], Iterable[dict[str, Any]]]) -> dict[str, Any]:
-        """Follow a build, pull or push: report its steps, keep its last lines; the auxiliary data that it returned."""
+        """Follow a build, pull or push and report its steps; return its auxiliary data. Errors carry its last lines."""
         lines: deque[str] = deque(maxlen=LAST_LINES)
         auxiliary: dict[str, Any] = {}
         step = f"image {name}"
@@ -526,7 +526,7 @@ class Builder:
                     )
                 auxiliary |= message.get("aux") or {}
                 for line in message.get("stream", "").splitlines():
-                    # Docker's own bookkeeping between the lines of the programs.
+                    # Docker's own lines between those of the programs.
                     if not line.strip() or line.startswith((" ---> ", "Removing intermediate container")):
                         continue
                     lines.append(line)
@@ -538,7 +538,7 @@ class Builder:
         return auxiliary
 
     def _debian(self, way: downloads.Way) -> str:
-        """The bare system below the base image: made once, kept in Docker and as a tarball beside it."""
+        """Return the reference of the bare system below the base image, which is made once and kept in Docker."""
         source = self.pillar["build"]["source"]
         tag = lineage(BASE, self.pillar, self.paths)[DEBIAN]
         wanted = self.full(DEBIAN, tag)
@@ -562,14 +562,14 @@ class Builder:
         return wanted
 
     def _tarball(self, tag: str, way: downloads.Way) -> Path:
-        """Make the bare system's tarball with mmdebstrap, unless an earlier run did."""
+        """Make the bare system's tarball with mmdebstrap, unless an earlier run did; return its path."""
         cache = self.paths.state / "cache"
         tarball, work = cache / f"debian-{tag}.tar", cache / "mmdebstrap"
         if tarball.is_file():
             return tarball
         if not shutil.which("mmdebstrap"):
             raise VcoreError("mmdebstrap is missing on this host: apt-get install mmdebstrap")
-        # What an earlier run left behind that was killed. Its mounts ended with it, in a namespace of its own.
+        # Left by an earlier run that was killed. Its mounts ended with its own mount namespace.
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True, mode=0o700)
         unfinished = work / "debian.tar"
@@ -615,12 +615,12 @@ class Builder:
 
     @docker_errors()
     def prune_plan(self, updated: Collection[str] = (), *, ask_registry: bool = True) -> dict[str, list[str]]:
-        """The images that no service uses: ``{"registry": ["name:tag", …], "docker": […]}``, without empty lists.
+        """Return the images that no service uses, ``{"registry": ["name:tag", …], "docker": […]}``; no list is empty.
 
-        Of each image that a service which is on uses, the wanted tag and the one before it stay, and so do what a
-        swarm service runs and what it can go back to, unless the site does not want that service any more: a plan
-        counts it as gone, as it is when this is applied. For the same reason a plan has to say which services are
-        ``updated`` before this is applied: these will be able to go back to what they run now.
+        Of each image that a service which is on uses, the wanted tag and the one before it are kept. So are the images
+        that a swarm service runs and can be rolled back to, unless the site no longer wants that service: a plan counts
+        it as gone, since it will be when this is applied. For the same reason a plan has to name the services that will
+        be ``updated`` before this is applied: these can then be rolled back to what they run now.
         A registry that does not answer, or is not to be asked, keeps what it has until the next time.
         """
         kept = kept_tags(read_records(self.paths), self._wanted())
@@ -645,7 +645,7 @@ class Builder:
         return self.paths.state / "registry-garbage"
 
     def _running(self, updated: Collection[str]) -> list[str]:
-        """What swarm services of the site and of other people run, and what swarm can roll them back to."""
+        """Return the images that swarm services, of the site and of others, run and can be rolled back to."""
         try:
             services = self.api.services()
         except docker.errors.APIError:
@@ -661,10 +661,10 @@ class Builder:
 
     @docker_errors()
     def prune(self, *, ask_registry: bool = True) -> tuple[dict[str, list[str]], int]:
-        """Remove what :meth:`prune_plan` lists; that, and the bytes that the registry freed.
+        """Remove what :meth:`prune_plan` lists; return that, and how many bytes the registry freed.
 
-        The garbage collection runs while no build and no push does: it would take the layers of a half-pushed image
-        for garbage. Only this class pushes, under the same lock; pulls do no harm.
+        The registry's garbage is collected while nothing is built or pushed: the collection would take the layers of a
+        half-pushed image for garbage. Only this class pushes, under the same lock; pulls do no harm.
 
         Raises:
             VcoreError: the registry refuses a deletion, or its container does not run here.
@@ -675,7 +675,7 @@ class Builder:
                 # Forced, because swarm keeps the stopped containers of earlier tasks for a while.
                 with contextlib.suppress(docker.errors.ImageNotFound):
                     self.api.remove_image(f"{self.pillar['registry']}/{image}", force=True)
-            # What builds that were cut off have left; not the layers of one that somebody runs by hand just now.
+            # Left by interrupted builds; but not the layers of a build that somebody is running by hand.
             self.api.prune_images(filters={"dangling": True, "until": "24h", "label": LABEL_NAME})
             freed = 0
             if "registry" in found or "garbage" in found:

@@ -1,6 +1,6 @@
 """How image builds reach their packages: Debian mirror, index of Python packages, proxy, certificate authorities.
 
-The site's ``build`` settings say it; what they leave out is picked up from this host's apt and environment.
+The site's ``build`` settings decide; what they leave out is picked up from this host's apt and environment.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-
 
 
 def apt_addresses(texts: Iterable[str]) -> list[str]:
-    """The http addresses that apt sources name, in either of their formats (sources.list(5)), in their order."""
+    """Return the http addresses that apt sources name, in either of their formats (sources.list(5)), in their order."""
     addresses: list[str] = []
     for text in texts:
         for line in text.splitlines():
@@ -55,12 +55,12 @@ def apt_addresses(texts: Iterable[str]) -> list[str]:
     known = (
         address.rstrip("/") for address in addresses if address.startswith(("http://", "https://", "mirror+file:"))
     )
-    # What needs a password stays on the host: sources end up in images.
+    # Addresses with a password stay on the host, because sources end up in images.
     return [address for address in known if "@" not in urlsplit(address).netloc]
 
 
 def debian_mirrors(addresses: Iterable[str]) -> tuple[str | None, str | None]:
-    """The first Debian mirror and the first mirror of Debian's security updates among apt's addresses."""
+    """Return the first Debian mirror and the first mirror of Debian's security updates among apt's addresses."""
     found = list(addresses)
     mirror = next((a for a in found if re.search(r"/debian$", a)), None)
     security = next((a for a in found if re.search(r"/debian-security$", a)), None)
@@ -68,7 +68,7 @@ def debian_mirrors(addresses: Iterable[str]) -> tuple[str | None, str | None]:
 
 
 def site_authorities(bundle: bytes, distribution: Iterable[bytes]) -> list[bytes]:
-    """The certificates (PEM) of a bundle that the distribution does not bring."""
+    """Return the certificates (PEM) of a bundle that the distribution does not bring."""
 
     def body(pem: bytes) -> bytes:
         return b"".join(pem.split())
@@ -104,7 +104,7 @@ class Way:
 
     @classmethod
     def find(cls, build: Mapping[str, Any], suite: str) -> Way:
-        """Work it out from the site's settings and this host, and ask the mirror whether it has the suite.
+        """Return the way that the site's settings and this host give; ask the mirrors whether they have the suite.
 
         Raises:
             VcoreError: no mirror answers, the CA bundle cannot be read, or an address holds a password.
@@ -128,7 +128,7 @@ class Way:
         problems = {source: _problem(*source, environment, certificates) for source in sources}
         if problem := problems[sources[0]]:
             raise VcoreError(
-                f"the Debian mirror {without_credentials(mirror)} does not give {suite}: {problem}; "
+                f"the Debian mirror {without_credentials(mirror)} does not offer {suite}: {problem}; "
                 "set vcore.build.mirror, or vcore.build.proxy, in the site file"
             )
         lines = [f"deb {address} {name} main" for address, name in sources if not problems[address, name]]
@@ -136,9 +136,10 @@ class Way:
 
 
 def python_index(environ: Mapping[str, str], settings: Mapping[str, str]) -> str | None:
-    """The index of Python packages that pip and uv use on this host, from their environment or pip's settings.
+    """Return the index of Python packages that pip and uv use on this host, from their environment or pip's settings.
 
-    Folders of this host are no address for a build, and what needs a password stays on the host.
+    Folders of this host are left out, since builds cannot reach them, and so are addresses with a password, which stay
+    on the host.
     """
     candidates = (environ.get("PIP_INDEX_URL"), environ.get("UV_DEFAULT_INDEX"), settings.get("index-url"))
     found = next((value for value in candidates if value), None)
@@ -146,7 +147,7 @@ def python_index(environ: Mapping[str, str], settings: Mapping[str, str]) -> str
 
 
 def proxies(setting: str | None, environ: Mapping[str, str], apt: Mapping[str, str]) -> dict[str, str]:
-    """The proxy variables of a build: the setting for everything, or the environment's, or those that apt has."""
+    """Return the proxy variables of a build: the setting for everything, or else the environment's, or else apt's."""
     found: dict[str, str] = {}
     for scheme in ("http", "https"):
         name = f"{scheme}_proxy"
@@ -158,17 +159,17 @@ def proxies(setting: str | None, environ: Mapping[str, str], apt: Mapping[str, s
 
 
 def base_files(lines: Iterable[str], certificates: bytes, index: str | None = None) -> dict[str, bytes]:
-    """The files, by path, through which images reach their packages."""
+    """Return the files, by path, through which images reach their packages."""
     files = {"etc/apt/sources.list": "".join(f"{line}\n" for line in lines).encode()}
-    # An image that is pulled has its sources here.
+    # A base image that is pulled has its sources here.
     files["etc/apt/sources.list.d/debian.sources"] = b""
     if index:
-        # pip wants to be told that it may use an address without TLS; uv does not mind.
+        # pip uses an address without TLS only if it is told that it may; uv does so anyway.
         trusted = f"trusted-host = {urlsplit(index).hostname}\n" if index.startswith("http:") else ""
         files["etc/pip.conf"] = f"[global]\nindex-url = {index}\n{trusted}".encode()
         files["etc/uv/uv.toml"] = f'[[index]]\nurl = "{index}"\ndefault = true\n'.encode()
     if certificates:
-        # For the time until update-ca-certificates writes it from Debian's authorities and the site's.
+        # Used until update-ca-certificates writes it from Debian's authorities and the site's.
         files["etc/ssl/certs/ca-certificates.crt"] = certificates
         distribution = [path.read_bytes() for path in sorted(DISTRIBUTION_AUTHORITIES.glob("*.crt"))]
         for number, certificate in enumerate(site_authorities(certificates, distribution)):
@@ -177,7 +178,7 @@ def base_files(lines: Iterable[str], certificates: bytes, index: str | None = No
 
 
 def _bundle(setting: str | None) -> bytes:
-    """The CA bundle that the site names, or this host's, or nothing where the host has none."""
+    """Return the CA bundle that the site names, or this host's, or nothing where the host has none."""
     if not setting:
         return HOST_BUNDLE.read_bytes() if HOST_BUNDLE.is_file() else b""
     try:
@@ -197,7 +198,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _host_addresses() -> list[str]:
-    """apt's addresses on this host; a list of mirrors stands for its first one."""
+    """Return apt's addresses on this host; of a list of mirrors, the first one."""
     folder = Path("/etc/apt")
     further = sorted(path for path in folder.glob("sources.list.d/*") if path.suffix in (".list", ".sources"))
     paths = [path for path in (folder / "sources.list", *further) if path.is_file()]
@@ -212,7 +213,7 @@ def _host_addresses() -> list[str]:
 
 
 def _pip_settings() -> dict[str, str]:
-    """What pip's configuration files of this host and its administrator say for all commands."""
+    """Return the settings for all commands in pip's configuration files of this host and of its administrator."""
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     try:
         parser.read(("/etc/pip.conf", Path.home() / ".pip/pip.conf", Path.home() / ".config/pip/pip.conf"))
@@ -222,7 +223,7 @@ def _pip_settings() -> dict[str, str]:
 
 
 def _apt_proxies() -> dict[str, str]:
-    """The proxies of this host's apt, by scheme."""
+    """Return the proxies of this host's apt, by scheme."""
     found = {}
     for scheme in ("http", "https"):
         command = ["apt-config", "shell", "PROXY", f"Acquire::{scheme}::Proxy"]
@@ -237,7 +238,7 @@ def _apt_proxies() -> dict[str, str]:
 
 
 def _problem(mirror: str, suite: str, environment: Mapping[str, str], certificates: bytes) -> str | None:
-    """Why a mirror does not give a suite, or None."""
+    """Return why a mirror does not offer a suite, or None."""
     context = ssl.create_default_context(cadata=certificates.decode(errors="replace") or None)
     proxied = {name.removesuffix("_proxy"): value for name, value in environment.items() if name != "no_proxy"}
     opener = urllib.request.build_opener(

@@ -1,4 +1,4 @@
-"""The head's image registry: who may do what, what it holds, deleting, and collecting its garbage.
+"""The head's image registry: its users, its content, deleting from it, and collecting its garbage.
 
 The API is the OCI distribution specification's (https://github.com/opencontainers/distribution-spec).
 """
@@ -33,7 +33,7 @@ STORAGE = "/var/lib/registry"
 
 
 def credentials(paths: Paths, user: Literal["push", "pull"], address: str = "") -> dict[str, str]:
-    """Docker's authentication data for one of the registry's two users: username, password, server address.
+    """Return Docker's authentication data for one of the registry's two users: username, password, server address.
 
     Raises:
         NotFound: the credential is not generated yet.
@@ -43,7 +43,7 @@ def credentials(paths: Paths, user: Literal["push", "pull"], address: str = "") 
 
 
 class Client:
-    """Asks the registry, over TLS checked against the core's authority; one connection for all that is asked."""
+    """A client of the registry, over one TLS connection that is checked against the core's authority."""
 
     def __init__(self, pillar: Mapping[str, Any], paths: Paths) -> None:
         self.address: str = pillar["registry"]
@@ -65,7 +65,7 @@ class Client:
         return self._connection
 
     def _ask(self, method: str, path: str, user: Literal["push", "pull"]) -> tuple[int, http.client.HTTPMessage, bytes]:
-        """One request: status, headers, body.
+        """Send one request; return status, headers and body.
 
         Raises:
             Unreachable: no answer, or there is no certificate or credential yet to ask with.
@@ -95,12 +95,12 @@ class Client:
         return answer.status, answer.headers, body
 
     def digest(self, name: str, tag: str) -> str | None:
-        """The digest of the manifest that has a tag, or None."""
+        """Return the digest of the manifest that has a tag, or None."""
         status, headers, _ = self._ask("HEAD", f"/v2/{name}/manifests/{tag}", "pull")
         return headers["Docker-Content-Digest"] if status == 200 else None
 
     def content(self) -> list[tuple[str, str]]:
-        """Everything in the registry, as pairs of image name and tag."""
+        """Return everything in the registry, as pairs of image name and tag."""
         found = []
         for name in self._pages("/v2/_catalog?n=500", "repositories"):
             found += [(name, tag) for tag in self._pages(f"/v2/{name}/tags/list?n=500", "tags")]
@@ -124,7 +124,7 @@ class Client:
 
 
 def collect_garbage(api: Any, service: str = "registry") -> int:
-    """Free the layers that no image uses, in the registry's container on this host; the bytes that this freed.
+    """Free the layers that no image uses, in the registry's container on this host; return the bytes that this freed.
 
     Nothing may be pushed while it runs. The registry keeps no cache of what it stores, so it needs no restart.
 

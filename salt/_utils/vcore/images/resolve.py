@@ -12,7 +12,7 @@ KEYS = ("build", "registry")
 
 
 class BuildPart(TypedDict):
-    """``build`` of the pillar: where builds get their software from; None is picked up from the head."""
+    """``build`` of the pillar: where builds get their software from; what is None is picked up from the head."""
 
     source: str
     mirror: str | None

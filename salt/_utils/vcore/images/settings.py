@@ -51,7 +51,7 @@ SECTIONS = (BUILD,)
 
 
 def host_problems(configuration: Configuration, routes: Sequence[Route]) -> list[Problem]:
-    """Return whether the bundle of authorities that the site names is missing on this host."""
+    """Return a problem if the bundle of authorities that the site names is missing on this host."""
     bundle = BUILD.of(configuration.site).ca_bundle
     if bundle and not Path(bundle).is_file():
         return [configuration.document.problem(("build", "ca_bundle"), f"{bundle} does not exist")]
