@@ -270,7 +270,7 @@ def test_each_outcome_has_a_sentence_and_an_exit_code(core: Passwords) -> None:
     expect(0, "changed", FIRST, good)
     expect(12, "you had it before", good, FIRST)
     with core.policy(pwdMinAge="86400"):
-        expect(13, "too short a time ago", good, "Too-young-for-it-4")
+        expect(13, "too recently", good, "Too-young-for-it-4")
     with core.policy(pwdMinLength="30"):
         expect(11, "too short", good, "Too-short-there-5")
     with core.policy(pwdAllowUserChange="FALSE"):

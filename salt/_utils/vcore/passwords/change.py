@@ -1,11 +1,12 @@
 """One password for the directory and Samba: a person changes it in both, or in neither.
 
-Runs as the person, on any host made of the image ``people``: it knows no password but the ones that are typed, and
-asks nobody's rights. Two schemes. With ``ldapsam`` Samba keeps its hashes in the directory and one operation there
-changes both. With ``tdbsam`` Samba has a store of its own; :class:`Change` goes from one to the other in an order that
-can be undone, under a :class:`Journal` that lets the next run finish or undo what was interrupted.
+Runs as the person, on any host whose image is made from ``people``: it knows only the passwords that are typed, and
+needs no rights but the person's. There are two schemes. With ``ldapsam`` Samba keeps its hashes in the directory, and
+one operation there changes both. With ``tdbsam`` Samba has a store of its own; a :class:`Session` changes one after
+the other in an order that can be undone, with a :class:`Journal` that lets the next run finish or undo what was
+interrupted.
 
-The standard library, python-ldap and, for the journal, cryptography: nothing else of the core is in that image.
+Standard library, python-ldap and, for the journal, cryptography: that image has none of the core's other libraries.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ SETTINGS = Path("/etc/virtual-core/people.json")
 COMMAND = "salt-call vcore.sync_password"
 
 NOTHING = "Nothing is changed."
-#: A password with fewer different characters is a row of the same ones.
+#: The least number of different characters in a password.
 DIFFERENT_CHARACTERS = 5
 
 
@@ -64,11 +65,11 @@ class Result:
 
 
 def problem(password: str, *, minimum: int, login: str, current: str) -> Stop | None:
-    """What is wrong with a new password, as far as it can be told without asking anybody."""
+    """Return what is wrong with a new password, as far as that can be told without asking a server."""
     if password == current:
         return Stop(Outcome.USED_BEFORE, "The new password is the one that you have. Nothing is changed.")
     if not password.isprintable() or any(ord(character) > 0xFFFF for character in password):
-        # The directory computes Samba's hash of 16 bits a character.
+        # Samba's hash, which the directory computes, takes 16 bits of each character.
         return _weak("it holds a character that cannot be typed everywhere")
     if len(password) < minimum:
         return _weak(f"it needs at least {minimum} characters")
@@ -91,25 +92,25 @@ def _weak(reason: str) -> Stop:
 
 
 class Wanted(Protocol):
-    """Whom the passwords are asked of."""
+    """Where the passwords come from."""
 
     def password(self, prompt: str) -> str:
-        """One that is in use."""
+        """Return a password that is in use."""
 
     def new(self, prompt: str, check: Callable[[str], Stop | None]) -> str:
-        """A new one, typed twice and checked. Raises Stop."""
+        """Return a new password, typed twice and checked. Raises Stop."""
 
 
 def _nothing(text: str) -> None:
-    """Who does not want to be told."""
+    """Say nothing."""
 
 
 @dataclass
 class Session:
     """One run for one person, over clients of the two stores.
 
-    ``say`` gets what is worth telling on the way; ``pause`` is how long a server that did not answer is given before
-    it is asked again, in seconds.
+    ``say`` gets messages on the way; ``pause`` is the time in seconds after which a server that did not answer is
+    asked again.
     """
 
     scheme: str
@@ -205,14 +206,14 @@ class Session:
             with _untouched():
                 self._verify(current, one_time, boot)
             if self.journal.exists():
-                # Both stores take what was typed, so whatever that change was, it is not open any more.
+                # Both stores accept what was typed: whatever change the journal holds, it is no longer open.
                 self.journal.remove()
         new = self._ask_new(ask, current, allowed=finished)
         if new == finished:
             return Result(Outcome.CHANGED, _CHANGED)
         with _undisturbed():
-            # While nothing is changed yet: Samba, which goes first, may have a history that does not let the earlier
-            # password come back.
+            # Before anything is changed: Samba, which is changed first, may have a history that refuses the earlier
+            # password when the directory refuses the new one.
             with _untouched():
                 self.directory.rehearse(current, new)
             refusal = self.change_both(Change(current, one_time, new))
@@ -221,7 +222,7 @@ class Session:
         return Result(Outcome.CHANGED, _CHANGED)
 
     def _verify(self, current: str, one_time: str, boot: bool) -> None:
-        """Both stores take what was typed, or nothing is touched."""
+        """Raise Stop unless both stores accept what was typed."""
         on_directory, on_samba = _both(lambda: self.directory.accepts(current), lambda: self.samba.accepts(one_time))
         if on_directory and on_samba:
             return
@@ -253,7 +254,7 @@ class Session:
             return None
 
     def _recover(self, change: Change, typed: str) -> Result | Change:
-        """Finish or undo what was interrupted; a Result ends the run, a Change says what is current now."""
+        """Finish or undo an interrupted change; return a Result, which ends the run, or what is current now."""
         begun = time.strftime("%d %B, %H:%M", time.localtime(change.started))
         with _undisturbed():
             refusal = self.settle(change)
@@ -272,7 +273,7 @@ class Session:
     def change_both(self, change: Change) -> Declined | None:
         """Change both stores; returns why not if they are as before. Raises Stop, the journal being kept.
 
-        Samba goes first: it lets its owner put the earlier password back, which the directory's history does not.
+        Samba is changed first: it lets the person restore the earlier password, which the directory's history forbids.
         """
         self.journal.write(change)
         return self.settle(change, fresh=True)
@@ -280,8 +281,8 @@ class Session:
     def settle(self, change: Change, *, fresh: bool = False) -> Declined | None:
         """Bring both stores to the new password or, where one refuses it for good, back to the earlier ones.
 
-        Finishing is always tried first, also when nothing seems to have happened yet: a request that a server has
-        not answered may still reach it, and does no harm if the same one has been made again.
+        Return that refusal, or None. Finishing is always tried first, even if nothing seems to have happened yet: a
+        request that a server has not answered may still reach it, and does no harm if it has been repeated.
         """
         for last in (False, True):
             try:
@@ -348,8 +349,10 @@ class Session:
         return ask.new(f"New password (at least {self.minimum} characters): ", check)
 
     def _wrong(self, current: str) -> Stop:
-        """The directory does not say whether a password is wrong or the account locked, so that a lock tells a
-        guesser nothing. Who knows the password, as the file server confirms, may know.
+        """Return why the directory does not accept the current password.
+
+        The directory does not say whether a password is wrong or the account is locked, so that a lock tells a guesser
+        nothing. Whoever knows the password, as the file server confirms, may know of the lock.
         """
         try:
             if self.scheme == "ldapsam" and self.samba.accepts(current):
@@ -364,8 +367,8 @@ class Session:
 
 _CHANGED = "Your password is changed. The new one was tried with the directory and the file server; both accept it."
 _BEGUN = (
-    f"Your change is begun and not finished: run {COMMAND} again later, with the earlier or the new password as the "
-    "current one. Until then one of them may work here and the other there."
+    f"Your change has begun but is not finished: run {COMMAND} again later, with the earlier or the new password as "
+    "the current one. Until then one of them may work here and the other there."
 )
 _STUCK = "The directory and the file server differ; tell an administrator (vcore.password_check)."
 _NEITHER = (
@@ -379,7 +382,7 @@ _LOCKED_OR_CHANGED = (
 
 
 def _both(first: Callable[[], bool], second: Callable[[], bool]) -> tuple[bool, bool]:
-    """Ask both stores at once. Raises what the first raises, or else the second."""
+    """Ask both stores at once. Raises what the first one raises, or else the second."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         other = pool.submit(second)
         return first(), other.result()
@@ -387,7 +390,7 @@ def _both(first: Callable[[], bool], second: Callable[[], bool]) -> tuple[bool, 
 
 @contextmanager
 def _untouched() -> Iterator[None]:
-    """What stops here has changed nothing, and says so."""
+    """Let a Stop of what is done here say that nothing is changed."""
     try:
         yield
     except Stop as stop:
@@ -398,7 +401,7 @@ def _untouched() -> Iterator[None]:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Ctrl-C and a lost connection do not end a change half-way; only SIGKILL and a power cut do."""
+    """Let no Ctrl-C and no lost connection end a change half-way; only SIGKILL and a power cut still do."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -420,11 +423,11 @@ class Terminal:
     TRIES = 3
 
     def password(self, prompt: str) -> str:
-        """One that is in use."""
+        """Return a password that is in use."""
         return getpass.getpass(prompt)
 
     def new(self, prompt: str, check: Callable[[str], Stop | None]) -> str:
-        """A new one; who mistypes it may try again."""
+        """Return a new password; whoever mistypes it may try again."""
         tries = self.TRIES
         while True:
             password = getpass.getpass(prompt)
@@ -440,19 +443,21 @@ class Terminal:
 
 
 class Lines:
-    """Reads lines: the current password, with --boot the one-time one, the new one and, if there is one more line,
-    the new one again.
+    """Reads a line for each password.
+
+    They are the current one, with --boot the one-time one, the new one and, if there is one more line, the new one
+    again.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
 
     def password(self, prompt: str) -> str:
-        """One that is in use."""
+        """Return a password that is in use."""
         return self._line() or ""
 
     def new(self, prompt: str, check: Callable[[str], Stop | None]) -> str:
-        """A new one."""
+        """Return a new password."""
         password, again = self._line() or "", self._line()
         if wrong := check(password):
             raise wrong
@@ -470,7 +475,7 @@ def _mistyped() -> Stop:
 
 
 def read_settings(path: Path = SETTINGS) -> dict[str, Any]:
-    """What the site says of people on this host.
+    """Return the site's settings for people on this host.
 
     Raises:
         Stop: it cannot be read.
@@ -499,13 +504,13 @@ def shield() -> None:
 
 @contextmanager
 def alone(folder: Path, *, needed: bool) -> Iterator[None]:
-    """One change of a person's password at a time.
+    """Hold the lock that allows one change of a person's password at a time.
 
-    Where nothing has to be kept in the home (not ``needed``), a home that cannot be used is no hindrance: the
-    directory itself lets only the first of two changes through, since each has to know the password before it.
+    If nothing has to be kept in the home (not ``needed``), a home that cannot be used does no harm: the directory
+    itself lets only the first of two changes through, since each has to know the password before it.
 
     Raises:
-        Stop: there is another one, or the folder cannot be used.
+        Stop: another change is going on, or the folder cannot be used.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -528,7 +533,7 @@ def alone(folder: Path, *, needed: bool) -> Iterator[None]:
 
 
 def unknown(directory: str) -> Stop:
-    """Why the host does not know who runs this: it asks the directory."""
+    """Return why the host does not know the person who runs this; ask the directory for that."""
     try:
         Directory(directory, "").ask()
     except Stop as silence:
@@ -537,7 +542,7 @@ def unknown(directory: str) -> Stop:
 
 
 def sync_password(boot: bool = False) -> Result:
-    """Change the password of who runs this, asking for it at the terminal or reading lines from standard input."""
+    """Change the password of whoever runs this, asking at the terminal or reading lines from standard input."""
     try:
         shield()
         settings = read_settings()

@@ -1,6 +1,6 @@
-"""What a change of a password was about to do, for the next run: a file in the person's home, sealed by the passwords.
+"""The journal of a password's change, for the next run: a file in the person's home, sealed by the passwords.
 
-Python's library and cryptography only: this runs in the image ``people``.
+Standard library and cryptography only: this runs in the image ``people``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .stores import Outcome, Stop
 
 @dataclass(frozen=True, repr=False)
 class Change:
-    """What a change begins with and ends with; ``samba`` is another one at the first synchronisation only."""
+    """The passwords before and after a change; ``samba`` and ``directory`` differ in the first synchronisation only."""
 
     directory: str
     samba: str
@@ -31,10 +31,10 @@ class Change:
 
 
 class Journal:
-    """What a change was about to do, for the next run: sealed, so that each of its passwords alone opens it.
+    """What a change was about to do, for the next run: sealed, so that any one of its passwords opens it.
 
-    A random key seals the change (AES-GCM). It is itself sealed once for each password, under a key that scrypt
-    derives from it: who finds the file and knows none of them learns none.
+    A random key seals the change (AES-GCM). That key is sealed once for each password, under a key that scrypt derives
+    from the password: whoever finds the file and knows none of the passwords learns none.
     """
 
     VERSION = 1
@@ -43,14 +43,14 @@ class Journal:
         self.path = folder / "password-change"
 
     def exists(self) -> bool:
-        """Whether a change was interrupted."""
+        """Return whether there is a journal: a change was interrupted."""
         return self.path.exists()
 
     def write(self, change: Change) -> None:
-        """Seal a change and have it on disk.
+        """Seal a change and write it to disk.
 
         Raises:
-            Stop: it cannot be kept, so that nothing may be changed.
+            Stop: it cannot be written, so nothing may be changed.
         """
         try:
             write_atomic(self.path, seal(change), mode=0o600)
@@ -60,7 +60,7 @@ class Journal:
             ) from None
 
     def open(self, password: str) -> Change | None:
-        """The change, if this is one of its passwords.
+        """Return the change, or None if ``password`` is not one of its passwords.
 
         Raises:
             Invalid: the file is damaged.
@@ -77,13 +77,13 @@ class Journal:
 
 
 def seal(change: Change) -> bytes:
-    """The bytes of a journal."""
+    """Return the bytes of a journal."""
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     started = f"{change.started:.3f}"
     key, associated = AESGCM.generate_key(256), f"{Journal.VERSION} {started}".encode()
     plain = json.dumps([change.directory, change.samba, change.new]).encode()
-    # Padded: the length of a password is nobody's business either.
+    # Padded, so that the length of a password does not show either.
     plain = plain.ljust(-(-len(plain) // 512) * 512)
 
     def slot(password: str) -> list[str]:
@@ -104,7 +104,7 @@ def seal(change: Change) -> bytes:
 
 
 def unseal(data: bytes, password: str) -> Change | None:
-    """The change in a journal, or None if the password is none of it.
+    """Return the change in a journal, or None if ``password`` is not one of its passwords.
 
     Raises:
         Invalid: it is not a journal, or was tampered with.
@@ -134,7 +134,7 @@ def unseal(data: bytes, password: str) -> Change | None:
 
 
 def _derive(password: str, salt: bytes) -> bytes:
-    """A key from a password: 0.1 s and 32 MiB for each guess."""
+    """Return a key derived from a password; each guess costs 0.1 s and 32 MiB."""
     return hashlib.scrypt(
         password.encode("utf-8", "surrogatepass"), salt=salt, n=2**15, r=8, p=1, maxmem=2**26, dklen=32
     )

@@ -1,6 +1,6 @@
-"""The two stores of a person's password, the directory and Samba, as that person meets them.
+"""The two stores of a person's password, the directory and Samba, as that person uses them.
 
-Python's library and python-ldap only: this runs in the image ``people``, without any right but the person's own.
+Standard library and python-ldap only: this runs in the image ``people``, with no rights but the person's.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ SAMBA_CONFIGURATION = Path("/usr/lib/virtual-core/salt/smb-client.conf")
 
 #: Seconds that a server may take to answer.
 PATIENCE = 10.0
-#: What Samba's clients read of a password that they are given, in bytes; both schemes keep to it.
+#: Bytes of a password that Samba's clients read; the limit of both schemes.
 MAXIMUM_LENGTH = 127
 
 
 class Outcome(IntEnum):
-    """How it ended: the exit code of the command."""
+    """How a run ended: the exit code of the command."""
 
     CHANGED = 0
     USAGE = 2
@@ -83,10 +83,10 @@ class Store(Protocol):
 
 
 class RehearsingStore(Store, Protocol):
-    """A store that can say before a change what it would say to it."""
+    """A store that can rehearse a change: say whether it would refuse it."""
 
     def rehearse(self, old: str, new: str) -> None:
-        """Raises what :meth:`change` would, and changes nothing."""
+        """Raise what :meth:`change` would, and change nothing."""
 
 
 # --- the directory --------------------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ _POLICY = {
     3: (Outcome.NOT_ALLOWED, "The directory does not let you change your password; ask an administrator."),
     5: (Outcome.WEAK, "The directory refuses the new password: it is too weak."),
     6: (Outcome.WEAK, "The directory refuses the new password: it is too short."),
-    7: (Outcome.TOO_YOUNG, "The directory refuses: your password was changed too short a time ago."),
+    7: (Outcome.TOO_YOUNG, "The directory refuses: your password was changed too recently."),
     8: (Outcome.USED_BEFORE, "The directory refuses the new password: you had it before."),
     9: (Outcome.WEAK, "The directory refuses the new password: it is too long."),
 }
@@ -106,12 +106,12 @@ _DOWN = (ldap.SERVER_DOWN, ldap.CONNECT_ERROR, ldap.TIMEOUT, ldap.UNAVAILABLE, l
 
 
 WRONG = "The directory does not accept the current password."
-#: The LDAP No-Op control: slapd goes through a change with all its checks, and leaves the last step out.
+#: The LDAP No-Op control: slapd checks a change in every way, and leaves the last step out.
 _NO_OPERATION, _NOTHING_DONE = "1.3.6.1.4.1.4203.666.5.2", 16654
 
 
 class Directory:
-    """The directory, as one person meets it. Each call is a connection of its own: an old one may have been cut.
+    """The directory, as one person uses it. Each call makes a connection of its own: an old one may have been cut.
 
     Args:
         uri: such as ``ldaps://ldap``; the certificate has to name the host.
@@ -124,7 +124,7 @@ class Directory:
         self.uri, self.dn, self.authority, self.patience = uri, dn, authority, patience
 
     def accepts(self, password: str) -> bool:
-        """Whether the person can bind with this password."""
+        """Return whether the person can bind with this password."""
         with self._answering():
             connection = self._connect()
             try:
@@ -133,8 +133,9 @@ class Directory:
                 _close(connection)
 
     def rehearse(self, old: str, new: str) -> None:
-        """Have the directory say whether :meth:`change` would be refused, by everything that its policy knows, the
-        earlier passwords among it. Nothing is changed; a directory that cannot rehearse is taken to agree.
+        """Raise what :meth:`change` would, by the directory's whole policy, earlier passwords included.
+
+        Nothing is changed. A directory that cannot rehearse is taken to agree.
 
         Raises:
             Declined, Unanswered: as :meth:`change` does.
@@ -157,7 +158,7 @@ class Directory:
                 _close(connection)
 
     def change(self, old: str, new: str) -> None:
-        """Change it by the password operation (RFC 3062), which keeps Samba's hash in the directory as well."""
+        """Change the password by the operation of RFC 3062, which updates Samba's hash in the directory as well."""
         with self._answering():
             connection = self._connect()
             try:
@@ -190,14 +191,14 @@ class Directory:
             (ldap.OPT_TIMEOUT, self.patience),
             (ldap.OPT_X_TLS_REQUIRE_CERT, ldap.OPT_X_TLS_DEMAND),
             (ldap.OPT_X_TLS_CACERTFILE, str(self.authority)),
-            # Takes the TLS options above into use, so it comes last.
+            # Puts the TLS options above into effect, so it comes last.
             (ldap.OPT_X_TLS_NEWCTX, 0),
         ):
             connection.set_option(option, value)
         return connection
 
     def _bind(self, connection: Any, password: str) -> bool:
-        # A bind without a password is anonymous, and succeeds in other directories than the core's.
+        # A bind without a password is anonymous, and other directories than the core's accept it.
         if not password or "\0" in password:
             return False
         message = connection.simple_bind(self.dn, password, [PasswordPolicyControl()])
@@ -239,11 +240,11 @@ def _details(error: ldap.LDAPError) -> Mapping[str, Any]:
 
 
 def _policy_error(error: ldap.LDAPError) -> int | None:
-    """What the password policy says beside an error, if it says anything."""
+    """Return the password policy's own error that came with an error of LDAP, or None."""
     for kind, _, value in _details(error).get("ctrls") or ():
         if kind == PasswordPolicyControl.controlType and value:
             control = PasswordPolicyControl()
-            with suppress(Exception):  # what a server sends need not be what the draft says
+            with suppress(Exception):  # a server may send what the draft does not allow
                 control.decodeControlValue(value)
             return control.error
     return None
@@ -255,7 +256,7 @@ def _close(connection: Any) -> None:
 
 
 def person_dn(login: str, suffix: str) -> str:
-    """The DN of a person."""
+    """Return the DN of a person."""
     return f"uid={ldap.dn.escape_dn_chars(login)},ou=people,{suffix}"
 
 
@@ -277,17 +278,17 @@ _RULE_STATUS = {
     "ILL_FORMED_PASSWORD": (Outcome.WEAK, _RULE),
     "PWD_TOO_SHORT": (Outcome.WEAK, _RULE),
     "PWD_HISTORY_CONFLICT": (Outcome.USED_BEFORE, "The file server refuses the new password: you had it before."),
-    "PWD_TOO_RECENT": (Outcome.TOO_YOUNG, "The file server refuses: your password was changed too short a time ago."),
+    "PWD_TOO_RECENT": (Outcome.TOO_YOUNG, "The file server refuses: your password was changed too recently."),
     "ACCOUNT_RESTRICTION": (
         Outcome.TOO_YOUNG,
-        "The file server refuses: your password was changed too short a time ago.",
+        "The file server refuses: your password was changed too recently.",
     ),
     "ACCESS_DENIED": (Outcome.NOT_ALLOWED, "The file server does not let you change your password."),
 }
 
 
 class Samba:
-    """The file server, as one person meets it: Samba's own clients, which get passwords through pipes only.
+    """The file server, as one person uses it, by Samba's own clients, which get passwords through pipes only.
 
     Args:
         server: its name.
@@ -302,7 +303,7 @@ class Samba:
         self.server, self.login, self.configuration, self.patience = server, login, configuration, patience
 
     def accepts(self, password: str) -> bool:
-        """Whether the person can open a session with this password."""
+        """Return whether the person can open a session with this password."""
         if not _fits(password):
             return False
         status = self._run(["smbclient", f"//{self.server}/IPC$", *self._options(), "-c", "exit"], b"", password)
@@ -312,11 +313,11 @@ class Samba:
         return True
 
     def change(self, old: str, new: str) -> None:
-        """Change it over the file server's own protocol.
+        """Change the password over the file server's own protocol.
 
         ``SamrChangePasswordUser3`` inside an encrypted session takes 0.1 s. smbpasswd prefers a newer call, whose
-        5,000 to 1,000,000 rounds of PBKDF2 (MS-SAMR 3.1.5.10.4) take up to 2 s here: it is for the rare password that
-        cannot be quoted for rpcclient.
+        5,000 to 1,000,000 rounds of PBKDF2 (MS-SAMR 3.1.5.10.4) take up to 2 s here: so it is only used for the rare
+        password that cannot be quoted for rpcclient.
         """
         if not _fits(old):
             raise Declined(Outcome.WRONG, "The file server does not accept the current password.")
@@ -341,8 +342,8 @@ class Samba:
             raise Unanswered(Outcome.SAMBA_DOWN, f"The file server {self.server} does not answer ({status}).")
 
     def _run(self, command: list[str], data: bytes, password: str | None = None) -> str:
-        """Run a client; returns the NT status that it failed with, or nothing."""
-        # Without a place for it, the clients leave no cache of names in the home.
+        """Run a client; return the NT status that it failed with, or an empty string."""
+        # So that the clients leave no cache of names in the home.
         environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "XDG_CACHE_HOME": "/nonexistent"}
         pipe: tuple[int, ...] = ()
         if password is not None:
@@ -360,7 +361,7 @@ class Samba:
                 pass_fds=pipe,
                 env=environment,
                 timeout=self.patience,
-                # A signal from the terminal is not for the client in the middle of a change.
+                # A signal from the terminal must not reach the client in the middle of a change.
                 start_new_session=True,
                 check=False,
             )
@@ -380,5 +381,5 @@ class Samba:
 
 
 def _fits(password: str) -> bool:
-    """Whether Samba's clients can be given this password at all."""
+    """Return whether Samba's clients can take this password at all."""
     return bool(password) and not set("\0\r\n") & set(password) and len(password.encode()) <= MAXIMUM_LENGTH
