@@ -287,7 +287,7 @@ def test_a_block_without_its_end_is_refused():
 
 
 def test_an_unknown_distribution_is_refused():
-    with pytest.raises(VcoreError, match="not known for Suse; they are for: Debian, RedHat"):
+    with pytest.raises(VcoreError, match="not supported on Suse; they are on: Debian, RedHat"):
         logins_sssd.family("Suse")
 
 

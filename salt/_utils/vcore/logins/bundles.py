@@ -1,8 +1,8 @@
 """Bundles with which hosts that are not under Salt let the core's people log in: files, install, undo, README.
 
 What differs from one kind of host to the next is data, in :data:`KINDS`. The scripts and templates are in
-salt/clients of the checkout: they are read on the head only, so they need not be where Salt syncs code to nodes from,
-nor among the states. The configuration of sssd is the one that managed nodes get (:mod:`vcore.logins.sssd`).
+salt/clients of the checkout: only the head reads them, so they need not be among the states, nor where Salt syncs code
+to nodes from. The configuration of sssd is the one that managed nodes get (:mod:`vcore.logins.sssd`).
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ FOLDER = "/etc/virtual-core-logins"
 AUTHORITY = f"{FOLDER}/authority.pem"
 MESSAGE_FILE = f"{FOLDER}/password-elsewhere"
 MARK = "# Virtual Core: logins of its people. Installed from a bundle of the core."
-#: On one line, for clients that have a place for it.
+#: On one line, for the configuration of clients that can show it.
 MESSAGE = " ".join(sssd.PASSWORD_MESSAGE.split())
-#: Members of a bundle are as old as this, so that the same core gives the same bundle.
+#: The time of all members of a bundle, in Unix seconds: so the same core gives the same bundle.
 TIME = 946684800
 
 COMMON_NOTES = (
     "The directory answers at {uri}. Where the name {host} is not in DNS, install writes it into /etc/hosts with the "
     "address {address}; a moved core needs a new bundle.",
-    "Numbers of people and groups below 9000 are not taken from the directory, and no group of it stands for one that "
-    "means power on this host (sudo, wheel, docker and their like), where the client can tell.",
+    "User and group ids below 9000 are not taken from the directory, and none of its groups takes the place of one "
+    "that gives privileges on this host (sudo, wheel, docker and the like), if the client can tell.",
     "Passwords are not changed on this host: people use salt-call vcore.sync_password on the core's file router or "
     "login host, which changes the directory and the file server together. A first password has to be changed there, "
     "too, before it lets anybody in here.",
@@ -45,7 +45,7 @@ COMMON_NOTES = (
     "A home is made at the first login; undo leaves homes where they are.",
 )
 SSSD_NOTES = (
-    "Whoever has logged in before can also while the directory does not answer, for 14 days.",
+    "Whoever has logged in before can also log in while the directory does not answer, for 14 days.",
     "ssh keys come from the directory (sshPublicKey).",
     "An sssd that this host already uses for something else is replaced: install keeps its sssd.conf for undo.",
 )
@@ -54,7 +54,7 @@ NO_KEYS = (
     "There is no cache for when the directory does not answer: people cannot log in meanwhile. Keep a local account.",
 )
 UNTRIED = "This kind was not tried on a real system: its files follow the manual pages. Try it on a spare host first."
-HIDDEN = "Who may not log in is not known to this host at all: files of such people show their number only."
+HIDDEN = "People who may not log in are unknown to this host: their files show only a number as the owner."
 TLS_BY_UPDATES = (
     "The core speaks TLS 1.2 and newer. Here libldap does TLS with Mozilla's NSS, which learnt 1.2 late in the life of "
     "this release: update openldap and nss first (yum update openldap nss). install tries it, with this very library, "
@@ -64,10 +64,10 @@ TLS_BY_UPDATES = (
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of host. ``files`` are paths with a builder's name and a mode (and an owner where not root)."""
+    """One kind of host. ``files`` maps paths to a builder's name and a mode (with an owner if that is not root)."""
 
     title: str
-    #: What the error of install calls the systems, and the shell patterns of ``ID-VERSION_ID`` that are.
+    #: What the error of install calls the systems, and the shell patterns of ``ID-VERSION_ID`` that match them.
     system_name: str
     systems: tuple[str, ...]
     family: str
@@ -173,12 +173,13 @@ KINDS: dict[str, Kind] = {
             AUTHORITY: ("authority", "0644"),
             f"{FOLDER}/tunnel.conf": ("tunnel", "0644"),
             "/etc/rc.d/init.d/virtual-core-tunnel": ("tunnel_init", "0755"),
-            # Every process that looks a name up would read the password here; nscd looks up for all of them.
+            # Whatever process looks a name up has to read the password here; so nscd looks names up for all of them.
             "/etc/ldap.conf": ("ldap", "0640:root:nscd"),
         },
         notes=(
-            "THIS SYSTEM CANNOT SPEAK WITH THE CORE BY ITSELF: its OpenSSL 0.9.8 ends at TLS 1.0, and the core's least "
-            "is 1.2, which is not lowered for it. So a tunnel is needed; install stops before any change without one.",
+            "THIS SYSTEM CANNOT SPEAK WITH THE CORE BY ITSELF: its OpenSSL 0.9.8 ends at TLS 1.0, and the core "
+            "requires 1.2, which is not lowered for it. So a tunnel is needed; without one, install stops before any "
+            "change.",
             "First way out: stunnel on this host, built against an OpenSSL of its own. OpenSSL 1.0.2u and stunnel 5.56 "
             "build with this system's gcc: ./config --prefix=/opt/virtual-core no-shared && make && make install_sw "
             "in the one, ./configure --prefix=/opt/virtual-core --with-ssl=/opt/virtual-core && make && make install "
@@ -266,7 +267,7 @@ KINDS: dict[str, Kind] = {
 
 
 def kind(name: str | None) -> Kind:
-    """A kind of host.
+    """Return the kind of host of this name.
 
     Raises:
         VcoreError: there is none of that name, or none was named; the message lists them.
@@ -276,8 +277,8 @@ def kind(name: str | None) -> Kind:
         raise VcoreError(f"say for which kind of host, such as os=debian; there are:\n{choices}")
     if name not in KINDS:
         close = difflib.get_close_matches(str(name).lower(), KINDS, n=1, cutoff=0.5)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise VcoreError(f"no kind of host is called {name!r}{hint} There are:\n{choices}")
+        hint = f"; did you mean {close[0]}? There are" if close else "; there are"
+        raise VcoreError(f"no kind of host is called {name!r}{hint}:\n{choices}")
     return KINDS[name]
 
 
@@ -305,11 +306,11 @@ class Core:
 
 
 def core(pillar: Mapping[str, Any], authority: str, password: str, groups: Iterable[str] = ()) -> Core:
-    """What bundles of this core are made from, out of the head's resolved pillar.
+    """Return what bundles of this core are made from, by the head's resolved pillar.
 
     Raises:
-        VcoreError: there is no directory, a group's name is none, or the password holds what some client would not
-            read as it is.
+        VcoreError: there is no directory, a group's name is not valid, or the password has characters that some client
+            would misread.
     """
     access = sssd.access(pillar, Path(AUTHORITY), groups)
     if not re.fullmatch(r"[A-Za-z0-9._-]+", password):
@@ -322,7 +323,7 @@ def core(pillar: Mapping[str, Any], authority: str, password: str, groups: Itera
 
 
 def files(name: str, core: Core, checkout: Path) -> dict[str, bytes]:
-    """The ready files of a kind, by their path on the host."""
+    """Return the finished files of a kind, by their path on the host."""
     chosen = kind(name)
     folder = checkout / "salt" / "clients" / "files"
     access = core.access
@@ -359,7 +360,7 @@ def files(name: str, core: Core, checkout: Path) -> dict[str, bytes]:
 
 
 def script(program: str, name: str, core: Core, checkout: Path) -> str:
-    """``install`` or ``undo`` of a kind: values, what is common, the distribution's own, and the course."""
+    """Return ``install`` or ``undo`` of a kind: values, what all kinds share, what its family does, and the steps."""
     chosen = kind(name)
     folder = checkout / "salt" / "clients"
     lines = {
@@ -402,14 +403,14 @@ def script(program: str, name: str, core: Core, checkout: Path) -> str:
     parts = [(folder / part).read_text() for part in ("common.sh", f"family-{chosen.family}.sh", f"{program}.sh")]
     return (
         f"#!/bin/sh\n# Virtual Core: logins of the people of {core.access.domain} on {chosen.title}. See README.\n"
-        # Values that only one of the two scripts uses, or only some kinds.
+        # For values that only one of the two scripts uses, or only some kinds.
         "# shellcheck disable=SC2034,SC2317,SC2329\n"
         f"set -eu\n\n{values}\n" + "".join(parts)
     )
 
 
 def members(name: str, core: Core, checkout: Path) -> dict[str, tuple[bytes, int]]:
-    """Everything in a bundle: content and mode by path, in order."""
+    """Return everything in a bundle: content and mode by path, in order."""
     chosen = kind(name)
     folder = f"virtual-core-logins-{name}"
     ready = files(name, core, checkout)
@@ -424,7 +425,7 @@ def members(name: str, core: Core, checkout: Path) -> dict[str, tuple[bytes, int
     }
     contents: dict[str, tuple[bytes, int]] = {
         "README": (templates.render(checkout / "salt" / "clients", "README.j2", names), 0o600),
-        # Without a line break: LDAP's tools would take it for a part of the password.
+        # Without a line break, which LDAP's tools would take for a part of the password.
         "bind-password": (core.password.encode(), 0o600),
         "install": (script("install", name, core, checkout).encode(), 0o700),
         "undo": (script("undo", name, core, checkout).encode(), 0o700),
@@ -434,7 +435,7 @@ def members(name: str, core: Core, checkout: Path) -> dict[str, tuple[bytes, int
 
 
 def archive(contents: Mapping[str, tuple[bytes, int]]) -> bytes:
-    """A tarball that old systems unpack, the same for the same contents."""
+    """Return a tarball that old systems can unpack; it is the same for the same contents."""
     stream = io.BytesIO()
     with (
         gzip.GzipFile(fileobj=stream, mode="wb", mtime=TIME) as packed,
@@ -463,7 +464,7 @@ def write(name: str, core: Core, checkout: Path, target: Path) -> None:
     """Write a bundle, readable by root only, since it holds the password.
 
     Raises:
-        VcoreError: the folder does not exist.
+        VcoreError: the path is not absolute, or its folder does not exist.
     """
     if not target.is_absolute() or not target.parent.is_dir():
         raise VcoreError(f"{target} has to be an absolute path in a folder that exists")

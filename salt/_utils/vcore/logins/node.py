@@ -10,14 +10,14 @@ from .settings import LOGINS
 
 
 class LoginsPart(TypedDict):
-    """``logins`` of a node in the pillar: who may log in; of the groups, also those that the site does not make."""
+    """``logins`` of a node in the pillar: the groups that may log in, and those of them that the site does not make."""
 
     groups: list[str]
     made_elsewhere: list[str]
 
 
 def extend(configuration: Configuration, node: NodeSettings | None) -> dict[str, Any]:
-    """Return ``logins`` of a node, None where nobody may log in; groups that are made elsewhere can be missing."""
+    """Return ``logins`` of a node, None if nobody may log in. Groups that are made elsewhere can be missing."""
     said = LOGINS.of(node) if node else None
     if said is None:
         return {"logins": None}

@@ -24,7 +24,7 @@ LOGINS: Section[LoginSettings | None] = Section(
     "nodes.*.logins",
     LoginSettings | None,
     default=None,
-    description="Lets people of the core log in on this machine; without it nobody of them can.",
+    description="Lets people of the core log in on this machine; without it none of them can.",
     example={"groups": ["genomics"]},
 )
 
@@ -32,7 +32,7 @@ SECTIONS = (LOGINS,)
 
 
 def problems(configuration: Configuration) -> list[Problem]:
-    """Return where the group of everybody is named, whose members the directory does not list."""
+    """Return a problem wherever the group of everybody is named, whose members the directory does not list."""
     everybody = ACCOUNTS.of(configuration.site).group
     message = f"everybody is in {everybody}, which lists no members: leave groups empty to let everybody in"
     return [

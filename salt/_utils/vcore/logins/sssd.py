@@ -1,8 +1,8 @@
-"""Logins of the core's people on a node itself: sssd towards the directory, and what it takes of name service, PAM
-and sshd.
+"""Logins of the core's people on a node itself: by sssd, with what that needs in the name service, PAM and sshd.
 
-Standard library only, since nodes import it that have nothing else of the core installed. What distributions do in
-their own ways is data, in :data:`FAMILIES`. Hosts that are not under Salt get a bundle: :mod:`vcore.logins.bundles`.
+Standard library only, since it is imported on nodes, which have none of the core's other libraries. What differs
+between distributions is data, in :data:`FAMILIES`. Hosts that are not under Salt get a bundle:
+:mod:`vcore.logins.bundles`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Changes = dict[str, Any]
 
 #: The first line of each file that is the core's.
 MARK = "# Virtual Core: logins of its people. Written by Salt."
-#: Numbers that a host takes from the directory. Below are the system's own, and beyond are special ones.
+#: User and group ids that a host takes from the directory. Below are the system's own, and above are special ones.
 LEAST_ID, GREATEST_ID = 9000, 2_000_000_000
-#: Groups that mean power on a host, by name: no entry of the directory may stand for them.
+#: Groups that give privileges on a host: no entry of the directory may take their place.
 _POWERFUL = "adm admin disk docker kmem kvm libvirt lxd root shadow staff sudo systemd-journal wheel"
 POWERFUL_GROUPS = tuple(_POWERFUL.split())
 #: The databases of nsswitch.conf(5) that the directory answers.
@@ -52,7 +52,8 @@ BEGIN, END = "# Virtual Core: begin, logins", "# Virtual Core: end, logins"
 class Access:
     """How a host reaches the directory, and who may log in on it.
 
-    ``authority`` is the path of the root certificate on that host; no ``groups`` are all of the core's people.
+    ``authority`` is the path of the root certificate on that host; without ``groups`` all of the core's people may log
+    in.
     """
 
     uri: str
@@ -63,7 +64,7 @@ class Access:
 
     @property
     def bind_dn(self) -> str:
-        """Whom the host binds as to look people up."""
+        """The DN that the host binds as to look people up."""
         return f"cn=readonly,ou=services,{self.suffix}"
 
     @property
@@ -85,16 +86,16 @@ class Access:
         return members if len(self.groups) == 1 else f"(|{members})"
 
 
-#: The group that every directory of a core has; vcore.people, which says so, is not for nodes.
+#: The group that every core's directory has; vcore.people defines it, too, but is not for nodes.
 ADMINISTRATORS = "administrators"
 GROUP_NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 
 
 def access(pillar: Mapping[str, Any], authority: Path, groups: Iterable[str]) -> Access:
-    """The access of a node, from its resolved pillar.
+    """Return the access of a node, from its resolved pillar.
 
     Raises:
-        VcoreError: the core has no directory, or a group's name is none.
+        VcoreError: the core has no directory, or a group's name is not valid.
     """
     directory = pillar["directory"]
     if directory is None:
@@ -107,11 +108,12 @@ def access(pillar: Mapping[str, Any], authority: Path, groups: Iterable[str]) ->
 
 
 def check_groups(groups: Iterable[str], known: Collection[str], everybody: str) -> None:
-    """Refuse groups that would let nobody in: those that the directory does not have, and the one of ``everybody``,
-    which lists no members.
+    """Refuse groups that would let nobody in.
+
+    These are groups that the directory does not have, and the group of ``everybody``, which lists no members.
 
     Raises:
-        VcoreError: the first such group, and what to do.
+        VcoreError: there is such a group; the message names the first, and what to do.
     """
     for group in groups:
         if group == everybody:
@@ -124,11 +126,13 @@ def check_groups(groups: Iterable[str], known: Collection[str], everybody: str) 
 
 
 def check_groups_by_sssd(groups: Iterable[str], run: Callable[[Sequence[str]], None]) -> None:
-    """The same on a node whose sssd runs, by asking that. It knows nothing while the directory does not answer: then
-    it does not have the administrators either, who are always there, and nothing is said.
+    """Refuse groups that the directory does not have, by asking this node's sssd, which has to run.
+
+    While the directory does not answer, sssd may know no group at all. Then it does not know the administrators'
+    either, which always exists, and no group is refused.
 
     Raises:
-        VcoreError: a group that is not there.
+        VcoreError: the directory does not have a group.
     """
 
     def known(group: str) -> bool:
@@ -147,12 +151,12 @@ def check_groups_by_sssd(groups: Iterable[str], run: Callable[[Sequence[str]], N
 
 
 def sssd_conf(access: Access, password: str, *, old: bool = False, mark: str = MARK) -> str:
-    """sssd.conf(5). ``old`` leaves out what sssd 1.13, that of CentOS 6, does not know."""
+    """Return sssd.conf(5). ``old`` leaves out what sssd 1.13, that of CentOS 6, does not know."""
     domain: dict[str, str] = {
         "id_provider": "ldap",
         "auth_provider": "ldap",
         "access_provider": "ldap",
-        # People change passwords where directory and file server change together.
+        # People change passwords elsewhere, where the directory and the file server change together.
         "chpass_provider": "none",
         "sudo_provider": "none",
         "autofs_provider": "none",
@@ -167,14 +171,14 @@ def sssd_conf(access: Access, password: str, *, old: bool = False, mark: str = M
         "ldap_tls_reqcert": "demand",
         "ldap_tls_cacert": access.authority,
         "ldap_user_ssh_public_key": "sshPublicKey",
-        # Both hold for every way in, an ssh key too: who may log in, and whose account is locked (shadowExpire).
+        # Both apply to every login, one by ssh key, too: who may log in, and whose account is locked (shadowExpire).
         "ldap_access_order": "filter, expire",
         "ldap_access_filter": access.filter,
         "ldap_account_expire_policy": "shadow",
         "min_id": str(LEAST_ID),
         "max_id": str(GREATEST_ID),
         "enumerate": "false",
-        # Who has logged in before can while the directory does not answer, for two weeks.
+        # Whoever has logged in before can also log in while the directory does not answer, for two weeks.
         "cache_credentials": "true",
         "entry_cache_timeout": "600",
         "ldap_network_timeout": "3",
@@ -203,7 +207,7 @@ def sssd_conf(access: Access, password: str, *, old: bool = False, mark: str = M
 
 
 def pam_password_lines(message: str) -> tuple[str, ...]:
-    """PAM lines that refuse a change of a password that is not kept on this host, and say where it can be."""
+    """Return PAM lines that refuse to change a password that is not kept on this host, and say where to change it."""
     return (
         "[success=3 default=ignore]\tpam_localuser.so",
         f"[success=ignore default=2]\tpam_succeed_if.so quiet uid >= {LEAST_ID}",
@@ -213,10 +217,10 @@ def pam_password_lines(message: str) -> tuple[str, ...]:
 
 
 def pam_profile(message: str, *, refuse_passwords: bool = True) -> str:
-    """A profile of pam-auth-update(8): homes are made at the first login, passwords are changed elsewhere.
+    """Return a profile of pam-auth-update(8): homes are made at the first login, passwords are changed elsewhere.
 
-    Its priority is between that of unix, which knows local accounts, and that of sss: in front of unix it would take
-    the new password that unix is to ask for.
+    Its priority is between that of unix, which knows local accounts, and that of sss: before unix it would take the new
+    password that unix has to ask for.
     """
     lines = [
         "Name: Logins of the people of a Virtual Core",
@@ -241,8 +245,10 @@ OTHER_KEYS = re.compile(r"^\s*AuthorizedKeysCommand\s+(?!none\b)(\S.*)$", re.MUL
 
 
 def sshd_wanted(config: str, *, on: bool) -> dict[Path, str | None]:
-    """What sshd's files hold so that it asks sssd for keys, or no longer: a drop-in where they are read, elsewhere a
-    block in front of everything, since the first value of an option counts. None is no such file.
+    """Return what sshd's files have to hold so that it asks sssd for keys (``on``), or does so no longer.
+
+    It is a drop-in where sshd reads these, elsewhere a block before everything else, since the first value of an option
+    counts. None means that there is no such file.
     """
     kept = without_block(config)
     if not on:
@@ -253,7 +259,7 @@ def sshd_wanted(config: str, *, on: bool) -> dict[Path, str | None]:
 
 
 def with_block(text: str, lines: Sequence[str], *, before: str) -> str:
-    """A text with the core's block in front of the first line that begins with ``before``, or at the end."""
+    """Return a text with the core's block before the first line that begins with ``before``, or at the end."""
     kept = without_block(text).splitlines(keepends=True)
     place = next((number for number, line in enumerate(kept) if line.startswith(before)), len(kept))
     block = [f"{line}\n" for line in (BEGIN, *lines, END)]
@@ -261,10 +267,10 @@ def with_block(text: str, lines: Sequence[str], *, before: str) -> str:
 
 
 def without_block(text: str) -> str:
-    """A text without the core's block.
+    """Return a text without the core's block.
 
     Raises:
-        VcoreError: the end of the block is missing, so that nobody knows what belongs to it.
+        VcoreError: the end of the block is missing, so that it is unknown what belongs to it.
     """
     kept, inside = [], False
     for line in text.splitlines(keepends=True):
@@ -278,7 +284,7 @@ def without_block(text: str) -> str:
 
 
 def nsswitch_with(text: str, source: str) -> str:
-    """nsswitch.conf(5) with ``source`` behind what people, groups and their passwords are looked up in."""
+    """Return nsswitch.conf(5) with ``source`` as the last one for people, groups and their passwords."""
     lines = []
     for line in text.splitlines(keepends=True):
         database, colon, sources = line.partition(":")
@@ -292,7 +298,7 @@ def nsswitch_with(text: str, source: str) -> str:
 
 
 def nsswitch_without(text: str, source: str) -> str:
-    """The opposite of :func:`nsswitch_with`."""
+    """Return nsswitch.conf(5) without ``source``, the opposite of :func:`nsswitch_with`."""
     pattern = re.compile(rf"^({'|'.join(DATABASES)})(:[^#\n]*?)[ \t]+{re.escape(source)}(?=[ \t#\n]|$)", re.MULTILINE)
     return pattern.sub(r"\1\2", text)
 
@@ -302,10 +308,11 @@ def nsswitch_without(text: str, source: str) -> str:
 
 @dataclass(frozen=True)
 class Family:
-    """How a family of distributions goes about logins.
+    """How logins are set up on a family of distributions.
 
     ``pam`` is what shows that sssd is in PAM: files, and what each has to contain. ``pam_on`` and ``pam_off`` are the
-    commands for it, ``pam_files`` what they need. ``sockets`` would start parts of sssd that it starts by itself.
+    commands that put it there and take it away, ``pam_files`` the files that these need. ``sockets`` are units that
+    would start parts of sssd which it starts by itself.
     """
 
     packages: tuple[str, ...]
@@ -321,7 +328,7 @@ class Family:
     pam_block: Path | None = None
     nsswitch: bool = True
     sockets: tuple[str, ...] = ()
-    #: The command that fails where a package that is not named needs one of those named behind it.
+    #: A command that fails if some other package needs one of those named behind it.
     removal_check: tuple[str, ...] = ()
     install_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -331,7 +338,7 @@ PAM_PROFILE = Path("/usr/share/pam-configs/virtual-core-logins")
 #: By Salt's grain ``os_family``.
 FAMILIES = {
     "Debian": Family(
-        # libpam-sss brings pam_pwquality, which refuses every new password of local accounts without cracklib's words.
+        # libpam-sss brings pam_pwquality, which refuses all new passwords of local accounts without cracklib's words.
         packages=("sssd-ldap", "libnss-sss", "libpam-sss", "sssd-tools", "cracklib-runtime"),
         services=("sssd",),
         sshd="ssh",
@@ -363,7 +370,7 @@ FAMILIES = {
         ),
         pam_backup=Path("/var/lib/authselect/backups/virtual-core-logins"),
         pam_block=Path("/etc/pam.d/passwd"),
-        # authselect's profile carries it.
+        # authselect's profile does that.
         nsswitch=False,
         removal_check=("rpm", "-e", "--test"),
     ),
@@ -371,13 +378,13 @@ FAMILIES = {
 
 
 def family(os_family: str) -> Family:
-    """The family of a node.
+    """Return the family of a node.
 
     Raises:
-        VcoreError: an unknown one.
+        VcoreError: the family is unknown.
     """
     if os_family not in FAMILIES:
-        raise VcoreError(f"logins are not known for {os_family}; they are for: {', '.join(FAMILIES)}")
+        raise VcoreError(f"logins are not supported on {os_family}; they are on: {', '.join(FAMILIES)}")
     return FAMILIES[os_family]
 
 
@@ -386,7 +393,7 @@ def family(os_family: str) -> Family:
 
 @dataclass(frozen=True)
 class System:
-    """What is done to a node by Salt's own modules: packages and services of any distribution."""
+    """What Salt's own modules do on a node: packages and services of any distribution."""
 
     #: The names of all packages that are there.
     installed: Callable[[], Collection[str]]
@@ -404,8 +411,10 @@ RECORD = "logins.json"
 
 
 def read_record(state: Path) -> dict[str, Any]:
-    """What :func:`apply_present` has noted to undo: ``packages`` that came, ``pam``, ``nsswitch``, and while packages
-    come, what was there ``before``.
+    """Return what :func:`apply_present` has noted to undo.
+
+    That is the ``packages`` that it brought, whether it changed ``pam`` and ``nsswitch`` and, while packages are being
+    installed, those that were there ``before``.
     """
     try:
         record = json.loads((state / RECORD).read_text())
@@ -420,7 +429,7 @@ def _write_record(state: Path, record: Mapping[str, Any]) -> None:
 
 
 def _with_packages(record: Mapping[str, Any], system: System) -> dict[str, Any]:
-    """A record with the packages that came since ``before``, those that others brought along with them."""
+    """Return a record with all packages that came since ``before``, also those that others brought along."""
     noted = {"packages": [], "nsswitch": False, "pam": False, **record}
     if "before" in noted:
         came = set(system.installed()) - set(noted.pop("before"))
@@ -429,7 +438,7 @@ def _with_packages(record: Mapping[str, Any], system: System) -> dict[str, Any]:
 
 
 def _removable(record: Mapping[str, Any], kind: Family, system: System) -> tuple[list[str], str]:
-    """The packages of a record that are there, and why they have to stay."""
+    """Return the packages of a record that are still there, and why they have to stay, or an empty string."""
     packages = sorted(set(record["packages"]) & set(system.installed()))
     try:
         if packages:
@@ -454,7 +463,7 @@ def _masked(text: str) -> list[str]:
 
 
 def lines_difference(old: str | None, new: str | None) -> list[str]:
-    """The lines that leave (``- ``) and enter (``+ ``) a file; passwords are mentioned and not shown."""
+    """Return the lines that are removed from (``- ``) and added to (``+ ``) a file, with passwords hidden."""
     before, after = _masked(old or ""), _masked(new or "")
     lines = [line for line in difflib.ndiff(before, after) if line[:2] in ("- ", "+ ")]
     if not lines and old != new:
@@ -463,7 +472,7 @@ def lines_difference(old: str | None, new: str | None) -> list[str]:
 
 
 def owned_files(access: Access, password: str, kind: Family) -> dict[Path, tuple[str, int]]:
-    """The files that are wholly the core's, with their modes."""
+    """Return the files that are wholly the core's: content and mode by path."""
     return {
         SSSD_CONF: (sssd_conf(access, password), 0o600),
         MESSAGE_FILE: (PASSWORD_MESSAGE, 0o644),
@@ -476,16 +485,16 @@ def _pam_active(kind: Family) -> bool:
 
 
 def _closed(path: Path) -> bool:
-    """Whether nobody but root reads a file; the unit of Debian's sssd opens it to root's own group."""
+    """Return whether only root, or root's group, can read a file; the unit of Debian's sssd opens it to that group."""
     status = path.stat()
     return status.st_uid == 0 and status.st_gid == 0 and not status.st_mode & 0o037
 
 
 def present_difference(access: Access, password: str, kind: Family, system: System, state: Path) -> Changes:
-    """What has to change so that people log in.
+    """Return what has to change so that people can log in.
 
     Raises:
-        VcoreError: sssd or sshd are set up for something else, which is not the core's to replace.
+        VcoreError: sssd or sshd is set up for something else, which the core must not replace.
     """
     changes: Changes = {}
     current = _read(SSSD_CONF)
@@ -514,7 +523,7 @@ def present_difference(access: Access, password: str, kind: Family, system: Syst
         changes[str(path)] = lines_difference(_read(path), text)
     for service in kind.services:
         if not (system.running(service) and system.enabled(service)):
-            changes[f"service {service}"] = {"old": "not running at each start", "new": "running at each start"}
+            changes[f"service {service}"] = {"old": "not running, or not enabled", "new": "running and enabled"}
         elif restart and service == "sssd":
             changes[f"service {service}"] = {"old": "running", "new": "restarted"}
     if not changes and not (state / RECORD).exists():
@@ -534,16 +543,17 @@ def _sshd_difference(*, on: bool) -> dict[Path, str | None]:
         other = OTHER_KEYS.search(without_block(_read(path) or ""))
         if other and path != SSHD_DROP_IN:
             raise VcoreError(
-                f"{path} has an AuthorizedKeysCommand of its own ({other[1]}): take it away, or logins off"
+                f"{path} has an AuthorizedKeysCommand of its own ({other[1]}): remove it there, or take logins off "
+                "this node in the site file"
             )
     return {path: text for path, text in sshd_wanted(config, on=on).items() if _read(path) != text}
 
 
 def check_candidate(conf: str, run: Callable[[Sequence[str]], None]) -> None:
-    """Let sssd judge a configuration before it replaces the running one.
+    """Have sssd check a configuration before it replaces the running one.
 
     Raises:
-        VcoreError: it does not pass, in sssd's words.
+        VcoreError: sssd refuses it; the message is sssd's.
     """
     # Root's own folder: the candidate holds the password, and sssctl wants a file that only root reads.
     with tempfile.TemporaryDirectory(prefix="virtual-core-") as folder:
@@ -558,13 +568,13 @@ def apply_present(
 ) -> None:
     """Carry out what :func:`present_difference` found."""
     if not Path("/run/systemd/system").is_dir():
-        raise VcoreError("logins are for hosts that systemd runs on, and it does not here")
+        raise VcoreError("logins need systemd, which does not run on this host")
     if not Path(access.authority).is_file():
         raise VcoreError(f"the authority's certificate {access.authority} is not there: apply all states of this node")
     record = _with_packages(read_record(state), system)
     before = system.installed()
     if missing := [name for name in kind.packages if name not in before]:
-        # Noted first: what is there after a power cut can still be taken away.
+        # Noted first: what is there after a power cut can still be removed.
         _write_record(state, {**record, "before": sorted(before)})
         system.install(missing, kind.install_options)
         record = _with_packages({**record, "before": before}, system)
@@ -596,7 +606,7 @@ def apply_present(
     if pam or "PAM" in changes:
         kept = kind.pam_backup is not None and kind.pam_backup.exists()
         for command in kind.pam_on:
-            # What was there before us is kept once: another run would find our own.
+            # What was there before us is backed up only once: another run would back up our own.
             system.run([word for word in command if not (kept and word.startswith("--backup="))])
     if kind.pam_block and str(kind.pam_block) in changes:
         text = with_block(kind.pam_block.read_text(), _pam_block(), before="password")
@@ -604,11 +614,11 @@ def apply_present(
     _write_sshd(kind, system, on=True)
     if left := present_difference(access, password, kind, system, state):
         hint = "; PAM's files were edited by hand: run pam-auth-update --force" if "PAM" in left else ""
-        raise VcoreError(f"not in order after all commands succeeded: {', '.join(left)}{hint}")
+        raise VcoreError(f"all commands succeeded, and yet these are not in order: {', '.join(left)}{hint}")
 
 
 def _write_sshd(kind: Family, system: System, *, on: bool) -> None:
-    """Write sshd's files, let sshd judge them, and go back to the former ones where it objects."""
+    """Write sshd's files, have sshd check them, and go back to the former ones if it objects."""
     wanted = _sshd_difference(on=on)
     former = {path: _read(path) for path in wanted}
     if not wanted:
@@ -633,7 +643,7 @@ def _write_files(files: Mapping[Path, str | None]) -> None:
 
 
 def absent_difference(kind: Family, system: System, state: Path) -> Changes:
-    """What has to change so that a node is as it was before people logged in; nothing where they never did."""
+    """Return what has to change so that a node is as it was before people could log in; nothing if they never could."""
     if not (state / RECORD).exists():
         return {}
     record = _with_packages(read_record(state), system)
@@ -683,16 +693,16 @@ def apply_absent(kind: Family, system: System, state: Path) -> None:
         system.remove(packages)
     if MESSAGE_FILE.parent.is_dir() and not any(MESSAGE_FILE.parent.iterdir()):
         MESSAGE_FILE.parent.rmdir()
-    # Last: after a power cut, the next run finds it and goes on.
+    # Last, so that after a power cut the next run finds it and goes on.
     (state / RECORD).unlink(missing_ok=True)
 
 
 def run(command: Sequence[str]) -> None:
-    """Run a program of the host; what it says is in the error.
+    """Run a program of the host.
 
     Raises:
         NotFound: it is not there.
-        VcoreError: it ended with an error.
+        VcoreError: it ended with an error; the message has its last lines.
     """
     try:
         done = subprocess.run(list(command), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
