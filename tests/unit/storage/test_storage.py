@@ -165,7 +165,7 @@ def test_a_marker_tells_the_cores_storage_from_others():
         ("{path: /lustre/core}", "storage.path: goes with storage.kind: path"),
         ("{kind: path, path: lustre}", "storage.path"),
         ("{kind: path, path: /home}", "storage.path: has to be a folder of its own"),
-        ("{kind: path, path: /srv/vc/storage}", "storage.path: /srv/vc/storage is where it appears"),
+        ("{kind: path, path: /srv/vc/storage}", "storage.path: the nodes mount the storage at /srv/vc/storage"),
     ],
 )
 def test_a_wrong_section_is_one_line(tmp_path, section, message):
@@ -256,7 +256,7 @@ def test_a_folder_that_people_write_to_is_not_marked(here):
 def test_a_file_system_that_is_not_there_is_not_made(here, tmp_path):
     roots, _ = here
     (tmp_path / "base/file-router").rmdir()
-    with pytest.raises(VcoreError, match="see that the file system is mounted"):
+    with pytest.raises(VcoreError, match=r"see that the file system that storage\.path names is mounted"):
         mounting.mark(roots["home"])
 
 

@@ -1,4 +1,4 @@
-"""Whether the storage is well."""
+"""The health of the storage."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .places import KINDS
 
 
 def look(pillar: Mapping[str, Any], host: mounts.Host | None = None) -> dict[str, Any]:
-    """Return how the storage of this node is: ``{ok, roots: {kind: {path, source, ok, message}}, problems}``.
+    """Return the state of this node's storage: ``{ok, roots: {kind: {path, source, ok, message}}, problems}``.
 
-    It takes :data:`PATIENCE` seconds at most, whatever hangs.
+    It takes at most :data:`vcore.storage.mounting.PATIENCE` seconds, whatever hangs.
     """
     host = host or mounts.Host(Path(), "")
     roots = wanted(pillar)
@@ -36,7 +36,7 @@ def look(pillar: Mapping[str, Any], host: mounts.Host | None = None) -> dict[str
 
 
 def facts(pillar: Mapping[str, Any], paths: Paths, so_far: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``storage``: that of :func:`look`."""
+    """Return ``storage``, as :func:`look` does."""
     return {"storage": look(pillar)}
 
 

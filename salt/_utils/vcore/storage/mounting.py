@@ -1,9 +1,9 @@
-"""Homes and data on the nodes: where a node has them from, how they are mounted there, and how they are.
+"""Homes and data on the nodes: where a node has them from, how they are mounted, and what is wrong with them.
 
-Each node that works with people's files has them in the same two folders (:func:`folder`). A marker in each says whose
-they are: it tells the real thing from an empty folder, and from the storage of another core. Only where the files lie
-can it be written; everywhere else it is read, never waiting longer than :data:`PATIENCE`, since a file system whose
-server is gone answers nobody.
+Each node that works with people's files has them in the same two folders (:func:`vcore.storage.places.folder`). A
+marker in each says whose they are: it tells the core's files from an empty folder, and from another core's storage. It
+is written only where the files lie, and read everywhere else, which never takes longer than :data:`PATIENCE`, since a
+file system whose server is gone may never answer.
 
 Standard library only, since every node imports it.
 """
@@ -30,11 +30,11 @@ from .places import KINDS, MARKER, marker, mountpoint
 PATIENCE = 10
 
 
-#: The units that mount what was not there at the boot, or went.
+#: The name of the units that mount what was missing at boot, or got lost later.
 RETRY = "virtual-core-storage"
 
 
-#: Seconds after which they try again.
+#: Seconds after which these try again.
 RETRY_TIME = 15
 
 
@@ -42,7 +42,7 @@ RETRY_TIME = 15
 class Root(mounts.Mount):
     """Homes or data, as this host mounts them."""
 
-    #: The marker to be written, where this host keeps it.
+    #: The text of the marker, if this host has to write it; else None.
     marker: str | None
     identifier: str
 
@@ -57,15 +57,15 @@ class Root(mounts.Mount):
         return f"{unit_name(self.target)}.mount"
 
     def record(self) -> dict[str, Any]:
-        """Return what is kept of it."""
+        """Return the record to keep of it."""
         return {"kind": self.kind, "source": self.source, "target": self.target, "options": ",".join(self.options)}
 
     def is_covered(self, kinds: Sequence[str]) -> bool:
-        """Whether anything is mounted there; what is not the storage is an obstacle."""
+        """Return whether anything is mounted there; anything but the storage is an :meth:`obstacle`."""
         return bool(kinds)
 
     def is_mounted(self, host: mounts.Host) -> bool:
-        """Whether the very thing is mounted there, as far as the kernel knows it without asking a server.
+        """Return whether this very root is mounted there, as far as the kernel knows without asking a server.
 
         Raises:
             VcoreError: the folder that is to appear there does not answer.
@@ -82,10 +82,10 @@ class Root(mounts.Mount):
         return code == 0 and len(lines) == 2 and lines[0] == lines[1]
 
     def beforehand(self, record: Mapping[str, Any] | None) -> Changes:
-        """Return how the marker differs that this host keeps, where the files lie.
+        """Return how the marker differs, if this host has to write it.
 
         Raises:
-            VcoreError: a folder that had the marker has none, or it has another core's.
+            VcoreError: a folder that had the marker has none now, or has another core's.
         """
         if self.marker is None or (text := read_marker(self.source)) == self.marker:
             return {}
@@ -94,12 +94,12 @@ class Root(mounts.Mount):
         if text is None and record and record["source"] == self.source:
             raise VcoreError(
                 f"{self.source} had a {MARKER} and has none now: see that its file system is mounted; "
-                "if these are the right files, salt-call vcore_storage.mark"
+                "if these are the right files, run salt-call vcore_storage.mark"
             )
         return {f"marker of {self.name}": {"old": text, "new": self.marker}}
 
     def obstacle(self, host: mounts.Host) -> str | None:
-        """Say what is in its place, or what is wrong with the folder that is to appear there; None where nothing is."""
+        """Return what is mounted in its place, or what is wrong with the folder that is to appear there; or None."""
         if there := host.kinds(self.target):
             return f"something else ({there[-1]}) is mounted at {self.target}; unmount it, and apply again"
         if self.kind == "bind":
@@ -112,22 +112,22 @@ class Root(mounts.Mount):
         return None
 
     def no_answer(self, reason: str, port: int, host: mounts.Host) -> str:
-        """Say that the file router does not answer, and when it will be mounted."""
+        """Return the message that the file router does not answer, and when it will be mounted."""
         return f"the file router, {self.server}, does not answer ({reason}); it is mounted when it does"
 
 
 def _options(kind: str) -> tuple[str, ...]:
-    """Return how a kind of root is mounted."""
+    """Return the options with which a kind of mount is mounted."""
     if kind == "bind":
-        # What is mounted below the source, such as routes, is seen here; taking this mount away leaves that alone.
+        # What is mounted below the source, such as routes, is seen here; unmounting this leaves those mounts alone.
         return ("rbind", "rslave")
-    # Whoever writes waits while the server is away, and loses nothing. A home that was just made is seen at once.
-    # How often to try again is not mount.nfs's business: see units().
+    # hard: whoever writes waits while the server is away, and loses nothing. lookupcache: a home that was just made is
+    # seen at once. retry: mount.nfs tries once, and a timer tries again, see units().
     return ("rw", "hard", "vers=4.2", "proto=tcp", "lookupcache=positive", "nosuid", "nodev", "retry=0", "_netdev")
 
 
 def wanted(pillar: Mapping[str, Any]) -> dict[str, Root]:
-    """What this node mounts, from its resolved pillar."""
+    """Return what this node mounts, by kind, from its resolved pillar."""
     storage, domain = pillar["storage"], pillar["site"]["domain"]
     found = {}
     for name, entry in pillar["node"]["storage"].items():
@@ -147,13 +147,16 @@ def wanted(pillar: Mapping[str, Any]) -> dict[str, Root]:
 
 
 def mount_unit(root: Root) -> str:
-    """The unit of a mount. Nothing requires it, so no boot waits for a server; Docker's containers end before it."""
+    """Return the unit of a mount.
+
+    Nothing requires it, so no boot waits for a server; Docker's containers end before it does.
+    """
     about = f"Description=Virtual Core: storage {root.name}\nBefore=docker.service"
     return mounts.mount_unit(root, about, options=["nofail"])
 
 
 def units(roots: Iterable[Root]) -> dict[str, str]:
-    """All units by name: the mounts, and a timer that mounts what is not there, since systemd tries only once."""
+    """Return all units by name: the mounts, and a timer that mounts what is missing, since systemd tries only once."""
     roots = list(roots)
     if not roots:
         return {}
@@ -163,8 +166,9 @@ def units(roots: Iterable[Root]) -> dict[str, str]:
 
 
 def _attempt(root: Root) -> str:
-    """The command of a unit that mounts a root. A folder is not bound before its marker is there: what is empty now
-    may be the mountpoint of what comes later.
+    """Return the command of a unit that mounts a root.
+
+    A folder is not bound before its marker is there: if it is empty, its own file system may not be mounted yet.
     """
     # Units have escapes of their own.
     start = f"systemctl start {unit_argument(root.unit)}"
@@ -179,7 +183,7 @@ def _attempt(root: Root) -> str:
 
 
 class Host(mounts.Host):
-    """What this host has of the storage."""
+    """A host, as far as the storage is concerned."""
 
     timer = RETRY
     recursive = True
@@ -188,12 +192,12 @@ class Host(mounts.Host):
         super().__init__(paths.configuration / "storage", os_family, root)
 
     def folders(self, target: Path) -> tuple[Path, ...]:
-        """Return the mountpoint, and the folder of all of them."""
+        """Return the mountpoint, and the folder of all mountpoints."""
         return (target, target.parent)
 
 
 def read_marker(place: str) -> str | None:
-    """The marker in a folder, None where there is none.
+    """Return the marker in a folder, None if there is none.
 
     Raises:
         VcoreError: the file system does not answer.
@@ -203,15 +207,15 @@ def read_marker(place: str) -> str | None:
     try:
         output, _ = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
-        process.kill()  # and it is not waited for: the kernel may keep it
+        process.kill()  # without waiting for its end, which the kernel may delay
         raise VcoreError(f"{place} does not answer") from None
     return output.decode(errors="replace") if process.returncode == 0 else None
 
 
 def judge(text: str | None, *, place: str, identifier: str, kind: str) -> str | None:
-    """What is wrong with a marker, in words, or None."""
+    """Return what is wrong with a marker, in words, or None."""
     if text is None:
-        return f"{place} has no {MARKER}: it is empty, or nothing of this core's"
+        return f"{place} has no {MARKER}: it is empty, or does not belong to this core"
     fields = (text.splitlines() or [""])[0].split()
     if fields == ["virtual-core", identifier, kind]:
         return None
@@ -221,7 +225,7 @@ def judge(text: str | None, *, place: str, identifier: str, kind: str) -> str | 
 
 
 def problem(root: Root, host: mounts.Host) -> str | None:
-    """Why this host cannot work with a root, in words, or None."""
+    """Return why this host cannot work with a root, in words, or None."""
     if not host.mounts().get(root.target):
         return f"{root.target} is not mounted"
     try:
@@ -232,7 +236,7 @@ def problem(root: Root, host: mounts.Host) -> str | None:
 
 
 def problem_lines(roots: Mapping[str, Root], host: mounts.Host) -> list[str]:
-    """A line for each root that this host cannot work with; all are asked at once, since each may take its time."""
+    """Return a line for each root that this host cannot work with; ask all at once, since each may take long."""
     with ThreadPoolExecutor(max_workers=len(KINDS)) as pool:
         found = zip(roots, pool.map(lambda root: problem(root, host), roots.values()), strict=True)
         return [f"storage {name}: {wrong}" for name, wrong in found if wrong]
@@ -242,10 +246,10 @@ def problem_lines(roots: Mapping[str, Root], host: mounts.Host) -> list[str]:
 
 
 def difference(roots: Mapping[str, Root], host: Host) -> Changes:
-    """How this host differs from what it is to have: ``{package, marker, root or units: {old, new}}``.
+    """Return how this host differs from what it is to have: ``{package, marker, root or units: {old, new}}``.
 
     Raises:
-        VcoreError: its kernel cannot; or a folder that had the marker has none, or another core's.
+        VcoreError: its kernel cannot mount by NFS; or a folder that had the marker has none now, or another core's.
     """
     if any(root.kind == "nfs" for root in roots.values()) and (reason := host.kernel_problem("nfs")):
         raise VcoreError(reason)
@@ -253,45 +257,45 @@ def difference(roots: Mapping[str, Root], host: Host) -> Changes:
 
 
 def mark(root: Root) -> None:
-    """Write the marker, where the files lie; the folder is made where the one above it is there.
+    """Write the marker of a root where its files lie; make the folder if the one above it exists.
 
     Raises:
-        VcoreError: there is no such place; or people could take the marker away.
+        VcoreError: the folder above does not exist; or others than root could remove the marker.
     """
     place = Path(root.source)
     if not place.parent.is_dir():
-        raise VcoreError(f"there is no {place.parent}: see that the file system is mounted that storage.path names")
+        raise VcoreError(f"{place.parent} does not exist: see that the file system that storage.path names is mounted")
     with contextlib.suppress(FileExistsError):
         place.mkdir(mode=0o755)
     status = place.stat()
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise VcoreError(
             f"{place} is not root's alone (owner {status.st_uid}, mode {status.st_mode & 0o7777:04o}): whoever writes "
-            "there could take everything away; make it root's, mode 0755"
+            "there could remove everything; make root its owner, with mode 0755"
         )
     assert root.marker is not None
     write_atomic(place / MARKER, root.marker.encode(), mode=0o444)
 
 
 def mark_all(pillar: Mapping[str, Any]) -> list[str]:
-    """Write the markers that are this node's to write; the folders that have one now.
+    """Write the markers that this node has to write; return the folders that have one now.
 
     Raises:
-        VcoreError: none are.
+        VcoreError: the storage does not lie on this node.
     """
     roots = [root for root in wanted(pillar).values() if root.marker is not None]
     if not roots:
-        raise VcoreError("the storage does not lie on this node; ask the one of the file router, or the head")
+        raise VcoreError("the storage does not lie on this node; run this on the file router's node, or on the head")
     for root in roots:
         mark(root)
     return [root.source for root in roots]
 
 
 def apply(roots: Mapping[str, Root], changes: Changes, host: Host, install: Callable[[str], None]) -> str:
-    """Carry the changes out; what was done, in words.
+    """Carry the changes out; return what was done, in words.
 
     Raises:
-        VcoreError: a line for each root that is not there.
+        VcoreError: a root is not there; the message has a line for each.
     """
     mounts.install_packages(changes, install)
     for name in roots:

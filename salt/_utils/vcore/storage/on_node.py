@@ -14,5 +14,5 @@ def own(resolved: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def view(resolved: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str, Any]:
-    """Return where the files are."""
+    """Return where homes and data are."""
     return {"storage": resolved["storage"]}

@@ -45,22 +45,22 @@ MARKER = ".virtual-core-storage"
 
 
 def folder(base_directory: str, kind: str | None = None) -> str:
-    """Where every node has what is shared, or one kind of it."""
+    """Return the folder in which every node has what is shared, or one kind of it."""
     return f"{base_directory}/storage/{kind}" if kind else f"{base_directory}/storage"
 
 
 def mountpoint(base_directory: str, kind: str) -> str:
-    """Return that folder as the kernel lists mounts, without links. The folder itself is not looked at: it may hang."""
+    """Return that folder as the kernel lists mounts, without links; do not look at the folder itself: it may hang."""
     return folder(str(Path(base_directory).resolve()), kind)
 
 
 def export(kind: str) -> str:
-    """The name that the file router exports it by to the nodes; no share can have it, since theirs have no dot."""
+    """Return the name of the file router's export for the nodes; no share can have it, since theirs have no dot."""
     return f"core.{kind}"
 
 
 def identifier(domain: str) -> str:
-    """What tells the storage of this core from another's: it follows from the domain, so that every node knows it."""
+    """Return what tells this core's storage from another's; it follows from the domain, so that every node knows it."""
     return hashlib.sha256(f"vcore storage {domain.lower()}".encode()).hexdigest()[:32]
 
 
@@ -75,10 +75,10 @@ def resolved(
 ) -> StoragePart:
     """Return the section as plain data: ``{kind, path, identifier, keeper, address, roots}``.
 
-    ``keeper`` is the node that writes the markers: the one that the file router (``router``, the resolved service) runs
-    on, whose ``address`` it is, or the head.
-    ``roots`` has ``source`` and ``target`` of each kind; it is empty where the core has no storage: by NFS from a file
-    router that is off.
+    ``keeper`` is the node that writes the markers: that of the file router (``router``, the resolved service), whose
+    ``address`` is given, or else the head.
+    ``roots`` has ``source`` and ``target`` of each kind; it is empty if the core has no storage, which is by NFS while
+    the file router is off.
     """
     keeper = router["node"] if router else head
     roots: dict[str, RootPart] = {}
@@ -96,8 +96,9 @@ def resolved(
 
 
 def on_node(storage: StoragePart, name: str) -> dict[str, dict[str, Any]]:
-    """What a node mounts, by kind: ``kind`` (bind or nfs), ``source``, ``target``, ``server``; ``keeper`` says that its
-    marker is written here.
+    """Return what a node mounts: ``{kind of files: {kind, source, target, server, keeper}}``.
+
+    ``kind`` is how it is mounted: bind or nfs. ``keeper`` says that this node writes the marker.
     """
     keeper = name == storage["keeper"]
     local = keeper or storage["kind"] == "path"
@@ -114,7 +115,7 @@ def on_node(storage: StoragePart, name: str) -> dict[str, dict[str, Any]]:
 
 
 def marker(storage: StoragePart, domain: str, kind: str) -> str:
-    """What the marker of a kind says; the first line is for programs, such as the health check of compute nodes."""
+    """Return the text of a kind's marker; its first line is for programs, such as the health check of compute nodes."""
     return (
         f"virtual-core {storage['identifier']} {kind}\n"
         f"This is the storage of {domain}. Nodes look for this file before they take work: leave it here.\n"

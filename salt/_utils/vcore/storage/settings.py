@@ -32,7 +32,7 @@ SECTIONS = (STORAGE,)
 
 
 def problems(configuration: Configuration) -> list[Problem]:
-    """Return what is wrong with the section."""
+    """Return the problems of the section."""
     settings, document, where = STORAGE.of(configuration.site), configuration.document, ("storage", "path")
     there = folder(configuration.site.base_directory)
     if settings.kind == "path" and settings.path is None:
@@ -40,5 +40,5 @@ def problems(configuration: Configuration) -> list[Problem]:
     if settings.kind != "path" and settings.path is not None:
         return [document.problem(where, "goes with storage.kind: path")]
     if settings.path and f"{settings.path}/".startswith(f"{there}/"):
-        return [document.problem(where, f"{there} is where it appears, not where it is")]
+        return [document.problem(where, f"the nodes mount the storage at {there}; name the folder where its files lie")]
     return []
