@@ -93,7 +93,7 @@ def test_what_is_said_at_login(core: LoginCore, key: Path) -> None:
         told = shell(core, key, "ada")
         assert "Maintenance on Monday.\n" in told
         assert "The cluster: 2 nodes: " in told and "of 4 processors are free.\n" in told, told
-        assert "1 job running, 0 waiting.\nOf them yours: 1 running, 0 waiting.\n" in told
+        assert "1 job running, 0 waiting.\nYours: 1 running, 0 waiting.\n" in told
         assert "Change it now" not in told
         told = shell(core, key, "bob")
         assert "1 job running" in told and "yours" not in told

@@ -49,7 +49,7 @@ def test_the_nodes_of_a_cluster_in_a_sentence() -> None:
 def test_jobs_are_counted_for_everybody_and_each() -> None:
     people = cluster_message.jobs("ada|RUNNING\nada|PENDING\nbob|PENDING\nada|COMPLETING\nbob|FAILED\n../x|RUNNING\n")
     assert people == {"ada": (2, 1), "bob": (0, 1)}
-    assert cluster_message.own(people).splitlines()[0] == "ada Of them yours: 2 running, 1 waiting."
+    assert cluster_message.own(people).splitlines()[0] == "ada Yours: 2 running, 1 waiting."
     assert cluster_message.everybody("", people) == "The cluster has no nodes yet.\n2 jobs running, 2 waiting.\n"
 
 

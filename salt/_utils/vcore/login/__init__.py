@@ -1,3 +1,3 @@
-"""The login host: what is said there, and the memory of a person."""
+"""The login host: what people read there about the cluster, and the memory that each may use."""
 
 USES = ("storage",)

@@ -1,7 +1,7 @@
-"""What the cluster is doing, in the words that a person reads at login: made of what sinfo and squeue print.
+"""What the cluster is doing, as a person reads it at login: made from the output of sinfo and squeue.
 
-A program of the login host asks both once for everybody; each login reads what it wrote. Needs the standard library
-only: it runs in the image login.
+A program of the login host asks both once for everybody; each login reads what it wrote. Standard library only: this
+runs in the image login.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 #: What the commands are to print: node, state and processors (allocated/idle/other/all); owner and state of a job.
 NODES = ("sinfo", "--noheader", "--all", "--Node", "--format=%N|%T|%C")
 JOBS = ("squeue", "--noheader", "--all", "--format=%u|%T")
-#: States of a node, as sinfo names them without the signs behind, by what they mean to a person.
+#: What states of a node, as sinfo names them (without the signs behind), mean to a person.
 WORDS = {
     "idle": "idle",
     "mixed": "in part at work",
@@ -24,19 +24,19 @@ WORDS = {
     "reserved": "reserved",
     "maint": "in maintenance",
 }
-#: In this order; everything else is down.
+#: The order in which they are listed; a node in any other state is down.
 ORDER = ("idle", "in part at work", "at work", "reserved", "in maintenance", "drained", "down")
 RUNNING, WAITING = ("RUNNING", "COMPLETING", "SUSPENDED", "CONFIGURING"), ("PENDING", "REQUEUED")
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 
 
 def cluster(text: str) -> str:
-    """A sentence on the nodes, from what sinfo printed; a node in several partitions counts once."""
+    """Return a sentence about the nodes, from the output of sinfo; a node in several partitions counts once."""
     nodes: dict[str, tuple[str, int, int]] = {}
     for line in text.splitlines():
         name, state, processors = line.strip().split("|")
         _, idle, _, total = map(int, processors.split("/"))
-        # A star is of a node that does not answer.
+        # A star marks a node that does not answer.
         word = "down" if "*" in state else WORDS.get(state.rstrip("~#!%$@+^-").lower(), "down")
         nodes[name] = (word, idle if word in ("idle", "in part at work") else 0, total)
     if not nodes:
@@ -48,7 +48,7 @@ def cluster(text: str) -> str:
 
 
 def jobs(text: str) -> dict[str, tuple[int, int]]:
-    """How many jobs run and wait of each person who has one, from what squeue printed. An array that waits is one."""
+    """Return how many jobs of each person run and wait, from the output of squeue; a waiting array counts once."""
     found: dict[str, list[int]] = {}
     for line in text.splitlines():
         name, state = line.strip().split("|")
@@ -58,20 +58,20 @@ def jobs(text: str) -> dict[str, tuple[int, int]]:
 
 
 def everybody(nodes: str, people: Mapping[str, tuple[int, int]]) -> str:
-    """What is shown to everybody."""
+    """Return the lines for everybody."""
     running, waiting = (sum(person[index] for person in people.values()) for index in (0, 1))
     return f"{cluster(nodes)}\n{_jobs(running, waiting).capitalize()}.\n"
 
 
 def own(people: Mapping[str, tuple[int, int]]) -> str:
-    """What is shown to a person alone: a line for each who has jobs, the name before it."""
+    """Return the lines for single people: one for each who has jobs, with the login name before it."""
     return "".join(
-        f"{name} Of them yours: {running} running, {waiting} waiting.\n" for name, (running, waiting) in people.items()
+        f"{name} Yours: {running} running, {waiting} waiting.\n" for name, (running, waiting) in people.items()
     )
 
 
 def unknown(since: str) -> str:
-    """What is shown while SLURM does not answer."""
+    """Return the line that is shown while SLURM does not answer."""
     return f"SLURM's controller has not answered since {since}: nobody knows what the cluster is doing.\n"
 
 

@@ -1,7 +1,7 @@
-"""Memory of people on a login host: who has more than a person may, and which programs of theirs end.
+"""Memory of people on a login host: who has more than a person may have, and which of their programs to end.
 
-The kernel keeps no such limit where a container may not make control groups: it knows memory of a process, not of a
-person. Needs the standard library only: it runs in the image login.
+The kernel cannot enforce such a limit where a container may not make control groups: it limits the memory of a process,
+not of a person. Standard library only: this runs in the image login.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-#: Numbers of people, as vcore.people has them.
+#: User ids of people, the same as in vcore.people.
 FIRST, LAST = 9000, 2_000_000_000
 
 
 class Process(NamedTuple):
-    """A process: its number, its owner's, its name, and the memory that is its alone, in bytes."""
+    """A process: its id, its owner's user id, its name, and its resident memory, shared parts excepted, in bytes."""
 
     number: int
     owner: int
@@ -23,7 +23,7 @@ class Process(NamedTuple):
 
 
 def excess(processes: Iterable[Process], limit: int) -> list[Process]:
-    """The processes to end so that nobody has more than ``limit`` bytes: of each who has, the largest, as few as do."""
+    """Return the processes to end so that nobody has more than ``limit`` bytes: as few as possible, largest first."""
     people: dict[int, list[Process]] = {}
     for process in processes:
         if FIRST <= process.owner <= LAST:
@@ -40,7 +40,7 @@ def excess(processes: Iterable[Process], limit: int) -> list[Process]:
 
 
 def sentence(process: Process, limit: int) -> str:
-    """What its owner is told."""
+    """Return what the owner of a process that was ended is told."""
     name = "".join(letter if letter.isprintable() and letter.isascii() else "?" for letter in process.name)
     mebibyte = 1 << 20
     return (

@@ -1,4 +1,4 @@
-"""The login host, looked at from outside and from within, for vcore.doctor."""
+"""Checks of the login host, from outside and from within, for vcore.doctor."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
-    """Ask the login host: ssh through the network; on its node also srun's ports, and what its container sees of
-    storage and SLURM.
+    """Check that ssh answers through the network.
+
+    On the login host's node check also srun's ports, and what its container sees of the storage and of SLURM.
     """
     service = pillar["services"].get(SERVICE)
     if service is None:
@@ -47,7 +48,7 @@ def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
 
 
 def _within(home: str) -> tuple[tuple[str, tuple[str, ...], str, str], ...]:
-    """What is asked in its container: what is tried, the command, what is wrong if it fails, and the remedy.
+    """Return the checks in its container: what is tried, the command, what is wrong if it fails, and the remedy.
 
     ``home`` is where the homes are in there.
     """
@@ -68,18 +69,18 @@ def _within(home: str) -> tuple[tuple[str, tuple[str, ...], str, str], ...]:
 
 
 def free_ports(srun: Mapping[str, Any], first: int, last: int) -> Check:
-    """Whether srun's ports lie outside those from ``first`` to ``last``, of which any may be taken at any time."""
+    """Check that srun's ports lie outside ``first`` to ``last``, any of which an outgoing connection may take."""
     return result(
         "no outgoing connection takes one of srun's ports",
         srun["last"] < first or srun["number"] > last,
         f"srun has {srun['number']} to {srun['last']}, outgoing connections {first} to {last}",
-        "give slurm.srun_ports in the site file others, or this node another net.ipv4.ip_local_port_range (sysctl): "
-        "while one is taken, the login host does not start",
+        "choose other slurm.srun_ports in the site file, or another net.ipv4.ip_local_port_range (sysctl) on this "
+        "node: while one of the ports is taken, the login host does not start",
     )
 
 
 def _ssh(address: str, port: int) -> Check:
-    """What answers says that it speaks SSH 2 (RFC 4253, 4.2), and is let go."""
+    """Check that what answers says that it speaks SSH 2 (RFC 4253, 4.2)."""
     try:
         with socket.create_connection((address, port), timeout=5) as connection:
             said = connection.makefile("rb").readline(256)
