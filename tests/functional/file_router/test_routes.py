@@ -327,7 +327,7 @@ def test_a_refused_login_stops_before_the_account_is_locked(router):
         ({"server": "127.0.0.2", "port": 446}, "127.0.0.2 does not answer by SMB 3"),
         ({"source": "nothing"}, "the share nothing: "),
         ({"source": "runs/no folder"}, "the folder no folder: "),
-        ({"group": "nobodies"}, "no group here is called nobodies"),
+        ({"group": "nobodies"}, "there is no group nobodies"),
     ],
 )
 def test_what_cannot_be_pulled_is_a_sentence(router, change, sentence):

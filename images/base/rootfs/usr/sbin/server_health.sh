@@ -1,7 +1,7 @@
 #!/bin/sh
 # Healthy: every supervised program is RUNNING, and the image's own probe, if it has one, succeeds.
-# supervisor's socket is asked by perl, which answers in 15 ms where supervisorctl takes 200: every container of the
-# core runs this every few seconds.
+# perl asks supervisor's socket in 15 ms, where supervisorctl takes 200: every container of the core runs this every few
+# seconds.
 set -eu
 
 perl -MIO::Socket::UNIX -e '

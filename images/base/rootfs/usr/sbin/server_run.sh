@@ -2,13 +2,13 @@
 # Entry point of every container: prepare, then supervise.
 set -eu
 
-# What this image makes at its start (password files, configuration from secrets); its failure ends the container.
+# Makes what this image needs at its start (password files, configuration from secrets); a failure ends the container.
 if [ -x /sbin/prepare_magic.sh ]; then
     /sbin/prepare_magic.sh
 fi
 
-# sshd and the monitoring agent run only where the site supplies their configuration. /run is emptied of an earlier
-# start first: a container that is started again keeps its files.
+# sshd and the monitoring agent run only if the site supplies their configuration. The links of an earlier start are
+# removed first, because a container that is started again keeps its files.
 programs=/run/supervisor
 rm -rf "$programs"
 mkdir -p "$programs"

@@ -1,5 +1,5 @@
 <?php
-// phpLDAPadmin's configuration, from what the service hands over. It holds no secret: people log in as themselves.
+// phpLDAPadmin's configuration, made from the service's. It holds no secret: people log in as themselves.
 
 $settings = json_decode(file_get_contents('/etc/virtual-core/directory-web.json'), true, 8, JSON_THROW_ON_ERROR);
 
@@ -28,7 +28,7 @@ $config->custom->appearance['readonly_attrs'] = array(
 foreach (array(
     'copy', 'copy_form', 'delete', 'delete_form', 'rdelete', 'mass_delete', 'mass_edit', 'mass_update',
     'rename', 'rename_form', 'import', 'import_form', 'add_oclass_form', 'login_form', 'monitor', 'show_cache',
-    // It takes the login along.
+    // It would end the login, too.
     'purge_cache',
 ) as $command) {
     $config->custom->commands['script'][$command] = false;
@@ -49,7 +49,7 @@ $config->custom->jpeg['tmpdir'] = '/dev/shm/directory-web';
 $servers = new Datastore();
 $servers->newServer('ldap_pla');
 $servers->setValue('server', 'name', htmlspecialchars($settings['organization']));
-// Over this port the directory lets nobody change a password.
+// On this port the directory lets nobody change a password.
 $servers->setValue('server', 'host', 'ldaps://ldap:1636');
 $servers->setValue('server', 'base', array($settings['suffix']));
 $servers->setValue('server', 'hide_noaccess_base', true);
@@ -60,6 +60,6 @@ $servers->setValue('login', 'timeout', $settings['idle_timeout']);
 $servers->setValue('appearance', 'open_tree', true);
 $servers->setValue('appearance', 'show_create', false);
 $servers->setValue('auto_number', 'enable', false);
-// slapd sees to it, also when two ask at once.
+// slapd checks that, also if two ask at once.
 $servers->setValue('unique', 'attrs', array());
 unset($settings, $command);

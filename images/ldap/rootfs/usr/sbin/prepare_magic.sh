@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes slapd's configuration from the mounted config.ldif, which is the only place where it is kept, and proves it
-# before anything touches the data. What fails here ends the container with the reason on its output.
+# Makes slapd's configuration from the mounted config.ldif, the only place where it is kept, and proves it before
+# anything touches the data. A failure ends the container, with the reason on its output.
 set -eu
 exec 2>&1
 
@@ -18,7 +18,7 @@ fail() {
     exit 1
 }
 
-# Remembers on the volume what the data were made with; renamed into place, so a kill leaves the old or the new.
+# Notes on the volume what the data were made with; renamed into place, so that a kill leaves the old note or the new.
 remember() {
     printf '%s\n' "$2" | as_openldap sh -c 'cat > "$0.new" && sync "$0.new" && mv "$0.new" "$0"' "$data/$1"
 }

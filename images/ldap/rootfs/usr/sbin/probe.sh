@@ -1,6 +1,6 @@
 #!/bin/sh
-# The database answers root on the socket (32: it has no entry yet), and TLS answers with its refusal of anonymous
-# binds (48). Whether clients trust the certificate is for vcore.doctor to say: a site's own need not name this host.
+# Healthy: the database answers root on the socket (32: it has no entry yet), and slapd refuses an anonymous bind over
+# TLS (48). vcore.doctor checks whether clients trust the certificate: a site's own need not name this host.
 suffix=$(sed -n 's/^olcSuffix: *//p' /etc/virtual-core/config.ldif)
 answer=$(ldapsearch -Q -Y EXTERNAL -H ldapi:/// -o nettimeout=5 -s base -b "$suffix" 1.1 2>&1)
 case $? in

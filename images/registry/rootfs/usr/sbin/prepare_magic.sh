@@ -5,8 +5,8 @@ umask 027
 
 install -d -o registry -g registry -m 0750 /run/registry
 
-# A slow hash protects passwords that people choose. These are random tokens of 256 bits, which no speed of guessing
-# finds, and nginx computes the hash on every request: so the fewest rounds that crypt(5) allows.
+# A slow hash protects passwords that people choose. These are random tokens of 256 bits, which nobody can guess at any
+# speed, and nginx computes the hash on every request: hence the fewest rounds that crypt(5) allows.
 entry() {
     salt=$(openssl rand -hex 8)
     hash=$(openssl passwd -5 -salt "rounds=1000\$$salt" -stdin < "/run/secrets/registry-$1")

@@ -1,9 +1,9 @@
 #!/opt/virtual-core/salt/bin/python
 """Pulls the files of other file servers, by SMB and on a schedule, as routes.json of the configuration says.
 
-Without arguments it runs for ever and starts a process of its own for each pull; ``--pull NAME`` is one pull. What is
-written by other machines (names, listings, sizes) and what lies in the destination, where people may write, is
-hostile: names are checked, folders are opened without following links, and files are made in a closed work folder.
+Without arguments it runs for ever and starts a process for each pull; ``--pull NAME`` pulls one route once. What other
+machines send (names, listings, sizes) and what lies in the destination, where people may write, may be hostile: names
+are checked, folders are opened without following links, and files are made in a closed work folder.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from vcore.file_router.pulls import Source
 
 #: Pulls that run at the same time.
 PARALLEL = 2
-#: Bytes of one read request, and requests that are under way at a time.
+#: Bytes of one read request, and the number of requests that are under way at a time.
 REQUEST, WINDOW = 1024 * 1024, 4
-#: Room that is left on the file system, in bytes.
+#: Room that stays free on the file system, in bytes.
 RESERVE = 512 * 1024 * 1024
-#: Modes of what is made: its group reads it.
+#: Modes of what is made: its group can read it.
 FILE_MODE, FOLDER_MODE = 0o640, 0o2750
 #: Below the data, out of every share's reach: no name of a share's folder starts with a dot.
 WORK = ".routes"
@@ -49,7 +49,7 @@ OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Places:
-    """Where things lie in the container; tests put them elsewhere."""
+    """Where things lie in the container; tests have them elsewhere."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.configuration: Path = arguments.configuration
@@ -73,7 +73,7 @@ class Places:
 
 
 def say(name: str, message: str) -> None:
-    """One line for docker service logs."""
+    """Print one line for docker service logs."""
     print(f"route {name}: {message}", flush=True)
 
 
@@ -98,7 +98,7 @@ class Remote:
         except (ValueError, OSError, exceptions.SMBException) as error:
             raise VcoreError(f"{self.server} does not answer by SMB 3 ({_reason(error)})") from None
         if self.connection.dialect < connection.Dialects.SMB_3_0_0:
-            raise VcoreError(f"{self.server} speaks no SMB 3, which routes want at least")
+            raise VcoreError(f"{self.server} does not speak SMB 3, which routes need")
         user = f"{route['domain']}\\{route['user']}" if route["domain"] else route["user"]
         self.encrypted = bool(self.connection.supports_encryption)
         login = session.Session(
@@ -115,7 +115,7 @@ class Remote:
             ) from None
         self._tree = tree.TreeConnect(login, rf"\\{self.server}\{share}")
         with self.translated(f"the share {share}"):
-            # In 3.1.1 the negotiation proves itself; before, it has to be asked for.
+            # In 3.1.1 the negotiation is protected anyway; before, a check of it has to be asked for.
             self._tree.connect(require_secure_negotiate=self.connection.dialect < connection.Dialects.SMB_3_1_1)
 
     def close(self) -> None:
@@ -124,7 +124,7 @@ class Remote:
 
     @contextlib.contextmanager
     def translated(self, what: str) -> Iterator[None]:
-        """Say what went wrong, with what; a lost connection is of the whole pull."""
+        """Turn errors into messages about ``what``; a lost connection ends the whole pull."""
         try:
             yield
         except self._errors.SMBResponseException as error:
@@ -142,7 +142,7 @@ class Remote:
             smb.ImpersonationLevel.Impersonation,
             access,
             0,
-            # Whoever writes there, or moves it, is not kept from it.
+            # Others there may go on writing, moving and deleting it.
             smb.ShareAccess.FILE_SHARE_READ | smb.ShareAccess.FILE_SHARE_WRITE | smb.ShareAccess.FILE_SHARE_DELETE,
             smb.CreateDisposition.FILE_OPEN,
             sort | smb.CreateOptions.FILE_OPEN_REPARSE_POINT,
@@ -153,7 +153,7 @@ class Remote:
         return "\\".join((*([self.folder] if self.folder else []), *parts))
 
     def entries(self, parts: tuple[str, ...]) -> list[tuple[str, int, int, int, int]]:
-        """What a folder holds: name, attributes, size, time (microseconds since 1970) and number of each."""
+        """Return what a folder holds: name, attributes, size, time (microseconds since 1970) and number of each."""
         from smbprotocol.file_info import FileInformationClass
 
         found = []
@@ -179,10 +179,10 @@ class Remote:
         return found
 
     def read(self, source: Source, offset: int) -> Iterator[bytes]:
-        """The file from ``offset`` on.
+        """Read the file from ``offset`` on.
 
         Raises:
-            FileProblem: it is not, or no longer at the end, what the listing said.
+            FileProblem: it is not what the listing said, or no longer so at the end.
         """
         with self.translated(pulls.shown(source.name)):
             opened = self._open(self.path(source.path), folder=False)
@@ -242,7 +242,7 @@ def _microseconds(value: Any) -> int:
 
 
 def _microseconds_of(moment: Any) -> int:
-    """A time of SMB's in microseconds since 1970; what is earlier is 1970."""
+    """Return a time of SMB in microseconds since 1970; what is earlier becomes 1970."""
     from datetime import UTC, datetime, timedelta
 
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
@@ -253,7 +253,7 @@ def _microseconds_of(moment: Any) -> int:
 
 
 class Destination:
-    """The folder of a route here: opened step by step, so that no link in it leads a write elsewhere."""
+    """The folder of a route here: opened step by step, so that no link in it can lead a write elsewhere."""
 
     def __init__(self, data: Path, path: str, owner: int, group: int) -> None:
         self.owner, self.group = owner, group
@@ -272,7 +272,7 @@ class Destination:
         self.top = top
 
     def _enter(self, folder: int, name: str, *, own: bool) -> int:
-        """Open a folder in a folder, and make it where there is none."""
+        """Open a folder in a folder; make it if there is none."""
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=folder)
             made = os.open(name, OPEN_FOLDER, dir_fd=folder)
@@ -283,7 +283,7 @@ class Destination:
         return os.open(name, OPEN_FOLDER, dir_fd=folder)
 
     def folder(self, parts: tuple[str, ...]) -> int:
-        """A folder's descriptor; it stays this object's."""
+        """Return the descriptor of a folder; this object closes it."""
         if not parts:
             return self.top
         if parts in self._open:
@@ -302,20 +302,20 @@ class Destination:
         return found
 
     def status(self, source: Source) -> os.stat_result | None:
-        """What lies where the file goes; None if nothing does."""
+        """Return the status of what lies where the file goes, None if nothing does."""
         try:
             return os.stat(source.path[-1], dir_fd=self.folder(source.path[:-1]), follow_symlinks=False)
         except FileNotFoundError:
             return None
 
     def put(self, work: int, source: Source) -> None:
-        """Let the finished copy appear: from here on it is whole."""
+        """Move the finished copy into place, in one step."""
         folder = self.folder(source.path[:-1])
         os.rename(f"{source.key}.part", source.path[-1], src_dir_fd=work, dst_dir_fd=folder)
         self._changed.add(folder)
 
     def sync(self) -> None:
-        """Have the new names on disk. One that a power cut takes before is only pulled again."""
+        """Sync the new names to disk. A file that a power cut takes before is simply pulled again."""
         for folder in self._changed:
             os.fsync(folder)
         self._changed.clear()
@@ -325,15 +325,15 @@ LINKS = (errno.ELOOP, errno.ENOTDIR)
 
 
 def numbers(route: dict[str, Any]) -> tuple[int, int]:
-    """Owner and group of what is pulled, as the directory knows them."""
+    """Return owner and group of what is pulled, by their ids in the directory."""
     try:
         owner = pwd.getpwnam(route["owner"]).pw_uid if route["owner"] else 0
     except KeyError:
-        raise VcoreError(f"nobody here is called {route['owner']}: add the person, or change the route") from None
+        raise VcoreError(f"there is no person {route['owner']}: add the person, or change the route") from None
     try:
         return owner, grp.getgrnam(route["group"]).gr_gid
     except KeyError:
-        raise VcoreError(f"no group here is called {route['group']}: add the group, or change the route") from None
+        raise VcoreError(f"there is no group {route['group']}: add the group, or change the route") from None
 
 
 # --- one pull ----------------------------------------------------------------------------------------------------
@@ -364,7 +364,7 @@ class Pull:
         self._written = 0.0
 
     def note(self, *, now: bool = False) -> None:
-        """Write the record, at most each second."""
+        """Write the record, at most once a second unless ``now`` is set."""
         if now or time.monotonic() - self._written >= 1:
             self.record["updated"] = time.time()
             write_atomic(self.places.record(self.name), json.dumps(self.record, indent=1).encode(), mode=0o600)
@@ -378,7 +378,7 @@ class Pull:
             say(self.name, f"skipped {message}")
 
     def run(self, asked: bool) -> None:
-        """The whole pull; what goes wrong is in the record."""
+        """Pull the whole route; what goes wrong is in the record."""
         lock = os.open(self.places.state / f"{self.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -394,11 +394,11 @@ class Pull:
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
             result, problem = "failed", "the file system of the data is full" if full else str(error)
         except SystemExit:
-            # The container stops, or the route is another now: it goes on as soon as it can.
+            # The container stops, or the route was changed: the pull goes on as soon as it can.
             result, problem = "stopped", "broken off"
             raise
         except BaseException as error:
-            result, problem = "failed", f"broken off by a mistake of this program ({type(error).__name__})"
+            result, problem = "failed", f"broken off by an error in this program ({type(error).__name__})"
             raise
         finally:
             ended = None if result == "stopped" else time.time()
@@ -474,7 +474,7 @@ class Pull:
         write_atomic(self._work_path() / "seen.json", json.dumps(waiting).encode(), mode=0o600)
 
     def _listing(self, remote: Remote, destination: Destination) -> Iterator[Source]:
-        """All files there, folder by folder; folders are made here on the way, empty ones, too."""
+        """Return all files there, folder by folder, and make the folders here on the way, empty ones, too."""
         folders: list[tuple[tuple[str, ...], frozenset[int]]] = [((), frozenset())]
         while folders:
             parts, above = folders.pop()
@@ -512,7 +512,7 @@ class Pull:
         return self.places.data / WORK / self.name
 
     def _work_folder(self, destination: Destination) -> int:
-        """The closed folder in which files grow, on the file system that they end on."""
+        """Open the closed folder in which files grow, on the file system of their destination."""
         for folder in (self.places.data / WORK, self._work_path()):
             folder.mkdir(mode=0o700, exist_ok=True)
             if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
@@ -533,7 +533,7 @@ class Pull:
             return {}
 
     def _clean(self, work: int, keys: set[str]) -> None:
-        """Drop what is left of files that are no longer wanted."""
+        """Remove what is left of files that are no longer wanted."""
         for entry in os.listdir(work):
             if entry != "seen.json" and entry.rpartition(".")[0] not in keys:
                 os.unlink(entry, dir_fd=work)
@@ -562,7 +562,7 @@ class Pull:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         with contextlib.ExitStack() as stack:
             stream = stack.enter_context(os.fdopen(os.open(part, flags, 0o600, dir_fd=work), "r+b", buffering=0))
-            # Of a small file nothing is kept: it is read again sooner than it is looked up.
+            # No digests are kept of a small file: reading it again is quicker than looking them up.
             notes = None
             digests: list[bytes] = []
             if source.size > pulls.PIECE:
@@ -600,10 +600,10 @@ class Pull:
                 if filled:
                     digests.append(digest.digest())
                 os.fsync(stream.fileno())
-                # What lies on the disk is read back, not what memory still has of it.
+                # Read back what lies on the disk, not what memory still has of it.
                 os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
                 if self._good_pieces(stream, digests) != digests:
-                    raise FileProblem(f"{pulls.shown(source.name)}: what was written is not what was read")
+                    raise FileProblem(f"{pulls.shown(source.name)}: the disk does not hold what was written to it")
             except FileProblem:
                 self.record["bytes"]["done"] = before
                 for name in (part, digests_name):
@@ -621,7 +621,7 @@ class Pull:
             os.unlink(digests_name, dir_fd=work)
 
     def _good_pieces(self, stream: Any, digests: list[bytes]) -> list[bytes]:
-        """The first of these pieces that are in the file as their digests say."""
+        """Return the digests of the first pieces, as far as the file holds these."""
         stream.seek(0)
         for index, digest in enumerate(digests):
             found, left = hashlib.sha256(), pulls.PIECE
@@ -640,7 +640,7 @@ def _write(stream: Any, view: memoryview) -> None:
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """The record of a route's last pull."""
+    """Return the record of a route's last pull, or None."""
     try:
         return pulls.read_record(path.read_text())
     except OSError:
@@ -651,7 +651,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 
 class Routes:
-    """Starts each pull when it is due, and ends those whose route is gone or another."""
+    """Starts each pull when it is due, and ends those whose route was removed or changed."""
 
     def __init__(self, places: Places) -> None:
         self.places = places
@@ -661,7 +661,7 @@ class Routes:
         self._read = False
 
     def read(self) -> None:
-        """Read routes.json where it is another than before."""
+        """Read routes.json if it has changed."""
         path = self.places.configuration / "routes.json"
         try:
             status = path.stat()
@@ -683,7 +683,7 @@ class Routes:
         self.routes, self._identity, self._read = wanted, identity, True
 
     def _forget(self, names: set[str]) -> None:
-        """Drop what is kept of routes that there are no more. The files that they brought stay."""
+        """Remove what is kept of routes that no longer exist. The files that they brought stay."""
         import shutil
 
         for path in self.places.state.iterdir():
@@ -695,7 +695,7 @@ class Routes:
                     shutil.rmtree(path, ignore_errors=True)
 
     def step(self) -> None:
-        """One look at everything."""
+        """Read the routes, note the pulls that have ended, and start those that are due."""
         self.read()
         for name, process in list(self.running.items()):
             if process.poll() is not None:
@@ -718,7 +718,7 @@ class Routes:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL)
 
     def _mind_death(self, name: str, code: int) -> None:
-        """A pull that was killed could not say so itself."""
+        """Record the end of a pull that was killed and could not do so itself."""
         record = read_record(self.places.record(name))
         if record and record["ended"] is None and name in self.routes:
             record.update(result="failed", error=f"broken off (exit code {code})", ended=time.time(), current=None)
@@ -726,7 +726,7 @@ class Routes:
             say(name, record["error"])
 
     def stop(self) -> None:
-        """End the pulls; each goes on the next time."""
+        """End the pulls; each goes on when it is started again."""
         for process in self.running.values():
             process.terminate()
         for process in self.running.values():
@@ -754,8 +754,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _stop)
     places.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     if arguments.pull:
-        # A pull does not outlive the program that minds it (prctl(2), PR_SET_PDEATHSIG). Where somebody starts one by
-        # `docker exec`, its parent is outside the container: a helper of Docker's that ends as soon as the pull runs.
+        # A pull must not outlive the program that started it (prctl(2), PR_SET_PDEATHSIG). If somebody starts one by
+        # `docker exec`, its parent is outside of the container: a helper of Docker that ends as soon as the pull runs.
         if os.getppid():
             ctypes.CDLL(None).prctl(1, signal.SIGTERM)
         routes = json.loads((places.configuration / "routes.json").read_text())["routes"]

@@ -1,6 +1,6 @@
 #!/bin/sh
-# slapd in the foreground, on TLS for everybody and on a socket for root in the container; 389 is not listened on.
-# Port 1636 is for the directory's web page, on the overlay only: config.ldif knows it, and lets no password through.
+# slapd in the foreground, with TLS for everybody and a socket for root in the container; it does not listen on 389.
+# Port 1636 is for the directory's web page, on the overlay only: there config.ldif allows no change of a password.
 set -eu
 
 # slapd reserves memory for each descriptor that it may open, and Docker allows a million.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# slurmdbd, once its database answers: without one it would give up, and so would the container.
+# slurmdbd, once its database answers: without it slurmdbd would give up, and with it the container.
 set -eu
 
 deadline=$(($(date +%s) + 300))
@@ -7,6 +7,6 @@ until mariadb-admin --silent ping > /dev/null 2>&1; do
     [ "$(date +%s)" -lt "$deadline" ] || { echo "slurmdbd: the database does not answer" >&2; exit 1; }
     sleep 0.2
 done
-# After an image with another MariaDB; it looks, and does nothing where nothing is to do.
+# Needed after an image with another MariaDB; otherwise it checks and does nothing.
 mariadb-upgrade --silent > /dev/null || echo "slurmdbd: MariaDB's own tables could not be upgraded" >&2
 exec setpriv --reuid=slurm --regid=slurm --clear-groups /usr/sbin/slurmdbd -D

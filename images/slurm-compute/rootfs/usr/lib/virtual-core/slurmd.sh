@@ -1,9 +1,9 @@
 #!/bin/sh
-# slurmd, with the configuration that it gets of the controller. A site's own controller that hands none out has its
-# files mounted here.
+# slurmd, with the configuration that it gets from the controller. If a site's own controller hands none out, its files
+# are mounted here.
 set -eu
 
-# The node's name in SLURM is its minion id, which a state writes; the host's own name may be another one.
+# The node's name in SLURM is its minion id, which a state writes; the host's own name may differ.
 name=/etc/virtual-core/node/name
 if [ ! -s "$name" ]; then
     echo "slurmd waits for the name of its node, which state.apply brings"

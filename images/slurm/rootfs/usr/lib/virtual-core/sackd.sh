@@ -1,7 +1,7 @@
 #!/bin/bash
-# sackd authenticates the commands of this host, and keeps the configuration that it gets of the controller. A site's
-# own controller that hands none out has its slurm.conf mounted here. Without a controller sackd would end, again and
-# again, and with it the container, where people want to log in all the same: it is started when one answers.
+# sackd authenticates the commands of this host, and keeps the configuration that it gets from the controller. If a
+# site's own controller hands none out, its slurm.conf is mounted here. sackd is started when a controller answers:
+# without one it would end again and again, and with it the container, although people want to log in all the same.
 set -eu
 
 install -d -o slurm -g slurm -m 0755 /run/slurm

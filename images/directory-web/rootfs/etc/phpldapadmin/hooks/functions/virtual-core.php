@@ -1,8 +1,8 @@
 <?php
-// Who may use phpLDAPadmin, and what it does not do here. phpLDAPadmin loads this file with every page, once the
-// session is there, and calls the functions that are named as hooks at the end.
+// Who may use phpLDAPadmin, and what it does not do here. phpLDAPadmin loads this file with every page, once there is a
+// session, and calls the functions that are registered as hooks at the end.
 
-/** Attributes that belong to a password. slapd refuses them on this page's port; here they get a sentence. */
+/** Attributes that belong to a password. slapd refuses them on this page's port; here the refusal gets a message. */
 const VIRTUAL_CORE_PASSWORDS = array(
     'userpassword', 'sambantpassword', 'sambalmpassword', 'sambapasswordhistory', 'sambapwdlastset',
     'sambapwdcanchange', 'sambapwdmustchange', 'pwdreset', 'pwdhistory', 'pwdchangedtime', 'shadowlastchange',
@@ -15,7 +15,7 @@ const VIRTUAL_CORE_PASSWORD_TEXT = 'Passwords are not changed on these pages, si
     . ' People change theirs with <b>salt-call vcore.sync_password</b> on the file router; on the head,'
     . ' <b>salt-call vcore.user_reset_password NAME</b> gives somebody a first one.';
 
-// A mistake in a script goes to the log: phpLDAPadmin would show it, with the arguments of every function.
+// An error in a script goes to the log: phpLDAPadmin would show it, with the arguments of every function.
 set_error_handler(function ($number, $message, $file, $line) {
     if (error_reporting() & $number & ~E_DEPRECATED & ~E_USER_DEPRECATED) {
         error_log(basename($file) . ":$line: $message");
@@ -23,7 +23,7 @@ set_error_handler(function ($number, $message, $file, $line) {
     return true;
 });
 
-// A page for somebody without a session: there is nothing but the login, and no file is left of it.
+// Without a session there is nothing but the login page, and no session file is left behind.
 if (! isset($_SESSION[APPCONFIG])) {
     virtual_core_leave();
 }
@@ -39,14 +39,14 @@ function virtual_core_leave() {
         'expires' => 1, 'path' => '/', 'secure' => true, 'httponly' => true, 'samesite' => 'Strict',
     ));
     if (($_REQUEST['meth'] ?? '') === 'ajax') {
-        // What is loaded into a part of the page takes the whole page along.
+        // What is loaded into a part of the page has to replace the whole page.
         exit('<script>window.location = "/login";</script>');
     }
     header('Location: /login');
     exit;
 }
 
-/** Before every page: members of the administrators' group, and nobody else. */
+/** Lets only members of the administrators' group see any page. */
 function virtual_core_guard() {
     global $app;
     $command = $_REQUEST['cmd'] ?? '';
@@ -61,7 +61,7 @@ function virtual_core_guard() {
         $app['server']->logout('user');
         virtual_core_leave();
     }
-    // Who is taken out of the group is out at the next click.
+    // Whoever was removed from the group is logged out at the next click.
     $suffix = virtual_core_settings()['suffix'];
     $found = $app['server']->query(array(
         'base' => "cn=administrators,ou=groups,$suffix", 'scope' => 'base', 'baseok' => true, 'attrs' => array('cn'),
@@ -86,7 +86,7 @@ function virtual_core_is($name, $among) {
     return in_array(strtolower(trim(explode(';', $name)[0])), $among, true);
 }
 
-/** Shows a sentence (HTML) on the next page, and goes there. */
+/** Goes to the next page and shows a sentence (HTML) there. */
 function virtual_core_say($sentence, $where = null) {
     system_message(array('title' => 'Not done', 'body' => $sentence, 'type' => 'error'), $where);
     return false;
@@ -120,7 +120,7 @@ function virtual_core_create($server_id, $method, $dn, $attrs) {
         return virtual_core_say("Numbers of people and groups are from {$settings['first_id']} + 1 to {$settings['last_id']}.");
     }
     list(, $past) = virtual_core_numbers($numbers[$place]);
-    // A form that was open for long. slapd refuses a number that is in use.
+    // The form was open for long. slapd itself refuses only a number that is in use.
     if (isset($past[$given]) && ! isset($past[virtual_core_next_number($numbers[$place])])) {
         return virtual_core_say("The number $given is or was somebody else's: open the form again for a free one.");
     }
@@ -150,7 +150,7 @@ function virtual_core_rename($server_id, $method, $dn, $rdn, $container) {
     return virtual_core_say('Names do not change: files, groups and other hosts know people by them.');
 }
 
-/** Numbers in use, and those that somebody ever had, whose files may still be about; vcore.people.accounts notes them. */
+/** Numbers in use, and all that somebody ever had, whose files may still exist; vcore.people.accounts notes them. */
 function virtual_core_numbers($attribute) {
     global $app;
     $settings = virtual_core_settings();
@@ -179,7 +179,7 @@ function virtual_core_numbers($attribute) {
     return array($used, $past);
 }
 
-/** The least number that nobody ever had; when there is none, one that nobody has now. For the templates. */
+/** The least number that nobody ever had; if there is none, one that nobody has now. For the templates. */
 function virtual_core_next_number($attribute) {
     $settings = virtual_core_settings();
     foreach (array_reverse(virtual_core_numbers($attribute)) as $avoided) {

@@ -1,5 +1,5 @@
 <?php
-// The login, in the place of phpLDAPadmin's own: by login name, for administrators, with a reason for a refusal.
+// The login, instead of phpLDAPadmin's own: by login name, for administrators, with a reason for each refusal.
 // It runs inside cmd.php, where $app['server'] is the directory.
 
 require './common.php';
@@ -27,7 +27,7 @@ $password = $_POST['password'] ?? '';
 if (! is_string($name) || ! is_string($password) || ! preg_match('/^[a-z][a-z0-9_-]{0,30}$/D', $name)) {
     virtual_core_refuse('Log in with your login name, such as ada: small letters, digits, - and _.');
 }
-// A bind without a password is an anonymous one, and succeeds elsewhere.
+// A bind without a password is anonymous, and other directories than the core's accept it.
 if ($password === '' || strlen($password) > 1024) {
     virtual_core_refuse('Type your password.');
 }
@@ -42,7 +42,7 @@ if (! $answer || ! ldap_parse_result($connection, $answer, $code, $matched, $mes
     virtual_core_refuse('The directory does not answer. Try again in a minute.', 503);
 }
 if ($code === 49) {
-    // The same for an unknown name, and for an account that is locked: what does not exist is not to be found out.
+    // The same for an unknown name and for a locked account, so that nobody can find out which names exist.
     virtual_core_note($name, 'refused: the name or password is wrong, or the account is locked');
     virtual_core_refuse('The directory does not accept this name and password. After several wrong ones it accepts none for a while; a locked account is unlocked by another administrator.');
 }
@@ -65,11 +65,11 @@ $filter = sprintf('(member=%s)', ldap_escape($dn, '', LDAP_ESCAPE_FILTER));
 $group = @ldap_read($connection, "cn=administrators,ou=groups,$suffix", $filter, array('cn'));
 if (! $group || ldap_count_entries($connection, $group) !== 1) {
     virtual_core_note($name, 'refused: no administrator');
-    virtual_core_refuse('These pages are for administrators: members of the group administrators. You are not one of them. Your own password you change with salt-call vcore.sync_password on the file router.');
+    virtual_core_refuse('These pages are for administrators: members of the group administrators. You are not one of them. To change your own password, run salt-call vcore.sync_password on the file router.');
 }
 ldap_unbind($connection);
 
-// Nobody else may know the number of the session that is logged in from here on.
+// Nobody else may know the id of the session that is logged in from here on.
 session_regenerate_id(true);
 if (! $app['server']->login($dn, $password, 'user')) {
     virtual_core_note($name, "phpLDAPadmin's own bind failed");

@@ -21,12 +21,12 @@ def sync_password(boot=False):
     """
     Change your password, for the directory and the file server alike.
 
-    Asks for the current password and, twice, for the new one; or reads them as lines from the standard input. They are
-    never arguments. Returns a sentence that says what happened; the exit code says it to programs.
+    Asks for the current password and, twice, for the new one; or reads them as lines from standard input. They are
+    never arguments. Returns a sentence that says what happened; the exit code says so to programs.
 
     boot
-        True for the first time on a file server with a store of passwords of its own, with the one-time password
-        that an administrator made there.
+        True for the first change on a file server that keeps passwords of its own, with the one-time password that an
+        administrator made there.
 
     CLI Example:
 
@@ -40,5 +40,5 @@ def sync_password(boot=False):
     return result.sentence
 
 
-# The sentence alone, without the name of a minion above it.
+# Prints the sentence alone, without the name of a minion above it.
 sync_password.__outputter__ = "sentence"
