@@ -5,7 +5,7 @@ LC_ALL=C
 export PATH LC_ALL
 umask 022
 
-# What install has found and done lies here, root only: what undo needs.
+# What install has found and done lies here, for root only; undo needs it.
 STATE=/var/lib/virtual-core-logins
 BEGIN='# Virtual Core: begin, logins'
 END='# Virtual Core: end, logins'
@@ -15,12 +15,12 @@ warn() { printf '%s: %s\n' "$PROGRAM" "$*" >&2; }
 die() { warn "$*"; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# Whether a path is there, be it a dangling link.
+# Whether a path exists, even as a dangling link.
 there() { [ -e "$1" ] || [ -L "$1" ]; }
 
 with_systemd() { [ -d /run/systemd/system ]; }
 
-# In a container, say. Debian's init script gives sssd an option that it no longer knows.
+# For hosts without systemd, such as containers: Debian's init script gives sssd an option that it no longer knows.
 sssd_by_itself() {
     case $1 in
         stop | restart)
@@ -54,10 +54,10 @@ service_do() {
     fi </dev/null >>"$LOG" 2>&1
 }
 
-# A file without the core's block.
+# Print a file without the core's block.
 without_block() { sed "/^$BEGIN\$/,/^$END\$/d" "$1"; }
 
-# move_over NEW OLD: in one step; a file that something is mounted on, as in a container, can only be written into.
+# move_over NEW OLD: in one step; a file that is a mountpoint, as in containers, can only be written into.
 move_over() {
     mv -f "$1" "$2" 2>/dev/null || { cat "$1" >"$2" && rm -f "$1"; }
 }
@@ -69,10 +69,10 @@ replace() {
     move_over "$1.virtual-core" "$1"
 }
 
-# What undo may put back only while it is as install left it.
+# Print what tells whether a file is still as install left it: only then undo puts it back.
 checksum() { if [ -f "$1" ]; then cksum <"$1"; elif there "$1"; then echo "no file"; else echo missing; fi; }
 
-# Add what a step of install brought to what undo removes.
+# Add the packages that a step of install brought to those that undo removes.
 note_packages() {
     [ -f "$STATE/packages.before" ] || return 0
     list_packages >"$STATE/packages.after"
@@ -85,7 +85,7 @@ reload_sshd() {
     for name in ssh sshd; do
         if [ -f "/etc/init.d/$name" ] || [ -f "/lib/systemd/system/$name.service" ] ||
             [ -f "/usr/lib/systemd/system/$name.service" ]; then
-            # One that does not run reads its files when it starts.
+            # An sshd that does not run reads its files when it starts.
             service_do reload "$name" || true
             return 0
         fi

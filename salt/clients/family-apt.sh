@@ -36,7 +36,7 @@ switch_on() {
     } { print }' /etc/nsswitch.conf >"$STATE/nsswitch"
     cmp -s "$STATE/nsswitch" /etc/nsswitch.conf || replace /etc/nsswitch.conf <"$STATE/nsswitch"
     rm -f "$STATE/nsswitch"
-    # sssd starts its parts by itself; the sockets that would start them as well only fail.
+    # sssd starts its parts by itself; the sockets, which would start them, too, only fail.
     if with_systemd && [ "$CLIENT" = sssd ]; then
         for name in nss pam pam-priv ssh sudo autofs pac; do
             if systemctl --quiet is-enabled "sssd-$name.socket" 2>/dev/null; then
@@ -54,7 +54,7 @@ switch_off() {
     fi
 }
 
-# Behind the removal of packages: what of theirs is still there starts as it did.
+# After the removal of packages: sockets of packages that stay are enabled again.
 switch_back() {
     if [ -f "$STATE/sockets" ]; then
         while read -r name; do

@@ -11,7 +11,7 @@ install_packages() { dnf --assumeyes --setopt=install_weak_deps=False install "$
 remove_packages() { rpm -e "$@" >>"$LOG" 2>&1; }
 
 switch_on() {
-    # The backup is taken once, of what was before us.
+    # The backup is made only once, of what was there before us.
     if [ ! -f "$STATE/authselect" ]; then
         authselect select sssd with-mkhomedir --force --backup=virtual-core-logins </dev/null >>"$LOG" 2>&1 ||
             die "authselect failed; see $LOG"

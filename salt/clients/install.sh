@@ -5,15 +5,15 @@ usage() {
 Usage: ./install [--dry-run] [--any-system]$USAGE
 
 Lets people of $DOMAIN log in on this host: $TITLE.
-As root. It may be run again. ./undo, and $STATE/undo, take it back.
+Run it as root; it can be run again. ./undo, or $STATE/undo, takes everything back.
 
   --dry-run      say what would be done, and change nothing
   --any-system   go on although this is not $SYSTEM_NAME
   --help         this text
 TEXT
     [ -z "$USAGE" ] || cat <<TEXT
-  --relay H:P    reach the directory at this address, in the clear, where a newer host relays it (see README)
-  --stunnel FILE the stunnel with OpenSSL 1.0.1 or newer; by default $STUNNEL
+  --relay H:P    reach the directory at this address, unencrypted, where a newer host relays it (see README)
+  --stunnel FILE a stunnel with OpenSSL 1.0.1 or newer; by default $STUNNEL
 TEXT
 }
 
@@ -25,7 +25,7 @@ while [ $# -gt 0 ]; do
         --relay | --stunnel)
             [ -n "$USAGE" ] || die "unknown option $1; see ./install --help"
             [ $# -ge 2 ] || die "$1 needs a value"
-            case $2 in *[!A-Za-z0-9./:_-]*) die "$1 $2: this is no address and no path" ;; esac
+            case $2 in *[!A-Za-z0-9./:_-]*) die "$1 $2: this is neither an address nor a path" ;; esac
             if [ "$1" = --relay ]; then relay=$2; else STUNNEL=$2; fi
             shift
             ;;
@@ -56,7 +56,7 @@ for pattern in $SYSTEMS; do
     case "${system%% *}-${system#* }" in $pattern) known=yes ;; esac
 done
 if [ -z "$known" ] && [ -z "$any" ]; then
-    die "this bundle is for $SYSTEM_NAME, and this host is '${system:-unknown}'; make one for it, or say --any-system"
+    die "this bundle is for $SYSTEM_NAME, and this host is '${system:-unknown}'; make one for it, or use --any-system"
 fi
 [ -n "$dry" ] || check_family
 printf '%s\n' "$FILES" | while read -r mode path; do
@@ -66,10 +66,10 @@ if [ -f "$STATE/kind" ] && [ "$(cat "$STATE/kind")" != "$KIND" ]; then
     die "logins of the kind $(cat "$STATE/kind") are installed here: run $STATE/undo first"
 fi
 if [ -n "$USAGE" ] && [ -z "$relay" ]; then
-    # The system's own OpenSSL 0.9.8 speaks TLS 1.0 at most, and the core's least is 1.2.
+    # The system's own OpenSSL 0.9.8 speaks at most TLS 1.0, and the core requires 1.2.
     "$STUNNEL" -version 2>&1 | grep -Eq 'OpenSSL (1\.0\.[12]|1\.1|[3-9])' ||
-        die "this system's TLS ends at 1.0 and the core's begins at 1.2: build stunnel with OpenSSL 1.0.1 or newer" \
-            "($STUNNEL), or say --relay; README tells how"
+        die "this system's TLS ends at 1.0 and the core requires 1.2: build stunnel with OpenSSL 1.0.1 or newer" \
+            "($STUNNEL), or use --relay; README tells how"
 fi
 
 resolves() { getent hosts "$LDAP_HOST" >/dev/null 2>&1; }
@@ -91,7 +91,7 @@ if [ -n "$dry" ]; then
     exit 0
 fi
 
-# --- from here on things are changed, each with a copy of what was there ---
+# --- from here on the host is changed, with a copy of each file that was there ---
 
 [ -f "$STATE/complete" ] && fresh='' || fresh=yes
 mkdir -p "$STATE/backup"
@@ -135,7 +135,7 @@ require_packages() {
     for package; do
         if ! list_packages | grep -qx "$package"; then
             say "installing $*"
-            # Two steps, so that what came is known after a power cut in between, too.
+            # In two steps, so that even after a power cut in between it is known what came.
             list_packages >"$STATE/packages.new"
             mv -f "$STATE/packages.new" "$STATE/packages.before"
             install_packages "$@" || die "these packages cannot be installed: $*"
@@ -195,7 +195,7 @@ fi
 LDAPTLS_CACERT=$HERE/files$AUTHORITY LDAPTLS_REQCERT=demand LDAPNETWORK_TIMEOUT=5
 export LDAPTLS_CACERT LDAPTLS_REQCERT LDAPNETWORK_TIMEOUT
 ldapwhoami -x -H "$URI" -D "$BIND_DN" -y "$HERE/bind-password" >>"$LOG" 2>&1 || {
-    warn "the directory does not let this host in at $URI: it is not reached, or its TLS is beyond this system's"
+    warn "the directory does not let this host in at $URI: it cannot be reached, or needs newer TLS than this host has"
     [ -z "$TLS_NOTE" ] || warn "$TLS_NOTE"
     exit 1
 }
@@ -208,7 +208,7 @@ if have sssctl && [ "$CLIENT" = sssd ]; then
 fi
 say "switching name service and PAM to $CLIENT"
 switch_on
-place_files # what the tools of the distribution have written over
+place_files # again, since the distribution's tools may have overwritten some
 
 if [ -n "$PAM_BLOCK" ] && [ -f "$PAM_BLOCK" ]; then
     without_block "$PAM_BLOCK" | BEGIN=$BEGIN END=$END LINES=$PAM_LINES awk '
@@ -222,7 +222,7 @@ if [ -n "$SSHD_LINES" ] && [ -f /etc/ssh/sshd_config ]; then
     if grep -Eiq '^[[:space:]]*Include[[:space:]]+(/etc/ssh/)?sshd_config\.d/\*\.conf' /etc/ssh/sshd_config; then
         printf '%s\n%s\n' "$MARK" "$SSHD_LINES" | replace "$SSHD_DROP_IN"
     else
-        # In front of everything: the first value of an option counts.
+        # Before everything else, since the first value of an option counts.
         { printf '%s\n%s\n%s\n' "$BEGIN" "$SSHD_LINES" "$END"; without_block /etc/ssh/sshd_config; } >"$STATE/sshd"
         replace /etc/ssh/sshd_config <"$STATE/sshd"
         rm -f "$STATE/sshd"
@@ -238,12 +238,12 @@ for service in $SERVICES; do
 done
 [ "$CLIENT" = nss_ldap ] || ! have nscd || service_do restart nscd || true
 
-# What undo compares with: a file that somebody has changed since is not put back over.
+# For undo, which does not overwrite a file that somebody has changed since.
 while read -r path; do printf '%s %s\n' "$(checksum "$path")" "$path"; done <"$STATE/paths" >"$STATE/sums.new"
 mv -f "$STATE/sums.new" "$STATE/sums"
 : >"$STATE/complete"
 
-# Size limit exceeded (4) is what a search for one of many ends with.
+# A search for one of many ends with the error "size limit exceeded" (4).
 person=$(ldapsearch -x -LLL -H "$URI" -D "$BIND_DN" -y "$HERE/bind-password" -b "$PEOPLE" -z 1 "$FILTER" uid 2>>"$LOG" |
     sed -n 's/^uid: //p' | head -n 1) || true
 if [ -z "$person" ]; then
@@ -258,4 +258,4 @@ for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
     sleep 1
 done
 rm -f "$STATE/complete"
-die "the directory has $person, and this host does not find the name"
+die "the directory has $person, but this host does not find the name; see $LOG"

@@ -9,7 +9,7 @@ while [ $# -gt 0 ]; do
 Usage: ./undo [--dry-run]
 
 Takes back what ./install did on this host: packages, files, name service, PAM. Homes of people stay.
-A system file that somebody has changed since then is not put back over; the former one is kept and named.
+A system file that somebody has changed since then is not overwritten; its former version is kept, and named.
 TEXT
             exit 0
             ;;
@@ -28,11 +28,11 @@ LOG=/var/log/virtual-core-logins-undo.log
 KEPT=/var/lib/virtual-core-logins.kept
 if [ -n "$dry" ]; then LOG=/dev/null; else (umask 077; : >"$LOG"); fi
 
-# The log stays where there is something to read in it.
+# The log is kept if it holds something to read.
 warned=''
 warn() { warned=yes; printf '%s: %s\n' "$PROGRAM" "$*" >&2; }
 
-# Those of a run that was interrupted before it could note them.
+# Packages of a run that was interrupted before it could note them.
 [ -n "$dry" ] || note_packages
 
 own() { printf '%s\n' "$FILES" | sed 's/^[^ ]* //' | grep -qxF "$1"; }
@@ -60,7 +60,7 @@ done
 [ -z "$TUNNEL" ] || { service_do stop virtual-core-tunnel || true; service_do disable virtual-core-tunnel || true; }
 switch_off
 
-# The packages that install brought: all of them, or none where something else has come to need one.
+# The packages that install brought: all of them, or none if something else needs one by now.
 removed=''
 if [ -s "$STATE/packages" ]; then
     # shellcheck disable=SC2046 # names of packages
@@ -72,7 +72,7 @@ if [ -s "$STATE/packages" ]; then
     fi
 fi
 
-# The system account of the packages, which their removal leaves.
+# The system account of the packages, which stays when they are removed.
 if [ -f "$STATE/account" ] && [ -n "$removed" ] && grep -q "^$ACCOUNT:" /etc/passwd; then
     userdel "$ACCOUNT" >>"$LOG" 2>&1 || warn "the account $ACCOUNT stays; see $LOG"
 fi
@@ -89,7 +89,7 @@ while read -r path; do
         if own "$path"; then
             if there "$path"; then keep "$path" "$path" "what it was until now"; fi
         else
-            # A file of the system's: only our block leaves it.
+            # A file of the system: only our block is removed.
             if [ -f "$path" ] && grep -qxF "$BEGIN" "$path"; then
                 without_block "$path" >"$STATE/file"
                 replace "$path" <"$STATE/file"
