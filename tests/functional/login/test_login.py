@@ -145,7 +145,7 @@ def test_storage_that_is_not_there_is_said(core: LoginCore, key: Path) -> None:
 
 
 def test_a_home_that_cannot_be_made_is_said(core: LoginCore, tmp_path: Path) -> None:
-    """NFS takes root for nobody: a file system that cannot be written to stands for it."""
+    """NFS maps root to nobody; a file system that cannot be written to stands in for that."""
     (tmp_path / MARKER).touch()
     api = machine()
     container = api.create_container(

@@ -390,7 +390,7 @@ def _both(first: Callable[[], bool], second: Callable[[], bool]) -> tuple[bool, 
 
 @contextmanager
 def _untouched() -> Iterator[None]:
-    """Let a Stop of what is done here say that nothing is changed."""
+    """Make every Stop that is raised inside say that nothing is changed."""
     try:
         yield
     except Stop as stop:
