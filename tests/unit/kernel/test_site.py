@@ -46,7 +46,7 @@ HEAD = "vcore:\n  nodes: {head: {roles: [head]}}\n"
     ("text", "expected"),
     [
         ("vcore: [1\n", "site.sls:2: not valid YAML: expected ',' or ']', but got '<stream end>'"),
-        ("vcore: {}\nvcore: {}\n", "site.sls:2: not valid YAML: the key vcore stands twice"),
+        ("vcore: {}\nvcore: {}\n", "site.sls:2: not valid YAML: the key vcore occurs twice"),
         ("a: &a [*a]\n", "site.sls:1: not valid YAML: an alias contains itself"),
         ("", "site.sls: the file has to be a mapping with the key vcore"),
         ("vcor: {}\n", "site.sls:1: vcor: unknown key; did you mean vcore?"),
@@ -81,7 +81,7 @@ HEAD = "vcore:\n  nodes: {head: {roles: [head]}}\n"
         ),
         (
             HEAD + "  network: {subnet: 10.9.0.0/30}\n",
-            "site.sls:3: vcore.network.subnet: 10.9.0.0/30 is too small; a /28 is the least",
+            "site.sls:3: vcore.network.subnet: 10.9.0.0/30 is too small; use a /28 or larger",
         ),
         (HEAD + "  services: {ldpa: {}}\n", "site.sls:3: vcore.services.ldpa: unknown service; did you mean ldap?"),
         (

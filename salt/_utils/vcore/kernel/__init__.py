@@ -1,1 +1,1 @@
-"""The kernel: from the files of a checkout to the pillar of a node, and how the core is."""
+"""The kernel: turns the files of a checkout into each node's pillar, and collects the core's status and checks."""

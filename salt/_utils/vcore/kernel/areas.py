@@ -1,7 +1,7 @@
 """Areas: the packages beside this one, found by folder, and their faces, found by file.
 
 An *area* is one subject of the core: a package with its settings, its part of the pillar, its checks. A *face* is a
-file of a fixed name in it. Whoever wants something of every area declares what in a ``Protocol`` and asks for it:
+file in it whose name is fixed. Code that needs something from every area declares it in a ``Protocol`` and asks for it:
 
     @areas.face("health")
     class Checks(Protocol):
@@ -10,8 +10,8 @@ file of a fixed name in it. Whoever wants something of every area declares what 
     for area, module in areas.asked(Checks).items():
         module.checks(pillar, paths)
 
-That asks ``vcore.<area>.health`` of each area that has this file with a function ``checks`` in it. So an area that is
-added is asked like all others, and no file outside its folder changes.
+This asks ``vcore.<area>.health`` of each area that has this file with a function ``checks`` in it. A new area is asked
+like all others, without a change to any file outside its folder.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..base.errors import VcoreError
 
 PACKAGE, _, _ = __name__.partition(".")
 FOLDER = Path(__file__).resolve().parents[1]
-#: The floors that every area stands on; they are no areas.
+#: Packages that every area may import; they are not areas themselves.
 FLOORS = ("base", "host", "kernel")
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 @cache
 def names() -> tuple[str, ...]:
-    """Return the names of all areas, each behind those that it uses.
+    """Return the names of all areas, each after the areas that it uses.
 
     Raises:
         VcoreError: areas use each other in a circle.
@@ -60,16 +60,16 @@ def face(name: str) -> Callable[[type[T]], type[T]]:
 
 
 def members(protocol: type[Any]) -> frozenset[str]:
-    """Return the names that a module has to have for a protocol."""
+    """Return the names that a module needs to have to fulfil a protocol."""
     own = {**vars(protocol), **vars(protocol).get("__annotations__", {})}
     return frozenset(name for name in own if not name.startswith("_"))
 
 
 @cache
 def asked(protocol: type[T]) -> dict[str, T]:
-    """Return what each area offers for a protocol that was declared with :func:`face`, by the area's name.
+    """Return the modules that fulfil a protocol declared with :func:`face`, by area name.
 
-    An area without the file, or without one of the names in it, offers nothing. Areas come behind those they use.
+    An area without the file, or without one of the names in it, is left out. Areas come after those that they use.
     """
     wanted, file = members(protocol), vars(protocol)["__face__"]
     modules = {name: _module(name, file) for name in names()}

@@ -1,4 +1,4 @@
-"""How the last convergence of this node went: a summary that its returner writes and ``vcore.status`` reads."""
+"""The result of this node's last convergence: a summary that a Salt returner writes and ``vcore.status`` reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FILE = "convergence.json"
 
 
 def functions(job: Mapping[str, Any]) -> list[tuple[str | None, list[Any], Any]]:
-    """What a job ran: function, arguments and return of each, whether it was one or several."""
+    """Return the function, arguments and return value of each function that a job ran, be it one or several."""
     name, arguments, returned = job.get("fun"), job.get("fun_args") or [], job["return"]
     if not isinstance(name, list):
         return [(name, arguments, returned)]
@@ -21,9 +21,9 @@ def functions(job: Mapping[str, Any]) -> list[tuple[str | None, list[Any], Any]]
 
 
 def is_whole(function: str | None, arguments: Iterable[Any]) -> bool:
-    """Whether a job was a whole convergence: ``state.apply`` or ``state.highstate``, of everything, and no plan."""
+    """Return whether a job was a full convergence: ``state.apply`` or ``state.highstate`` of everything, not a plan."""
     words = [word for word in map(str, arguments) if not word.startswith("queue=")]
-    # Salt appends keyword arguments as one mapping with __kwarg__ in it, or as key=value.
+    # Salt appends keyword arguments as one mapping that contains __kwarg__, or as key=value.
     named = [a for a in arguments if isinstance(a, dict)]
     if any(entry.get("test") for entry in named) or any(word.lower() == "test=true" for word in words):
         return False
@@ -33,9 +33,9 @@ def is_whole(function: str | None, arguments: Iterable[Any]) -> bool:
 
 
 def summary(states: Any, *, now: float) -> dict[str, Any]:
-    """Counts of a convergence: ``now`` is its end in seconds since 1970, durations are in seconds.
+    """Return the counts of a convergence that ended at ``now`` (seconds since 1970); durations are in seconds.
 
-    ``states`` is what state.apply returned: a mapping of states, or a list of sentences when nothing could run.
+    ``states`` is what state.apply returned: a mapping of states, or a list of messages if nothing could run.
     """
     if not isinstance(states, dict):
         problems = [str(line) for line in states] if isinstance(states, list) else [str(states)]
@@ -58,7 +58,7 @@ def record(paths: Paths, entry: dict[str, Any]) -> None:
 
 
 def last(paths: Paths) -> dict[str, Any] | None:
-    """The record of the last convergence, or None where there was none yet."""
+    """Return the record of the last convergence, or None if there was none yet."""
     try:
         return dict(json.loads((paths.state / FILE).read_text()))
     except (FileNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""End-to-end checks: each says what it tried, what it saw, and what to do when it failed."""
+"""End-to-end checks: each reports what it tried, what it saw, and what to do if it failed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from . import pillar as kernel_pillar
 
 @areas.face("health")
 class Checks(Protocol):
-    """What an area tries from end to end."""
+    """An area's end-to-end checks."""
 
     def checks(self, pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
-        """Try it, as far as the area's services are on."""
+        """Run the area's checks, as far as its services are on."""
 
 
 def _configuration(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
@@ -45,7 +45,7 @@ def _disk(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
     return [result(f"{disk['path']} has room", ok, saw, "free space, or move base_directory to a larger disk")]
 
 
-#: The kernel's own, which come first.
+#: The kernel's own checks, which come first.
 CHECKS: list[Callable[[Mapping[str, Any], Paths], list[Check]]] = [_configuration, _master, _disk]
 
 

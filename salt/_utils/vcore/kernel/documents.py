@@ -1,4 +1,4 @@
-"""Configuration files: YAML that refuses silent mistakes, and problems that name file, line and key."""
+"""Configuration files: strict YAML, and problems that name file, line and key."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Location = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Document:
-    """A YAML file: its data, the line that each key stands on, and the documents that it was laid over."""
+    """A YAML file: its data, the line of each key, and the documents that it was merged over."""
 
     source: str
     data: dict[str, Any] = field(default_factory=dict)
@@ -47,15 +47,15 @@ class Document:
     below: tuple[Document, ...] = ()
 
     def over(self, below: Document) -> Document:
-        """This document laid over another: the data merged, the place of every key still known."""
+        """Merge this document over ``below``, and return the result; it still knows the place of every key."""
         return Document(self.source, merge(below.data, self.data), self.lines, (*self.below, below))
 
     def has(self, location: Location) -> bool:
-        """Whether something stands at ``location``, in this document or one below it."""
+        """Return whether ``location`` exists in this document or one below it."""
         return any(location in document.lines for document in (self, *self.below))
 
     def problem(self, location: Location, message: str) -> Problem:
-        """A problem of what stands at ``location``, in the file that says so."""
+        """Return a problem with the value at ``location`` that names the file which sets it."""
         for document in (self, *self.below):
             if location in document.lines:
                 return Problem(document.source, key(location), message, document.lines[location])
@@ -63,19 +63,19 @@ class Document:
         return Problem(self.source, key(location), message, self.lines[known] if known else None)
 
 
-#: More keys than any site has; aliases of aliases can make a small file expand to billions.
+#: More keys than any site has. Aliases of aliases can expand a small file to billions.
 MAXIMUM_KEYS = 100_000
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that refuses what would be a silent mistake, a key that stands twice, and notes every key's line."""
+    """A YAML loader that notes the line of every key, and refuses duplicate keys, which YAML would silently accept."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
         self.lines: dict[Location, int] = {}
 
     def note(self, node: yaml.Node, location: Location = (), ancestors: tuple[yaml.Node, ...] = ()) -> None:
-        """Walk the tree; the same alias may stand in several places, but never inside itself."""
+        """Walk the tree and note the lines; an alias may occur in several places, but never inside itself."""
         if node in ancestors:
             raise yaml.constructor.ConstructorError(None, None, "an alias contains itself", node.start_mark)
         if len(self.lines) > MAXIMUM_KEYS:
@@ -85,10 +85,10 @@ class _Loader(yaml.SafeLoader):
             seen: set[str] = set()
             for key, value in node.value:
                 if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
-                    raise yaml.constructor.ConstructorError(None, None, "a key is a plain word", key.start_mark)
+                    raise yaml.constructor.ConstructorError(None, None, "a key has to be a plain word", key.start_mark)
                 if key.value in seen:
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value} stands twice", key.start_mark
+                        None, None, f"the key {key.value} occurs twice", key.start_mark
                     )
                 seen.add(key.value)
                 self.lines[(*location, key.value)] = key.start_mark.line + 1
@@ -103,7 +103,7 @@ def parse(text: str, source: str) -> Document:
     """Read one configuration file: a YAML mapping with the single key ``vcore``.
 
     Raises:
-        SiteError: it is not.
+        SiteError: the text is not such a mapping.
     """
     try:
         loader = _Loader(text)
@@ -119,7 +119,7 @@ def parse(text: str, source: str) -> Document:
         reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be read"
         raise SiteError([Problem(source, "", f"not valid YAML: {reason}", mark.line + 1 if mark else None)]) from None
     except (ValueError, RecursionError) as error:
-        # PyYAML lets through what a timestamp or a number that is none raises, and very deep nesting.
+        # PyYAML does not translate the errors of malformed timestamps and numbers, and of very deep nesting.
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise SiteError([Problem(source, "", f"not valid YAML: {reason}")]) from None
     if not isinstance(data, dict):
@@ -136,7 +136,7 @@ def parse(text: str, source: str) -> Document:
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay one configuration over another: mappings merge, everything else, lists too, replaces."""
+    """Merge one configuration over another: mappings merge, everything else, lists included, replaces."""
     merged = dict(below)
     for key, value in above.items():
         under = merged.get(key)
@@ -145,18 +145,18 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def key(location: Location) -> str:
-    """A location as messages write it: ``vcore.network.subnet``; always one line, whatever the keys are."""
+    """Return a location as messages show it, such as ``vcore.network.subnet``; always one line, whatever the keys."""
     words = (str(part) if str(part).isprintable() else repr(part) for part in location)
     return ".".join(("vcore", *words))
 
 
 def unknown_key(name: str, known: Iterable[str]) -> str:
-    """What to say of a key that does not exist."""
+    """Return the message for a key that does not exist, with the most similar known key."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return "unknown key" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def shown(value: Any) -> str:
-    """A value as an error message quotes it: on one line, and short."""
+    """Return a value as error messages quote it: on one line, at most 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

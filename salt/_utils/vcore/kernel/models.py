@@ -11,13 +11,13 @@ from ..base.names import NODE_NAME as NODE_NAME
 
 
 class Model(BaseModel):
-    """A strict, immutable model: an unknown key is an error, and a string never passes for a number."""
+    """A strict, immutable model: an unknown key is an error, and a string is never taken for a number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 def _size(value: Any) -> Any:
-    """Turn ``512M`` or ``2G`` into bytes; whole numbers are bytes already."""
+    """Convert ``512M`` or ``2G`` to bytes; whole numbers are bytes already."""
     if isinstance(value, str):
         matched = re.fullmatch(r"([1-9][0-9]{0,8})([KMGT])", value.strip())
         if not matched:
@@ -27,7 +27,7 @@ def _size(value: Any) -> Any:
 
 
 def _mode(value: Any) -> Any:
-    """Check a file mode, written as a quoted octal string."""
+    """Refuse a file mode that is a number: it has to be a quoted octal string."""
     if isinstance(value, int):
         raise ValueError(f'a mode is a quoted octal string, such as "0640", not the number {value}')
     return value
@@ -39,7 +39,7 @@ def _absolute(value: str) -> str:
     return value
 
 
-#: Folders that belong to the system: nothing of the core may own, chmod or purge one.
+#: Folders that belong to the system: the core must not own, chmod or purge any of them.
 SYSTEM_FOLDERS = {
     f"/{name}"
     for name in ("", "bin", "boot", "dev", "etc", "home", "lib", "media", "mnt", "opt", "proc", "root", "run", "sbin",
@@ -57,14 +57,14 @@ DOWNLOAD_ADDRESS = r"https?://[^\s'\"@]+"
 
 
 def _download_address(value: str) -> str:
-    # No password: whoever may run Salt sees the resolved site.
+    # No password: everybody who may run Salt sees the resolved site.
     if not re.fullmatch(DOWNLOAD_ADDRESS, value):
         raise ValueError("has to be an http:// or https:// address, without a user or password in it")
     return value
 
 
 def field(default: Any = ..., *, unit: str | None = None, example: Any = None, **more: Any) -> Any:
-    """A pydantic field that also carries its unit and an example for the generated documentation."""
+    """Return a pydantic field with its unit and an example for the generated documentation."""
     extra = {key: value for key, value in (("unit", unit), ("example", example)) if value is not None}
     if "default_factory" in more:
         return Field(json_schema_extra=extra or None, **more)
@@ -73,7 +73,7 @@ def field(default: Any = ..., *, unit: str | None = None, example: Any = None, *
 
 NodeName = Annotated[str, StringConstraints(pattern=rf"^{NODE_NAME.pattern}$")]
 ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
-#: A name inside a service: it becomes part of swarm config and secret names.
+#: A name inside a service; it becomes part of the names of swarm configs and secrets.
 ItemName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9.-]{0,29}$")]
 DomainName = Annotated[
     str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$")
@@ -84,11 +84,11 @@ DataFolder = Annotated[AbsolutePath, AfterValidator(_data_folder)]
 DownloadAddress = Annotated[
     str, AfterValidator(_download_address), Field(json_schema_extra={"pattern": f"^{DOWNLOAD_ADDRESS}$"})
 ]
-#: Bytes; written as a number or as 512M, 2G.
+#: A number of bytes, written as a number or as 512M, 2G.
 Size = Annotated[
     int, BeforeValidator(_size, json_schema_input_type=int | str), Field(ge=1, json_schema_extra={"unit": "bytes"})
 ]
-#: A file mode, such as "0640"; quotes keep YAML from reading a number.
+#: A file mode, such as "0640"; the quotes keep YAML from reading it as a number.
 Mode = Annotated[str, StringConstraints(pattern=r"^0[0-7]{3}$"), BeforeValidator(_mode)]
 
 SSH_KEY = re.compile(r"(ssh-|ecdsa-|sk-)[a-z0-9@.-]+ [A-Za-z0-9+/=]+( [^\r\n\x00]*)?")

@@ -1,4 +1,4 @@
-"""The whole way from the files of a checkout to the pillar of a node, with the result kept while nothing changes."""
+"""From the files of a checkout to the pillar of a node; the result is cached until a file or the network changes."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from .resolve import node_pillar, node_secrets, resolve
 
 @areas.face("resolve")
 class Sources(Protocol):
-    """Files of an area that the pillar is made of."""
+    """An area whose part of the pillar is made from files of its own."""
 
     def sources(self, paths: Paths) -> Iterable[Path]:
-        """Return them, whether they exist or not."""
+        """Return these files, whether they exist or not."""
 
 
 @areas.face("resolve")
 class Keeps(Protocol):
-    """An area whose part of the pillar may have changed although none of its sources has."""
+    """An area whose part of the pillar may change although none of its sources does."""
 
     def keeps(self, resolved: Mapping[str, Any]) -> bool:
-        """Return whether a resolved pillar may be used again while its sources are what they were."""
+        """Return whether a resolved pillar may be used again, given that its sources have not changed."""
 
 
-#: The last resolution, with the state of everything that it was made from. A master asks once for each minion.
+#: The last resolved configuration by checkout, with the state of everything that it was made from; it is cached
+#: because a master asks once for each minion.
 _kept: dict[Path, tuple[Any, dict[str, Any]]] = {}
 
 
@@ -39,8 +40,8 @@ def resolved(paths: Paths) -> dict[str, Any]:
     """Return the resolved configuration of this checkout, on this head.
 
     Raises:
-        SiteError: the configuration cannot be used.
-        VcoreError: the catalogue is broken, or the head has no address.
+        SiteError: the configuration is not valid.
+        VcoreError: the catalogue is broken, or the head's address is not known.
     """
     routes, address = read_routes(), own_address()
     sources = {paths.site, *paths.flavors.glob("*.sls")}
@@ -53,7 +54,7 @@ def resolved(paths: Paths) -> dict[str, Any]:
         if configuration.site.nodes[configuration.head].address is None and address is None:
             raise VcoreError(
                 f"{paths.site.name}: vcore.nodes.{configuration.head}.address: is required, "
-                "since this host has no default route to tell its address from"
+                "because this host has no default route that tells its address"
             )
         kept = (state, resolve(configuration))
         _kept[paths.checkout] = kept
@@ -69,10 +70,10 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 
 
 def pillar(paths: Paths, minion: str) -> dict[str, Any]:
-    """Return the ``vcore`` pillar of one minion: the head's holds everything but secrets, another's what it needs.
+    """Return the ``vcore`` pillar of one minion: everything but secrets for the head, what it needs for another node.
 
-    The head reads secrets from its store. Those that another node needs on the host itself are in its ``secrets``, by
-    service and name, as far as they have a value.
+    The head reads secrets from its store. The pillar of another node has those that it needs on the host itself in
+    ``secrets``, by service and name, as far as they have a value.
     """
     everything = resolved(paths)
     data = node_pillar(everything, minion)
@@ -88,12 +89,12 @@ def pillar(paths: Paths, minion: str) -> dict[str, Any]:
 
 
 def head_pillar(paths: Paths) -> dict[str, Any]:
-    """Return the ``vcore`` pillar of the head, for what runs on the master itself."""
+    """Return the ``vcore`` pillar of the head, for code that runs on the master itself."""
     return pillar(paths, resolved(paths)["head"]["name"])
 
 
 def problems(paths: Paths) -> list[str]:
-    """Return every problem of the configuration, one line each; none when it can be used."""
+    """Return every problem of the configuration, one line each; an empty list if it is valid."""
     try:
         resolved(paths)
     except SiteError as error:

@@ -1,4 +1,4 @@
-"""From a valid configuration to plain data: everything that the states need, and each node's part of it."""
+"""Resolves a valid configuration to plain data: everything that the states need, and each node's part of it."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from .site import Configuration
 class Part(Protocol):
     """An area's part of the pillar."""
 
-    #: The keys that it resolves.
+    #: The keys of the pillar that the area provides.
     KEYS: Sequence[str]
 
     def resolve(self, configuration: Configuration, parts: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the values of :attr:`KEYS`, as plain data; ``parts`` has those of other areas, made when asked for."""
+        """Return the values of :attr:`KEYS` as plain data; ``parts`` resolves those of other areas when asked."""
 
 
 @areas.face("on_node")
 class Own(Protocol):
-    """What a node's own entry says beside its roles and address."""
+    """Keys of a node's own entry (``node``) that an area adds to its roles and address."""
 
     def own(self, resolved: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return further keys of ``node``, which has ``name``, ``roles`` and what the nodes' part says."""
+        """Return further keys for ``node``, which has ``name``, ``roles`` and the entry from the nodes' part."""
 
 
 @areas.face("on_node")
 class View(Protocol):
-    """What a node other than the head sees."""
+    """What an area shows to nodes other than the head."""
 
     def view(self, resolved: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the keys of its pillar that are the area's to give."""
+        """Return the area's keys of the node's pillar."""
 
 
 @areas.face("on_node")
@@ -44,11 +44,11 @@ class Secrets(Protocol):
     """The secrets that a node other than the head needs on the host itself."""
 
     def secrets(self, resolved: Mapping[str, Any], node: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """Return them as service and name."""
+        """Return these secrets, each as service and name."""
 
 
 class _Parts(Mapping[str, Any]):
-    """The parts of the pillar, each resolved when it is first asked for: so none has to know what comes before it."""
+    """The parts of the pillar, each resolved on first access, so that no part has to know its place in an order."""
 
     def __init__(self, configuration: Configuration) -> None:
         self.configuration = configuration
@@ -74,7 +74,7 @@ class _Parts(Mapping[str, Any]):
 
 
 def resolve(configuration: Configuration) -> dict[str, Any]:
-    """Return everything that follows from a configuration, as plain data: what the head's pillar holds."""
+    """Return everything that follows from a configuration as plain data: the content of the head's pillar."""
     site, parts = configuration.site, _Parts(configuration)
     return {
         "site": site.site.model_dump(mode="json"),
@@ -85,7 +85,7 @@ def resolve(configuration: Configuration) -> dict[str, Any]:
     }
 
 
-#: The files of an area's states, by what they are for: every node, or the head only.
+#: The state files that an area can have: for every node, and for the head only.
 STATES = ("node", "head")
 
 
@@ -97,14 +97,14 @@ def states(paths: Paths) -> dict[str, list[str]]:
     }
 
 
-#: What every node sees of the kernel's own keys.
+#: The kernel's own keys that every node sees.
 COMMON_KEYS = ("site", "base_directory", "head", "states")
 
 
 def node_pillar(resolved: Mapping[str, Any], minion: str) -> dict[str, Any]:
-    """Return the part of the resolved configuration that one minion gets; nothing for one that the site does not name.
+    """Return one minion's part of the resolved configuration; {} for a minion that the site does not name.
 
-    The head gets all of it. Another node gets what it needs to trust and find the core, and what each area shows it.
+    The head gets all of it. Another node gets what it needs to find and trust the core, and what each area shows it.
     """
     node = _node(resolved, minion)
     if node is None:
@@ -128,7 +128,7 @@ def _node(resolved: Mapping[str, Any], minion: str) -> dict[str, Any] | None:
 
 
 def node_secrets(resolved: Mapping[str, Any], minion: str) -> list[tuple[str, str]]:
-    """Return the secrets, as service and name, that a node other than the head needs on the host itself."""
+    """Return the secrets (service, name) that a node needs on the host itself; none for the head, which has a store."""
     node = _node(resolved, minion)
     if node is None or "head" in node["roles"]:
         return []

@@ -1,7 +1,7 @@
-"""Sections: what areas add to a model of the kernel or of another area, such as the site file.
+"""Sections: keys that areas add to a model of the kernel or of another area, such as the site file.
 
-A section is one key, its type and its description, at a *place*: ``slurm`` is a key of the model itself,
-``nodes.*.logins`` one of each value of the mapping ``nodes``.
+A section is one key with its type and its description, at a *place*: ``slurm`` is a key of the model itself,
+``nodes.*.logins`` is a key of each value of the mapping ``nodes``.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ M = TypeVar("M", bound=Model)
 
 
 class Section(Generic[T]):
-    """One key that an area adds to a model, and the typed way to read it."""
+    """One key that an area adds to a model, and typed access to its value."""
 
     def __init__(self, place: str, kind: Any, *, description: str, **more: Any) -> None:
-        """``kind`` is its type, and ``more`` goes to pydantic's Field. Without a default, an empty value of its type is
-        one, unless it is ``required``.
+        """Describe the key: ``kind`` is its type, ``more`` goes to pydantic's Field. Without a default in ``more``, the
+        default is an empty value of the type, unless ``more`` has ``required=True``.
         """
         self.place, self.kind = place, kind
         self.name = place.rpartition(".")[2]
@@ -33,19 +33,19 @@ class Section(Generic[T]):
         self._more = {"description": description, **more}
 
     def of(self, model: Model) -> T:
-        """Return its value in a model that has it."""
+        """Return the section's value in an extended model."""
         value: T = getattr(model, self.name)
         return value
 
     def field(self, kind: Any) -> Any:
-        """Return the pydantic field for it; ``kind`` is its type with what other areas add below it."""
+        """Return the section's pydantic field; ``kind`` is its type with the keys that other areas add below it."""
         if self._required or not {"default", "default_factory"}.isdisjoint(self._more):
             return field(**self._more)
         return field(default_factory=typing.get_origin(kind) or kind, **self._more)
 
 
 def extended(model: type[M], sections: Iterable[Section[Any]]) -> type[M]:
-    """Return a subclass of a model that has these sections, too, each at its place; the model itself without any."""
+    """Return a subclass of a model with these sections added, each at its place; the model itself if there are none."""
     return _extended(model, [(section.place.split("."), section) for section in sections])
 
 
@@ -69,7 +69,11 @@ def _extended(model: type[M], sections: list[tuple[list[str], Section[Any]]]) ->
 
 
 def _within(kind: Any, sections: list[tuple[list[str], Section[Any]]]) -> Any:
-    """Return a type whose models have these sections: a model, a mapping of models (``*``), either or None."""
+    """Return a type with these sections added to its models: a model, a mapping of models (``*``), a union with None.
+
+    Raises:
+        TypeError: the type is none of these.
+    """
     if not sections:
         return kind
     if isinstance(kind, type) and issubclass(kind, Model):
@@ -80,5 +84,5 @@ def _within(kind: Any, sections: list[tuple[list[str], Section[Any]]]) -> Any:
         return types.GenericAlias(dict, (arguments[0], inner))
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         members = [member if member is type(None) else _within(member, sections) for member in arguments]
-        return typing.Union[tuple(members)]  # noqa: UP007  made of what there is
+        return typing.Union[tuple(members)]  # noqa: UP007  the members are only known at run time
     raise TypeError(f"nothing can be added below {kind}")

@@ -1,4 +1,4 @@
-"""From pydantic's errors to lines that an administrator can act on."""
+"""Turns pydantic's errors into lines that an administrator can act on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .models import (
 
 
 def _known_keys(model: type[Model], location: Location) -> list[str]:
-    """The keys that the mapping at ``location`` of a model may have."""
+    """Return the keys that the mapping at ``location`` of a model may have."""
     kind: Any = model
     for part in location:
         if isinstance(kind, type) and issubclass(kind, Model):
@@ -26,7 +26,7 @@ def _known_keys(model: type[Model], location: Location) -> list[str]:
     return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, Model) else []
 
 
-#: pydantic's messages that say more than an administrator wants, by error type.
+#: Our messages, by pydantic's error type, where pydantic's own are too technical for an administrator.
 MESSAGES = {
     "missing": "is required",
     "int_type": "has to be a whole number",
@@ -39,7 +39,7 @@ MESSAGES = {
 }
 
 
-#: How pydantic begins its other messages, and how ours do.
+#: Phrases of pydantic's other messages (regular expressions), and what replaces them.
 PHRASES = {
     r"Value error, ": "",
     r"Input should be greater than or equal to ": "has to be at least ",
@@ -58,12 +58,12 @@ def _plain(message: str) -> str:
 
 
 def problems(error: ValidationError, model: type[Model], document: Document, prefix: Location = ()) -> list[Problem]:
-    """Turn pydantic's errors into lines that name the key and the remedy."""
+    """Turn pydantic's errors into problems that name the key and the remedy."""
     found: dict[Location, Problem] = {}
     for entry in error.errors(include_url=False):
         inner = entry["loc"]
         if inner[-1] == "[key]" and not document.has((*prefix, *inner)):
-            inner = inner[:-1]  # pydantic's mark for what is wrong with a key itself
+            inner = inner[:-1]  # pydantic's mark for an error in the key itself
         location = (*prefix, *inner)
         if entry["type"] == "extra_forbidden":
             message = unknown_key(str(location[-1]), _known_keys(model, inner[:-1]))
@@ -74,6 +74,6 @@ def problems(error: ValidationError, model: type[Model], document: Document, pre
         quotable = not isinstance(entry["input"], dict | list) and "@" not in str(entry["input"])
         if quotable and entry["type"] not in ("missing", "extra_forbidden"):
             message += f", not {shown(entry['input'])}"
-        # A union reports one error for each of its members; the first is the one that was most likely meant.
+        # A union reports one error for each of its members; the first member is most likely the one that was meant.
         found.setdefault(location, document.problem(location, message))
     return list(found.values())

@@ -1,9 +1,9 @@
-"""The site: what the administrator writes, merged with its flavors and checked once.
+"""The site: the administrator's configuration, merged with its flavors and validated once.
 
-The flow is one way. ``pillar/site.sls`` and the flavors that it names are merged (mappings merge, lists replace, the
-site wins) and validated against the model below, to which each area adds its sections (:class:`Settings`). What
-follows from it is in :mod:`vcore.kernel.resolve`. Every problem is one line: file, line, key, what is wrong, what to
-do.
+``pillar/site.sls`` and the flavors that it names are merged (mappings merge, lists replace, the site wins) and
+validated against the model below, to which each area adds its sections (:class:`Settings`).
+:mod:`vcore.kernel.resolve` derives everything else from the result. Every problem is one line: file, line, key, what
+is wrong, what to do.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Site(Model):
     site: Identity = models.field(default_factory=Identity, description="Who this core belongs to.")
     base_directory: DataFolder = models.field(
         "/srv/virtual-core/data",
-        description="Folder on each node that the services keep their data in.",
+        description="Folder on each node in which the services keep their data.",
         example="/data/virtual-core",
     )
     nodes: dict[NodeName, NodeSettings] = models.field(
@@ -81,25 +81,25 @@ class Site(Model):
 
 @areas.face("settings")
 class Settings(Protocol):
-    """Sections of the site file that an area adds."""
+    """The sections of the site file that an area adds."""
 
     SECTIONS: Sequence[Section[Any]]
 
 
 @areas.face("settings")
 class Problems(Protocol):
-    """What an area finds wrong with a site that fits the model."""
+    """An area's checks of a site that fits the model."""
 
     def problems(self, configuration: Configuration) -> list[Problem]:
-        """Return what is wrong with the area's sections, and with others for its sake."""
+        """Return the problems of the area's sections, and of other sections as far as they concern the area."""
 
 
 @areas.face("settings")
 class HostProblems(Protocol):
-    """What an area finds wrong with a valid site on this head."""
+    """An area's checks of a valid site against this head."""
 
     def host_problems(self, configuration: Configuration, routes: Sequence[Route]) -> list[Problem]:
-        """Return what the head's own files and network (``routes``) say against a site that is valid in itself."""
+        """Return how a valid site conflicts with the head's own files and network (``routes``)."""
 
 
 @cache
@@ -115,9 +115,9 @@ def model() -> type[Site]:
 
 @dataclass(frozen=True)
 class Configuration:
-    """A configuration that fits the model: the site, with its flavors merged in; where it comes from; and this host.
+    """A configuration that fits the model: the site with its flavors merged in, and where it comes from.
 
-    ``address`` is the IPv4 address of the head for a site that names none; None where this host does not know it.
+    ``address`` is the head's IPv4 address for a site that does not set one; None if this host does not know it.
     """
 
     site: Site
@@ -132,7 +132,7 @@ class Configuration:
         return next(name for name, node in self.site.nodes.items() if "head" in node.roles)
 
     def once(self, make: Callable[[Configuration], T]) -> T:
-        """Return what ``make`` makes of this configuration; it is called once, however often it is asked for."""
+        """Return ``make(self)``, which is called only once for this configuration."""
         if make not in self._made:
             self._made[make] = make(self)
         made: T = self._made[make]
@@ -140,15 +140,15 @@ class Configuration:
 
 
 def with_flavors(document: Document, folder: Path) -> Document:
-    """The site laid over its flavors, in the order that it names them: later ones win, the site wins over all.
+    """Merge the site over its flavors, in the order in which it names them: later ones win, the site wins over all.
 
     Raises:
-        SiteError: a flavor does not exist, or is no configuration.
+        SiteError: a flavor does not exist, or is not a valid configuration file.
     """
     names = document.data.get("flavors")
     available = sorted(path.stem for path in folder.glob("*.sls"))
     merged = document
-    # What is no list of names the model will refuse in better words.
+    # Anything but a list of names is skipped here: the model refuses it with a better message.
     for index, name in reversed(list(enumerate(names if isinstance(names, list) else []))):
         if not isinstance(name, str):
             continue
@@ -160,10 +160,10 @@ def with_flavors(document: Document, folder: Path) -> Document:
 
 
 def validate(document: Document, paths: Paths) -> Configuration:
-    """Check a site file against the model, its flavors and the catalogue; touches nothing but files of the checkout.
+    """Check a site file against the model, its flavors and the catalogue, with nothing but files of the checkout.
 
     Raises:
-        SiteError: with every problem that was found.
+        SiteError: there are problems; it has all of them.
         VcoreError: the catalogue itself is broken.
     """
     document = with_flavors(document, paths.flavors)
@@ -183,13 +183,13 @@ def validate(document: Document, paths: Paths) -> Configuration:
 def load(
     paths: Paths, *, site_file: Path | None = None, routes: Iterable[Route] | None = None, address: str | None = None
 ) -> Configuration:
-    """Read, merge and validate a site file with everything that can be checked on this host.
+    """Read, merge and validate a site file, with every check that is possible on this host.
 
-    It is the checkout's, unless ``site_file`` is another one. ``routes`` are those of this host unless given, and
-    ``address`` is the head's for a site that names none.
+    ``site_file`` defaults to the checkout's, ``routes`` to those of this host; ``address`` is the head's IPv4 address
+    for a site that does not set one.
 
     Raises:
-        SiteError: with every problem that was found.
+        SiteError: there are problems; it has all of them.
         VcoreError: the catalogue itself is broken.
     """
     path = site_file or paths.site

@@ -1,4 +1,4 @@
-"""How the core is: what the head can see of it, and what of that is not well."""
+"""The status of the core: the facts that the head can see, and the problems among them."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any, Protocol
 from ..base.paths import Paths
 from . import areas, convergence
 
-#: A base directory that is fuller than this is a problem, in percent.
+#: A base directory that is fuller than this, in percent, is a problem.
 DISK_LIMIT = 90
 
 
 @areas.face("health")
 class Facts(Protocol):
-    """How an area is, and what of that is not well."""
+    """An area's status: its facts, and the problems among them."""
 
     def facts(self, pillar: Mapping[str, Any], paths: Paths, so_far: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the area's keys of ``vcore.status``; ``so_far`` has those of the areas that it uses.
 
-        Where something cannot be asked, the facts say so; it raises nothing of the core's own.
+        If something does not answer, the facts say so; no :class:`VcoreError` is raised.
         """
 
     def problems(self, facts: Mapping[str, Any]) -> list[str]:
-        """Return what of the facts is not well, a sentence each; its keys may be missing."""
+        """Return the problems among the facts, one sentence each; the area's keys may be missing."""
 
 
 def collect(pillar: Mapping[str, Any], paths: Paths) -> dict[str, Any]:
-    """Return the state of the core with its problems: ``{ok, problems, disk, convergence}`` and the keys of each area.
+    """Return the status of the core: ``{ok, problems, disk, convergence}`` and the keys of each area.
 
-    Each service, node and certificate says whether it is well (``ok``). Sizes are in bytes, times in RFC 3339 (UTC) or
-    seconds since 1970. It costs a fixed number of requests to Docker, however many services and nodes there are.
+    Each service, node and certificate has ``ok``. Sizes are in bytes, times are RFC 3339 (UTC) or seconds since 1970.
+    The number of requests to Docker is fixed, however many services and nodes there are.
     """
     facts: dict[str, Any] = {"disk": disk(Path(pillar["base_directory"])), "convergence": convergence.last(paths)}
     for area in areas.asked(Facts).values():
@@ -42,20 +42,20 @@ def collect(pillar: Mapping[str, Any], paths: Paths) -> dict[str, Any]:
 
 
 def disk(path: Path) -> dict[str, Any]:
-    """Return size, room and use of the file system that ``path`` lies on, or will lie on: bytes, and percent."""
+    """Return size and free space (bytes) and use (percent) of the file system that ``path`` is or will be on."""
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     usage = shutil.disk_usage(there)
     return {
         "path": str(path),
         "total": usage.total,
         "free": usage.free,
-        # As df(1) counts: what is reserved for root is not to be had.
+        # As df(1) counts: space that is reserved for root is not available.
         "used_percent": round(100 * usage.used / (usage.used + usage.free), 1),
     }
 
 
 def problems(facts: Mapping[str, Any]) -> list[str]:
-    """Return what of the facts is not well, a sentence each."""
+    """Return the problems among the facts, one sentence each."""
     found = []
     last = facts["convergence"]
     if last is None:
