@@ -1,3 +1,3 @@
-"""The catalogue of services, and what becomes of a service that the site wants."""
+"""The catalogue of services, and how the services that the site wants are resolved."""
 
 USES = ()

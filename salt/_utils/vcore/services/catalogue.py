@@ -1,7 +1,7 @@
-"""The catalogue: what the project knows of each service, read from ``services/<name>/service.yaml``.
+"""The catalogue: the project's knowledge of each service, read from ``services/<name>/service.yaml``.
 
-The models below are the reference of that file. From them the code derives everything else: images,
-certificates, secrets, configs, volumes, the swarm specification, status, documentation.
+The models below define that file. Everything else follows from it: images, certificates, secrets, configs, volumes, the
+swarm specification, status, documentation.
 """
 
 from __future__ import annotations
@@ -31,11 +31,9 @@ class Keys(Protocol):
 
 @areas.face("keys")
 class Derived(Protocol):
-    """Settings of a service that follow from the site's domain.
+    """Defaults of settings that are derived from the site's domain."""
 
-    By the name that ``derived:`` has for it: what makes the value of the domain, and how the reference says so.
-    """
-
+    #: By the name that ``derived:`` uses: the function from domain to value, and its description in the reference.
     DERIVED: Mapping[str, tuple[Callable[[str], str], str]]
 
 
@@ -80,7 +78,7 @@ class Image(Model):
     name: ServiceName = field(description="Folder below images/ that it is built from.", example="ldap")
     push: bool = field(
         True,
-        description="Whether it goes through the registry; only what the registry itself needs does not.",
+        description="Whether it goes through the registry; only images that the registry itself needs do not.",
         example=False,
     )
 
@@ -93,15 +91,13 @@ class Port(Model):
         None,
         ge=1,
         le=65535,
-        description="Last port, where a range is published, the same in the container.",
+        description="Last port of a range, whose ports are the same in the container.",
         example=61063,
     )
-    target: int | None = field(
-        None, ge=1, le=65535, description="Port in the container, if it is another one.", example=8443
-    )
+    target: int | None = field(None, ge=1, le=65535, description="Port in the container, if it differs.", example=8443)
     protocol: Literal["tcp", "udp"] = field("tcp", description="Transport protocol.", example="udp")
     audience: Literal["node", "core", "site"] = field(
-        description="Who is meant to reach it: its own node, the nodes of the core, or everybody at the site.",
+        description="Who should be able to reach it: its own node, the nodes of the core, or everybody at the site.",
         example="site",
     )
     description: str = field("", description="What the port is for.", example="LDAP over TLS.")
@@ -109,23 +105,23 @@ class Port(Model):
     @model_validator(mode="after")
     def _consistent(self) -> Port:
         if self.last is not None and (self.last < self.number or self.target is not None):
-            raise ValueError("last is not below number, and goes without target")
+            raise ValueError("last has to be at least number, and cannot be combined with target")
         return self
 
 
 class Volume(Model):
-    """A directory below the base directory that a service keeps its data in."""
+    """A directory below the base directory in which a service keeps its data."""
 
-    path: AbsolutePath = field(description="Where the container sees it.", example="/var/lib/ldap")
+    path: AbsolutePath = field(description="Path in the container.", example="/var/lib/ldap")
     owner: int = field(
         0, ge=0, description="Numeric user id of the owner; images give their users fixed ids.", example=911
     )
     group: int = field(0, ge=0, description="Numeric group id.", example=911)
     mode: Mode = field("0750", description="Mode of the directory.", example="0700")
-    backup: bool = field(True, description="Whether a backup takes it.", example=False)
+    backup: bool = field(True, description="Whether backups include it.", example=False)
     propagation: Literal["rprivate", "rslave"] = field(
         "rprivate",
-        description="rslave: what the node mounts below it later is seen in the container, too.",
+        description="rslave: mounts that the node makes below it later appear in the container, too.",
         example="rslave",
     )
 
@@ -135,18 +131,16 @@ class Certificate(Model):
 
     names: list[str] = field(
         default_factory=list,
-        description="Further DNS names; the service's and its node's names are always there.",
+        description="Additional DNS names; the names of the service and its node are always included.",
         example=["www.example.org"],
     )
     lifetime: int = field(
         397, ge=1, le=825, unit="days", description="How long a new certificate is valid.", example=90
     )
     key_type: Literal["ec-p256", "rsa-3072"] = field(
-        "ec-p256", description="Kind of its key; RSA for clients that cannot do elliptic curves.", example="rsa-3072"
+        "ec-p256", description="Type of its key; RSA for clients without elliptic curves.", example="rsa-3072"
     )
-    client: bool = field(
-        False, description="Whether the service also shows it where it is a client itself.", example=True
-    )
+    client: bool = field(False, description="Whether the service also uses it as a client certificate.", example=True)
     certificate: AbsolutePath = field(
         description="Path of the certificate with its chain, in the container.",
         example="/etc/ldap/tls/certificate.pem",
@@ -163,22 +157,22 @@ class Certificate(Model):
 
 
 class Secret(Model):
-    """A secret that is generated once, or typed in by a person, and mounted into the service."""
+    """A secret that is generated once or entered by a person, and mounted into the service."""
 
     service: ServiceName | None = field(
-        None, description="Service whose secret of this name it is, if it is not its own.", example="ldap"
+        None, description="Other service that owns the secret of this name; by default this one.", example="ldap"
     )
     kind: Literal["password", "token", "bytes", "supplied"] = field(
         "password",
-        description="password: letters and digits; token: hexadecimal; bytes: raw; supplied: asked of a person.",
+        description="password: letters and digits; token: hexadecimal; bytes: raw; supplied: entered by a person.",
         example="token",
     )
     length: int = field(
-        32, ge=16, le=4096, description="Characters of a password or token, bytes of a raw secret.", example=64
+        32, ge=16, le=4096, description="Characters of a password or token, or bytes of a raw secret.", example=64
     )
     path: AbsolutePath | None = field(
         None,
-        description="Where the container sees it; left out, it stays on the head.",
+        description="Path in the container; without one, the secret stays on the head.",
         example="/run/secrets/admin-password",
     )
     owner: int = field(0, ge=0, description="Numeric user id that owns the file.", example=911)
@@ -207,26 +201,26 @@ class Config(Model):
 
 
 class Health(Model):
-    """How swarm learns that a task works: /sbin/server_health.sh of the base image, with these limits."""
+    """Limits of the health check that tells swarm whether a task works: /sbin/server_health.sh of the base image."""
 
     interval: int = field(10, ge=1, unit="seconds", description="Time between two checks.", example=30)
-    timeout: int = field(10, ge=1, unit="seconds", description="Time that one check may take.", example=20)
+    timeout: int = field(10, ge=1, unit="seconds", description="Time that a check may take.", example=20)
     retries: int = field(3, ge=1, description="Failures in a row before the task counts as unhealthy.", example=5)
     start_period: int = field(
-        60, ge=0, unit="seconds", description="Time that the service has to come up.", example=120
+        60, ge=0, unit="seconds", description="Time that the service may take to start.", example=120
     )
 
 
 class Memory(Model):
-    """What the service may use, and what is kept free for it."""
+    """Memory that the service may use, and memory that is reserved for it."""
 
     limit: Size | None = field(
-        description="More than this ends the service's container; null is no limit: what runs in it has limits of its "
-        "own.",
+        description="Memory limit; a container that exceeds it is killed. null: no limit, because what runs in the "
+        "container has limits of its own.",
         unit="bytes",
         example="1G",
     )
-    reservation: Size | None = field(None, description="What is kept free for it on its node.", example="256M")
+    reservation: Size | None = field(None, description="Memory that is reserved for it on its node.", example="256M")
 
 
 class Setting(Model):
@@ -238,28 +232,28 @@ class Setting(Model):
     type: Literal["string", "integer", "boolean", "size", "strings"] = field(
         description="Type of its value.", example="integer"
     )
-    default: Any = field(None, description="Value that it has when nobody sets it; none, if left out.", example=10)
+    default: Any = field(None, description="Value if nobody sets it; if left out, there is none.", example=10)
     derived: str | None = field(
         None,
-        description="How the value follows from the site's domain when nobody sets it.",
+        description="How the value is derived from the site's domain if nobody sets it.",
         example="directory_suffix",
     )
     unit: str | None = field(None, description="Unit of its value.", example="characters")
     example: Any = field(None, description="A value, for the documentation and the wizard.", example=12)
     choices: list[Any] | None = field(
-        None, description="The only values that it may have.", example=["none", "stats", "acl"]
+        None, description="The only values that are allowed.", example=["none", "stats", "acl"]
     )
-    minimum: int | None = field(None, description="Least number or size, in bytes, that it may be.", example=8)
-    maximum: int | None = field(None, description="Greatest number or size, in bytes, that it may be.", example=128)
+    minimum: int | None = field(None, description="Smallest allowed number, or size in bytes.", example=8)
+    maximum: int | None = field(None, description="Largest allowed number, or size in bytes.", example=128)
     pattern: str | None = field(
         None, description="Regular expression that a string has to match.", example="^dc=[a-z0-9-]+(,dc=[a-z0-9-]+)*$"
     )
     advanced: bool = field(
-        False, description="Whether the wizard hides it from those who do not ask for it.", example=True
+        False, description="Whether the wizard hides it unless asked for advanced settings.", example=True
     )
 
     def annotation(self) -> Any:
-        """The Python type that validates a value of this setting."""
+        """Return the type with which pydantic validates a value of this setting."""
         kind: Any = Literal[tuple(self.choices)] if self.choices else SETTING_TYPES[self.type]
         if self.type == "string" and self.pattern and not self.choices:
             kind = Annotated[kind, StringConstraints(pattern=self.pattern)]
@@ -271,25 +265,25 @@ class Setting(Model):
 class Service(Model):
     """One service of the catalogue: the whole of service.yaml."""
 
-    title: str = field(description="What people call it.", example="LDAP directory")
+    title: str = field(description="Name for people.", example="LDAP directory")
     description: str = field(
-        "", description="What it is for, in a sentence.", example="OpenLDAP with the people and groups of the core."
+        "", description="What it is for, in one sentence.", example="OpenLDAP with the people and groups of the core."
     )
     enabled: bool = field(True, description="Whether it runs unless a site or flavor says otherwise.", example=False)
     when: dict[str, list[str]] = field(
         default_factory=dict,
-        description="Modes of sections of the site in which it runs, instead of `enabled`.",
+        description="Runs only in these modes of sections of the site; replaces `enabled`.",
         example={"slurm": ["managed"]},
     )
     image: Image = field(description="The image that it runs.")
     requires: list[ServiceName] = field(
         default_factory=list,
-        description="Services that must be on too, and run first; one whose `when` is of other modes is not needed.",
+        description="Services that must be on and start first; not needed where their `when` excludes the mode.",
         example=["registry"],
     )
     after: list[ServiceName] = field(
         default_factory=list,
-        description="Services that run first where they are on; it does without them.",
+        description="Services that start first if they are on; it can do without them.",
         example=["slurm-accounting"],
     )
     uses: list[str] = field(
@@ -309,18 +303,18 @@ class Service(Model):
     )
     rolled: bool = field(
         False,
-        description="Whether a global service is updated node by node by salt-run vcore.roll_compute, and not by "
+        description="Whether salt-run vcore.roll_compute updates a global service node by node, instead of "
         "state.apply, which would end what runs in its containers.",
         example=True,
     )
     network: Literal["overlay", "host"] = field(
         "overlay",
-        description="overlay: the network of the services, with its ports published; host: the network of its node.",
+        description="overlay: the services' network, with its ports published; host: the network of its node.",
         example="host",
     )
     ports: dict[ItemName, Port] = field(default_factory=dict, description="Ports that it publishes, by name.")
     volumes: dict[ItemName, Volume] = field(
-        default_factory=dict, description="Directories that it keeps data in: <base_directory>/<service>/<volume>."
+        default_factory=dict, description="Directories for its data: <base_directory>/<service>/<volume>."
     )
     certificates: dict[ItemName, Certificate] = field(
         default_factory=dict, description="Certificates that it gets, by name."
@@ -336,13 +330,13 @@ class Service(Model):
     )
     apparmor: bool = field(
         True,
-        description="Whether the AppArmor profile of Docker holds its containers, where a node has AppArmor. Docker "
-        "before 25 always has it.",
+        description="Whether Docker's AppArmor profile confines its containers on nodes with AppArmor. Docker before "
+        "25 always applies it.",
         example=False,
     )
     sysctls: dict[Annotated[str, StringConstraints(pattern=r"^(net|fs|kernel)\.[a-z0-9_.]+$")], str] = field(
         default_factory=dict,
-        description="Parameters of the kernel, sysctl(8), that its containers have otherwise than Docker sets them.",
+        description="Kernel parameters (sysctl(8)) of its containers that differ from Docker's defaults.",
         example={"net.ipv4.ip_unprivileged_port_start": "1024"},
     )
     health: Health = field(default_factory=Health, description="Limits of the health check.")
@@ -350,20 +344,20 @@ class Service(Model):
     stop_grace: int = field(20, ge=1, unit="seconds", description="Time between SIGTERM and SIGKILL.", example=60)
     node_states: bool = field(
         False,
-        description="Whether the states of services/<service>/node.sls are applied on each node that it runs on.",
+        description="Whether services/<service>/node.sls is applied on each node that it runs on.",
         example=True,
     )
     sections: list[str] = field(
         default_factory=list,
-        description="Parts of the pillar, beyond what every node sees, that the nodes which it runs on get to see.",
+        description="Additional parts of the pillar that the nodes which it runs on can see.",
         example=["shares"],
     )
     settings: dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")], Setting] = field(
-        default_factory=dict, description="What a site may set, by name."
+        default_factory=dict, description="Settings that a site may change, by name."
     )
     wizard: list[str] = field(
         default_factory=list,
-        description="Settings that the first-configuration wizard asks.",
+        description="Settings that the wizard for the first configuration asks for.",
         example=["suffix"],
     )
 
@@ -374,11 +368,11 @@ class Service(Model):
             raise ValueError(f"wizard names settings that do not exist: {', '.join(unknown)}")
         self.settings_model().model_validate({})
         if self.rolled and self.mode != "global":
-            raise ValueError("rolled goes with mode: global")
+            raise ValueError("rolled requires mode: global")
         return self
 
     def settings_model(self) -> type[Model]:
-        """A model that validates this service's settings and fills in their defaults."""
+        """Return the model that validates this service's settings and fills in their defaults."""
         fields: dict[str, Any] = {
             name: (
                 setting.annotation(),
@@ -400,13 +394,13 @@ Catalogue = dict[str, Service]
 
 @cache
 def model() -> type[Service]:
-    """Return the model of the whole of service.yaml: the keys above and those of all areas."""
+    """Return the model of service.yaml: the keys above and those that areas add."""
     return extended(Service, [section for area in areas.asked(Keys).values() for section in area.KEYS])
 
 
 @cache
 def derived() -> dict[str, tuple[Callable[[str], str], str]]:
-    """Return all that ``derived:`` of a setting can name."""
+    """Return everything that ``derived:`` of a setting can name, as :attr:`Derived.DERIVED` has it."""
     return {name: how for area in areas.asked(Derived).values() for name, how in area.DERIVED.items()}
 
 
@@ -426,7 +420,7 @@ def load(services: Path) -> Catalogue:
     """Read every ``service.yaml`` below ``services``, by service name, with what its traits give it.
 
     Raises:
-        VcoreError: a file that is not a valid service; the message names file and key.
+        VcoreError: a file is not valid; the message names file and key.
     """
     catalogue = _read(services)
     for name, service in catalogue.items():
@@ -436,7 +430,7 @@ def load(services: Path) -> Catalogue:
 
 
 def of(configuration: Configuration) -> Catalogue:
-    """Return the catalogue that a configuration speaks of; it is read once."""
+    """Return the catalogue of a configuration's checkout; it is read once."""
     return configuration.once(_of)
 
 
@@ -445,7 +439,7 @@ def _of(configuration: Configuration) -> Catalogue:
 
 
 def _unknown_names(service: Service) -> list[tuple[str, str]]:
-    """What a service names of other areas that none of them has."""
+    """Return the key and the problem of each mode, pillar part and derivation that a service names and nobody has."""
     found = []
     for section, modes in service.when.items():
         known = _modes(section)
@@ -466,7 +460,7 @@ def _unknown_names(service: Service) -> list[tuple[str, str]]:
 
 
 def _modes(section: str) -> tuple[str, ...]:
-    """The values that ``mode`` of a section of the site file may have; none where it has no mode."""
+    """Return the allowed values of ``mode`` in a section of the site file; none if the section has no mode."""
     known = site.model().model_fields.get(section)
     kind = known.annotation if known else None
     mode = kind.model_fields.get("mode") if isinstance(kind, type) and issubclass(kind, Model) else None
@@ -474,13 +468,13 @@ def _modes(section: str) -> tuple[str, ...]:
 
 
 def _foreign_secrets(name: str, service: Service, catalogue: Catalogue) -> list[tuple[str, str]]:
-    """Secrets of other services that a service wants and cannot have."""
+    """Return the key and the problem of each secret of another service that a service names and cannot have."""
     found = []
     for secret, entry in service.secrets.items():
         other = entry.service
         if other is None:
             continue
-        # A service that comes first, and whose secrets are made before that.
+        # The owner's secrets exist in time only if the owner comes first.
         if other not in service.requires and not (other in catalogue and name in catalogue[other].after):
             found.append((f"secrets.{secret}.service", f"{other} is not among `requires`"))
         elif other not in catalogue or secret not in catalogue[other].secrets:

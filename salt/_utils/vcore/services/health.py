@@ -1,4 +1,4 @@
-"""Whether the names of the services lead to their nodes."""
+"""Checks that the names of the services resolve to their nodes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..base.paths import Paths
 
 
 def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
-    """Look every service up by its name."""
+    """Check that the name of each service resolves to the address of its node."""
     found = []
     for name, service in pillar["services"].items():
         if service["node"] is None:

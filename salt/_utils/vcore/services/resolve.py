@@ -1,4 +1,4 @@
-"""Services of a resolved site: their order, data, places and names."""
+"""The services of a resolved site: their order, data, nodes and names."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ KEYS = ("services", "names")
 
 @areas.face("service")
 class Extends(Protocol):
-    """What an area adds to services of others, whose entries in the catalogue do not say it."""
+    """What an area adds to services of other areas beyond their entries in the catalogue."""
 
     def extend(
         self, configuration: Configuration, name: str, service: dict[str, Any], parts: Mapping[str, Any]
     ) -> None:
-        """Change the resolved entry of the service in place; ``parts`` are those of the pillar."""
+        """Change the resolved entry of the service in place; ``parts`` are the parts of the pillar."""
 
 
 def sources(paths: Paths) -> Iterable[Path]:
@@ -30,7 +30,7 @@ def sources(paths: Paths) -> Iterable[Path]:
 
 
 def resolve(configuration: Configuration, parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``services``, each behind those it requires, and ``names``: those that they answer by, by address."""
+    """Return ``services``, each after those that it requires, and ``names``: their DNS names, by address."""
     services = {name: _service(configuration, name, parts) for name in in_order(configuration)}
     names: dict[str, list[str]] = {}
     for name, service in services.items():
@@ -41,7 +41,7 @@ def resolve(configuration: Configuration, parts: Mapping[str, Any]) -> dict[str,
 
 
 def in_order(configuration: Configuration) -> list[str]:
-    """Return the services that are switched on, each behind the ones that it requires or comes after."""
+    """Return the services that are switched on, each after the ones that it requires or comes after."""
     known, on = catalogue.of(configuration), settings.enabled(configuration)
     order: list[str] = []
 
@@ -67,7 +67,7 @@ def _service(configuration: Configuration, name: str, parts: Mapping[str, Any]) 
             derive, _ = catalogue.derived()[definition.derived]
             values[setting] = derive(site.site.domain)
     for volume, data in resolved["volumes"].items():
-        # An area whose own states make a folder says so: see ``Extends``.
+        # An area whose own states create the folder sets this: see ``Extends``.
         data |= {"source": f"{site.base_directory}/{name}/{volume}", "made_elsewhere": False}
     memory = chosen.memory.model_dump(mode="json", exclude_none=True)
     resolved |= {

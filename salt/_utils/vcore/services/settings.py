@@ -1,4 +1,4 @@
-"""What a site may write about services, and whether the catalogue allows it."""
+"""Services in the site file: the model, and checks against the catalogue."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ from .catalogue import Catalogue
 
 
 class MemorySettings(Model):
-    """Memory of a service, where the catalogue's figure does not fit."""
+    """Memory of a service, where the catalogue's figures do not fit."""
 
-    limit: Size | None = field(None, description="More than this ends the service's container.", example="2G")
-    reservation: Size | None = field(None, description="What is kept free for it on its node.", example="256M")
+    limit: Size | None = field(None, description="Memory limit; a container that exceeds it is killed.", example="2G")
+    reservation: Size | None = field(None, description="Memory that is reserved for it on its node.", example="256M")
 
 
 class ServiceSettings(Model):
-    """What a site says of one service; the keys of ``settings`` are each service's own."""
+    """The site's configuration of one service; the keys of ``settings`` depend on the service."""
 
     enabled: bool | None = field(
-        None, description="Whether it runs; by default what the catalogue or a flavor says.", example=False
+        None, description="Whether it runs; by default as the catalogue or a flavor says.", example=False
     )
     node: NodeName | None = field(None, description="Node that it runs on; by default the head.", example="head")
     memory: MemorySettings = field(default_factory=MemorySettings, description="Memory limits.")
     settings: dict[str, Any] = field(
-        default_factory=dict, description="Settings of this service; each service has its own."
+        default_factory=dict, description="Settings of this service; see the list of services."
     )
 
 
 SERVICES: Section[dict[str, ServiceSettings]] = Section(
-    "services", dict[ServiceName, ServiceSettings], description="What differs from the catalogue, by service."
+    "services", dict[ServiceName, ServiceSettings], description="Changes to the catalogue, by service."
 )
 
 SECTIONS = (SERVICES,)
 
 
 def chosen(configuration: Configuration, name: str) -> ServiceSettings:
-    """Return what the site says of a service, which may be nothing."""
+    """Return the site's configuration of a service; an empty one if it has none."""
     return SERVICES.of(configuration.site).get(name, ServiceSettings())
 
 
 def enabled(configuration: Configuration) -> dict[str, bool]:
-    """Return which services of the catalogue are on, in its order."""
+    """Return for each service of the catalogue whether it is on, in the catalogue's order."""
     return configuration.once(_enabled)
 
 
@@ -72,14 +72,14 @@ def _enabled(configuration: Configuration) -> dict[str, bool]:
 
 
 def fits(configuration: Configuration, name: str) -> bool:
-    """Whether the site's modes are those that a service runs in; for a service that names none, they always are."""
+    """Return whether a service runs in the site's modes, as one without ``when`` always does."""
     catalogue = catalogue_module.of(configuration)
     when = catalogue[name].when if name in catalogue else {}
     return all(getattr(configuration.site, section).mode in modes for section, modes in when.items())
 
 
 def problems(configuration: Configuration) -> list[Problem]:
-    """Return what is wrong with the services that the site names, and with those that it switches on or off."""
+    """Return the problems of the services that the site configures, and of those that are on without what they need."""
     catalogue, document = catalogue_module.of(configuration), configuration.document
     found = []
     for name, said in SERVICES.of(configuration.site).items():
@@ -100,7 +100,7 @@ def problems(configuration: Configuration) -> list[Problem]:
 
 
 def _missing(configuration: Configuration, catalogue: Catalogue) -> list[Problem]:
-    """Services that others require, and that are off."""
+    """Return a problem for each service that is off although others require it."""
     on, found = enabled(configuration), []
     needed: dict[str, list[str]] = {}
     for name, service in catalogue.items():
@@ -118,7 +118,7 @@ def _missing(configuration: Configuration, catalogue: Catalogue) -> list[Problem
 
 
 def _place_problems(configuration: Configuration, name: str, node: str) -> list[Problem]:
-    """What is wrong with the node that a service is put on."""
+    """Return the problems of the node that the site chose for a service."""
     nodes, document = configuration.site.nodes, configuration.document
     location: Location = ("services", name, "node")
     if node not in nodes:

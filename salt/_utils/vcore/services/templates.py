@@ -1,7 +1,7 @@
 """Rendering of the config templates of a service, which are its own or, where a trait brings them, an area's.
 
-A template sees the resolved pillar and no secret: what it renders becomes a swarm config, which
-``docker config inspect`` shows and a plan prints.
+A template sees the resolved pillar but no secrets: the result becomes a swarm config, which ``docker config inspect``
+shows and a plan prints.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def folder(service: str, config: Mapping[str, Any], paths: Paths) -> Path:
 
 
 def render(folder: Path, template: str, names: Mapping[str, Any]) -> bytes:
-    """Render ``folder/template``; an undefined name is an error, and the final line break stays.
+    """Render ``folder/template``; an undefined variable is an error, and the final line break stays.
 
     Raises:
-        VcoreError: the template is missing or wrong; the message names file and line.
+        VcoreError: the template is missing or has an error; the message names file and line.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
@@ -52,12 +52,12 @@ def render(folder: Path, template: str, names: Mapping[str, Any]) -> bytes:
         raise VcoreError(f"the template {folder / str(error.name)} does not exist") from None
     except jinja2.TemplateSyntaxError as error:
         raise VcoreError(f"{error.filename or folder / template}, line {error.lineno}: {error.message}") from None
-    except Exception as error:  # a template is a program: anything can go wrong in it
+    except Exception as error:  # a template is a program that can raise anything
         raise VcoreError(f"{folder / template}, line {_line(error)}: {error}") from None
 
 
 def _line(error: Exception) -> int | str:
-    """The line of the template at which it failed: the last frame of the traceback that is not Python source."""
+    """Return the template's line at which it failed: that of the last traceback frame outside Python source."""
     line: int | str = "?"
     trace = error.__traceback__
     while trace:
