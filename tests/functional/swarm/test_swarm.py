@@ -451,7 +451,7 @@ def test_a_worker_of_another_swarm_is_left_alone(core, another_daemon, tmp_path,
     connection = Swarm()
     assert connection.remove_members([identity]) == {identity}
     assert connection.remove_members([identity]) == set()  # as one that has gone by itself
-    with pytest.raises(VcoreError, match="the head cannot be taken out of its own swarm"):
+    with pytest.raises(VcoreError, match="the head cannot be removed from its own swarm"):
         connection.remove_members([connection.members()[0]])
 
 
@@ -532,7 +532,7 @@ def test_a_node_that_is_in_another_swarm_is_left_alone(core, another_daemon, tmp
     # Nor where the head has seen that its own swarm has no such node.
     worker.pillar["node"]["forgotten"] = worker.api.info()["Swarm"]["NodeID"]
     assert "should be in that of the head" in worker.apply("joined", "a sentence", succeeds=False).comment
-    assert "it was not the core" in worker.apply("parted", "a sentence").comment
+    assert "outside Virtual Core" in worker.apply("parted", "a sentence").comment
     assert worker.api.info()["Swarm"]["LocalNodeState"] == "active"
 
 

@@ -67,7 +67,7 @@ def test_a_core_that_is_well_has_no_problems():
         ),
         ({"services__ldap__healthy": 0}, "service ldap: 0 of 1 tasks are healthy"),
         ({"services__ldap__state": "failed"}, "service ldap: 1 of 1 tasks are healthy: 1 of 1 running"),
-        ({"services__ldap__state": "absent"}, "service ldap: is not there"),
+        ({"services__ldap__state": "absent"}, "service ldap: does not exist"),
         ({"services__ldap__state": "superfluous"}, "service ldap: runs, but the site does not want it"),
         ({"nodes__head__state": "down"}, "node head: down"),
         (
@@ -87,7 +87,7 @@ def test_a_core_that_is_well_has_no_problems():
         ({"slurm": {"nodes": {}, "jobs": {}, "problems": ["SLURM: compute-1 is down"]}}, "SLURM: compute-1 is down"),
         (
             {"pending": {"count": 1, "keys": [{"id": "compute-1", "reason": "denied", "node": True}]}},
-            "key of compute-1: a node has this name, and another key of its name waits: denied",
+            "key of compute-1: a node has this name, and another key with the same name waits: denied",
         ),
     ],
 )
@@ -127,12 +127,13 @@ def test_a_healthy_core_as_a_table(output, golden):
 
 
 def test_keys_that_wait_are_listed_without_being_a_problem(output):
-    keys = [{"id": "compute-1", "reason": "its token ended"}, {"id": "x\\nNodeName=evil", "reason": "no name"}]
+    keys = [{"id": "compute-1", "reason": "its token expired"}, {"id": "x\\nNodeName=evil", "reason": "no name"}]
     facts = {**judged(WELL), "pending": {"count": 1000, "keys": keys}}
     assert status.problems(facts) == []
     text = output({"ok": True, "problems": [], **facts})
-    assert "compute-1         its token ended\nx\\nNodeName=evil  no name\nand 998 more: salt-key -l pre\n" in "".join(
-        f"{line.rstrip()}\n" for line in text.splitlines()
+    assert (
+        "compute-1         its token expired\nx\\nNodeName=evil  no name\nand 998 more: salt-key -l pre\n"
+        in "".join(f"{line.rstrip()}\n" for line in text.splitlines())
     )
 
 
@@ -184,7 +185,7 @@ def test_the_doctor_names_the_remedy_of_what_failed(output):
 
 
 def test_an_error_is_printed_as_it_is(output):
-    assert output("this is answered on the head of a core only; ask there").startswith("this is answered on the head")
+    assert output("this works on the head of a core only; run it there").startswith("this works on the head")
 
 
 ADDED = {
@@ -209,7 +210,7 @@ REMOVED = {
 }
 IMPORTED = {
     "added": 1, "changed": 0, "unchanged": 1, "failed": 1, "first_passwords": "/etc/first-passwords",
-    "lines": ["line 2: ada: added", "line 3: bob: unchanged", "line 4: '../x': failed: a name is at most 31"],
+    "lines": ["line 2: ada: added", "line 3: bob: unchanged", "line 4: '../x': failed: a name has at most 31"],
 }  # fmt: skip
 PEOPLE = {
     "ada": {"name": "Ada", "uid": 10001, "groups": ["lab", "other"], "locked": False, "first_password": True},

@@ -1,3 +1,3 @@
-"""Docker Swarm: membership, networks, and services that run as they are specified."""
+"""Docker Swarm: membership, networks, and the services that run on it."""
 
 USES = ("certificates", "images", "services")

@@ -1,7 +1,6 @@
-"""The connection to a Docker daemon in swarm mode, and what the swarm holds at one moment.
+"""The connection to a Docker daemon in swarm mode, and snapshots of the swarm.
 
-It talks to the daemon that ``DOCKER_HOST`` names, by default the one of this machine. Nothing here asks a public
-registry for anything.
+It uses the daemon that ``DOCKER_HOST`` names, by default this machine's. Nothing here contacts a public registry.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ import requests
 from ..base.errors import VcoreError
 from ..host.docker_client import connect, docker_errors
 
-#: Seconds for which a snapshot of the swarm serves the next state of the same run.
+#: Seconds for which the next states of a run may use the same snapshot of the swarm.
 SNAPSHOT_AGE = 5.0
-#: Seconds to wait for a daemon that has just started to take part in its swarm again.
+#: Seconds that a daemon which has just started gets to take part in its swarm again.
 LEADER_WAIT = 30.0
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What the swarm holds at one moment, each kind listed once; empty where this machine is in no swarm."""
+    """What the swarm holds at one moment, each kind listed once; empty if this machine is in no swarm."""
 
     active: bool = False
     services: Mapping[str, Any] = field(default_factory=dict)
@@ -36,7 +35,7 @@ class Snapshot:
     taken: float = 0.0
 
     def tasks_of(self, service: Mapping[str, Any]) -> list[Any]:
-        """The tasks of one service."""
+        """Return the tasks of one service."""
         return [task for task in self.tasks if task.get("ServiceID") == service["ID"]]
 
 
@@ -48,11 +47,11 @@ class Connection:
         self._snapshot: Snapshot | None = None
 
     def changed(self) -> None:
-        """Forget what was read, because something has been written."""
+        """Discard the snapshot, because something has been written."""
         self._snapshot = None
 
     def snapshot(self) -> Snapshot:
-        """What the swarm holds, at most five seconds old and never older than this client's last write.
+        """Return a snapshot of the swarm, at most five seconds old and never older than this client's last write.
 
         Raises:
             VcoreError: this machine is only a worker of a swarm, or its swarm has no leader.
@@ -88,10 +87,10 @@ class Connection:
         )
 
     def _state(self) -> dict[str, Any]:
-        """The daemon's place in a swarm, once it knows it.
+        """Return the daemon's state in a swarm (``Swarm`` of ``docker info``), once it is known.
 
         Raises:
-            VcoreError: it belongs to somebody else's swarm, or its swarm is locked or broken.
+            VcoreError: the daemon is a worker in another swarm, or its swarm is locked or broken.
         """
         deadline = time.monotonic() + LEADER_WAIT
         while True:
@@ -103,7 +102,7 @@ class Connection:
                 managers = ", ".join(manager["Addr"] for manager in state.get("RemoteManagers") or [])
                 raise VcoreError(
                     f"this machine is a worker in another swarm, managed by {managers}; "
-                    "if that one is not needed, leave it first: docker swarm leave"
+                    "if nothing needs that swarm, leave it first: docker swarm leave"
                 )
             if local != "pending" or time.monotonic() > deadline:
                 raise VcoreError(
@@ -113,7 +112,7 @@ class Connection:
             time.sleep(1)
 
     def _send(self, path: str, spec: Mapping[str, Any], authorization: str | None, **parameters: Any) -> dict[str, Any]:
-        """POST a ServiceSpec as it is: docker-py's own functions take a part of it only."""
+        """POST a ServiceSpec unchanged, because docker-py's own functions support only a part of it."""
         response = self.api.post(
             f"{self.api.base_url}/v{self.api.api_version}{path}",
             json=spec,

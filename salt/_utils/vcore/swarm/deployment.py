@@ -1,6 +1,6 @@
-"""A service as it should be on the swarm: its specification, and the files that swarm hands to its containers.
+"""A service as it should be on the swarm: its specification, and the files that swarm gives to its containers.
 
-:mod:`vcore.swarm.specification` makes the specification; here is read what goes into it: the resolved pillar, the
+:mod:`vcore.swarm.specification` makes the specification. This module reads its inputs: the resolved pillar, the
 rendered configs, the authority, the secret store and the records of built images.
 """
 
@@ -22,21 +22,21 @@ from ..services import templates
 from ..services.placement import ServicePart
 from . import specification
 
-#: Where root's keys stand in a container; its sshd runs only where they do.
+#: Path of root's ssh keys in a container; its sshd runs only if the file is there.
 AUTHORIZED_KEYS = "/etc/virtual-core/authorized_keys"
 
 
 @areas.face("service")
 class Contents(Protocol):
-    """Where the content of configs comes from that an area has given to services, if from no template."""
+    """The content of configs that an area adds to services without a template."""
 
     def content(self, entry: Mapping[str, Any]) -> bytes | None:
-        """Return what a resolved config contains; None for one of somebody else's."""
+        """Return the content of a resolved config; None if it is not this area's."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A service as it should be: its ServiceSpec, and the files that swarm hands to it."""
+    """A service as it should be: its ServiceSpec, and the files that swarm gives to it."""
 
     spec: dict[str, Any]
     files: tuple[specification.File, ...]
@@ -48,19 +48,19 @@ class Wanted:
 
 
 def wanted(name: str, *, pillar: Mapping[str, Any], paths: Paths, plan: bool = False) -> Wanted:
-    """The service ``name`` as the resolved pillar, the authority, the secret store and the built images make it.
+    """Return the service ``name`` as it follows from the pillar, the authority, the secret store and the built images.
 
-    With ``plan``, what earlier states of the same run would make does not have to exist: the tag of an image follows
-    from its sources, and a file that is missing or due for renewal is unknown, which shows as new or changed.
+    With ``plan``, things that earlier states of the same run would make need not exist: the tag of an image follows
+    from its sources, and a file that is missing or due for renewal is unknown, so that it shows as new or changed.
 
     Raises:
-        VcoreError: a template is wrong, or something that has to exist does not.
+        VcoreError: a template has an error, or something that has to exist does not.
     """
     service = pillar["services"].get(name)
     if service is None or "image" not in service:
         raise VcoreError(f"the site has no service {name} on this node; see salt-run vcore.show")
     if not plan:
-        Store(paths.secrets).ensure_key()  # a service may have a certificate, and no secret that has made it
+        Store(paths.secrets).ensure_key()  # nothing else makes it for a service with a certificate but no secrets
     files = tuple(_files(service, pillar, paths, _Source(service, pillar, paths, plan)))
     specification.check_files(files)
     spec = specification.service_spec(
@@ -83,13 +83,13 @@ def _credential(service: ServicePart, paths: Paths) -> str | None:
 
 
 class _Source:
-    """Reads what a service is given, and knows what a plan cannot read because it will be made anew."""
+    """Reads the files of a service; in a plan, files that applying would make anew count as unknown."""
 
     def __init__(self, service: ServicePart, pillar: Mapping[str, Any], paths: Paths, plan: bool) -> None:
         self.plan = plan
         self.anew: set[Path] = set()
         if plan and service["certificates"]:
-            from ..certificates import x509  # only a plan needs these, and they take a while to load
+            from ..certificates import x509  # only plans need these modules, which load slowly
             from ..certificates.authority import Authority
 
             authority = Authority(paths.authority, x509.policy(pillar))
@@ -100,7 +100,7 @@ class _Source:
                 self.anew |= {paths.authority / "issued" / f"{name}{ending}" for ending in (".crt", ".key")}
 
     def read(self, path: Path) -> bytes | None:
-        """The content of a file; None where a plan does not know it.
+        """Return the content of a file; None if a plan cannot know it yet.
 
         Raises:
             NotFound: the file is missing, and this is no plan.
@@ -116,7 +116,7 @@ class _Source:
 def _files(
     service: ServicePart, pillar: Mapping[str, Any], paths: Paths, source: _Source
 ) -> Iterator[specification.File]:
-    """Everything that swarm hands to the service: rendered configs, root's keys, certificates, secrets."""
+    """Yield the files that swarm gives to the service: rendered configs, root's ssh keys, certificates, secrets."""
     name, store, root = service["name"], Store(paths.secrets), paths.authority / "ca.crt"
 
     def file(
@@ -141,7 +141,7 @@ def _files(
             if data is None:
                 data = templates.render(templates.folder(name, config, paths), config["template"], names)
             yield file(item, data, secret=False, **mount(config))
-    # On the network of its node, root's sshd would want the port of the node's own.
+    # On the network of its node, root's sshd would need the same port as the node's own.
     if pillar["authorized_keys"] and service["network"] != "host":
         keys = "".join(f"{key}\n" for key in pillar["authorized_keys"]).encode()
         yield file(
@@ -157,13 +157,13 @@ def _files(
             yield file(f"{item}_ca", source.read(root), secret=False, path=entry["authority"], mode="0444", **rights)
     for item, entry in service["secrets"].items():
         if entry["path"]:
-            # A site's own key is no secret of the store's.
+            # A key that the site brings itself is not in the store.
             place = Path(entry["file"]) if "file" in entry else store.path(entry["service"] or name, item)
             yield file(item, source.read(place), secret=True, **mount(entry))
 
 
 def registry_authorization(image: str, pillar: Mapping[str, Any], paths: Paths) -> str | None:
-    """X-Registry-Auth for an image of the core's registry that nodes have to pull; None for one that is local.
+    """Return X-Registry-Auth for an image that nodes pull from the core's registry; None for a local image.
 
     Source: Docker Engine API, "Authentication": base64url of a JSON object.
     """

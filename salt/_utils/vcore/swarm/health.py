@@ -1,4 +1,4 @@
-"""How the swarm and its services are."""
+"""The status of the swarm and its services."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ..base.errors import VcoreError
 from ..base.paths import Paths
 from . import membership
 
-#: What a service is of which the swarm knows nothing.
+#: The overview of a service that is not on the swarm.
 ABSENT = {"image": None, "desired": 1, "running": 0, "healthy": 0, "since": None, "state": "absent", "message": ""}
 
 
 def facts(pillar: Mapping[str, Any], paths: Paths, so_far: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``services`` by name, each with ``ok``, and ``swarm``: ``{state, nodes, rolls, error}``.
 
-    ``nodes`` are those of :func:`vcore.swarm.membership.overview`; ``rolls`` has the nodes that an update still waits
-    for, by service; ``error`` is why the swarm does not say.
+    ``nodes`` are those of :func:`vcore.swarm.membership.overview`; ``rolls`` has, by service, the nodes that still need
+    its update; ``error`` says why the swarm could not be asked, or is None.
     """
     try:
         seen, error = membership.overview(), None
@@ -46,17 +46,17 @@ def _services(pillar: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, A
 
 
 def judged(services: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return services that say whether they run well (``ok``)."""
+    """Return the services with ``ok`` added, which says whether they run well."""
     return {name: {**service, "ok": is_healthy(service)} for name, service in services.items()}
 
 
 def is_healthy(service: Mapping[str, Any]) -> bool:
-    """Whether a service runs well: all its tasks are healthy, and the site wants it."""
+    """Return whether a service runs well: all its tasks are healthy, and the site wants it."""
     return service["healthy"] >= service["desired"] and service["state"] in ("settled", "waiting")
 
 
 def problems(facts: Mapping[str, Any]) -> list[str]:
-    """Return what is not well with the swarm and with each service."""
+    """Return the problems of the swarm and of each service."""
     error = facts.get("swarm", {}).get("error")
     found = [error] if error else []
     for name, service in facts.get("services", {}).items():
@@ -65,7 +65,7 @@ def problems(facts: Mapping[str, Any]) -> list[str]:
         if service["state"] == "superfluous":
             found.append(f"service {name}: runs, but the site does not want it; apply the states")
         elif service["state"] == "absent":
-            found.append(f"service {name}: is not there; apply the states")
+            found.append(f"service {name}: does not exist; apply the states")
         else:
             detail = f": {service['message']}" if service["message"] else ""
             found.append(f"service {name}: {service['healthy']} of {service['desired']} tasks are healthy{detail}")
@@ -73,7 +73,7 @@ def problems(facts: Mapping[str, Any]) -> list[str]:
 
 
 def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
-    """Ask the swarm how it and each service of the site are."""
+    """Check the swarm and each service of the site."""
     try:
         seen = membership.overview()
     except VcoreError as error:

@@ -1,7 +1,7 @@
-"""Docker Swarm, the half that does it: the swarm itself, its networks, the labels of its nodes, and how it is.
+"""Carries out changes to the swarm itself: creating, joining and leaving it, its networks, the labels of its nodes.
 
-What runs on it is in :mod:`vcore.swarm.running`, what is wanted in :mod:`vcore.swarm.specification` and
-:mod:`vcore.swarm.deployment`.
+It also returns the overview of the swarm. Services are in :mod:`vcore.swarm.running`; what is wanted is in
+:mod:`vcore.swarm.specification` and :mod:`vcore.swarm.deployment`.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from . import specification
 from .connection import LEADER_WAIT, Snapshot
 from .running import Services, is_core
 
-#: Tasks that swarm keeps for each slot, as many as Docker does by itself. When an update is rolled back, swarm makes
-#: further tasks for the slot at once: with two, the failed one, its container and its log would be gone within a second
-#: of its failure, before anything could read them.
+#: Tasks that swarm keeps for each slot; Docker's own default. When an update is rolled back, swarm makes more tasks for
+#: the slot at once: with a limit of two, a failed task would be gone with its container and log within a second, before
+#: anything could read them.
 TASK_HISTORY = 5
-#: How often labels are offered to a node that swarm writes into at the same moment.
+#: How often setting labels is tried on a node that swarm changes at the same time.
 LABEL_TRIES = 5
 GATEWAY_BRIDGE = "docker_gwbridge"
 MANAGER_PORT = 2377
-#: Where a node notes the id that swarm gave it, when it was the core that had it join.
+#: File in which a node that joined through the core notes its id in the swarm.
 MEMBERSHIP = "swarm-node"
-#: What a worker is of whom its swarm knows nothing.
+#: The old value in the changes of a worker that its swarm no longer knows.
 FORGOTTEN = "a worker that the head has taken out"
 #: The label of the core's overlay network.
 NETWORK_LABEL = "vcore.network"
 
 
 def _is_given(paths: Paths, identity: str) -> bool:
-    """Whether it was the core that had this machine join the swarm, as this node of it."""
+    """Return whether this machine joined the swarm through the core, as the node ``identity``."""
     record = paths.state / MEMBERSHIP
     return record.is_file() and record.read_text().strip() == identity
 
@@ -52,11 +52,11 @@ class Swarm(Services):
     # --- the swarm itself ----------------------------------------------------------------------------------------
 
     def swarm_changes(self, pillar: Mapping[str, Any]) -> dict[str, Any]:
-        """What :meth:`initialise` does; {} where this machine manages a swarm already, whoever made it.
+        """Return the changes that :meth:`initialise` makes; {} if this machine already manages any swarm.
 
         Raises:
-            VcoreError: it is a worker of another swarm, a network of Docker is in the way, or the site moves the
-                networks of a swarm that runs.
+            VcoreError: this machine is a worker of another swarm, a Docker network is in the way, or the site changes
+                the subnets of a running swarm.
         """
         with docker_errors():
             network = pillar["network"]
@@ -69,7 +69,7 @@ class Swarm(Services):
                     if subnets and network[key] not in subnets:
                         remedy = "put the old value back"
                         if foreign := self.foreign():
-                            remedy += f", since others use this swarm, too ({', '.join(foreign)})"
+                            remedy += f", because others use this swarm, too ({', '.join(foreign)})"
                         else:
                             remedy += (
                                 ", or take the core off with bootstrap.sh --uninstall, which keeps its data, "
@@ -89,7 +89,11 @@ class Swarm(Services):
             return {**changes, **self._bridge_changes(bridge, network["bridge_subnet"])}
 
     def _bridge_changes(self, bridge: Mapping[str, Any] | None, subnet: str) -> dict[str, Any]:
-        """What becomes of swarm's bridge before a swarm is made or joined."""
+        """Return the changes to swarm's gateway bridge that have to precede creating or joining a swarm.
+
+        Raises:
+            VcoreError: it has another subnet and is in use.
+        """
         if _subnets(bridge) == [subnet]:
             return {}
         if bridge and bridge["Containers"]:
@@ -100,7 +104,7 @@ class Swarm(Services):
         return {GATEWAY_BRIDGE: {"old": ", ".join(_subnets(bridge)) or None, "new": subnet}}
 
     def initialise(self, pillar: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
-        """Make this machine the manager of a new swarm, with every network where the site wants it."""
+        """Make this machine the manager of a new swarm whose networks have the subnets that the site wants."""
         network, address = pillar["network"], pillar["node"]["address"]
         ingress = ipaddress.ip_network(network["ingress_subnet"])
         with docker_errors():
@@ -108,10 +112,10 @@ class Swarm(Services):
                 self.create_gateway_bridge(network["bridge_subnet"])
             self.api.init_swarm(
                 advertise_addr=address,
-                # Other networks of this host have no business with the swarm's management port.
+                # Do not open the swarm's management port to the other networks of this host.
                 listen_addr=f"[{address}]:2377" if ":" in address else f"{address}:2377",
                 data_path_addr=address,
-                # The ingress network takes all of it; the core's own overlay names its subnet.
+                # The ingress network takes the whole pool; the core's own overlay names its subnet itself.
                 default_addr_pool=[str(ingress)],
                 subnet_size=ingress.prefixlen,
                 swarm_spec=self.api.create_swarm_spec(task_history_retention_limit=TASK_HISTORY),
@@ -121,14 +125,14 @@ class Swarm(Services):
     # --- joining it from another machine ---------------------------------------------------------------------------
 
     def join_changes(self, pillar: Mapping[str, Any], paths: Paths) -> dict[str, Any]:
-        """What :meth:`join` does; {} where this machine is a worker of the head's swarm already.
+        """Return the changes that :meth:`join` makes; {} if this machine is a worker of the head's swarm already.
 
-        A worker that the head took out of its swarm behind its back stays where it is, or goes on asking to be let in.
-        Where the head has seen that its swarm has no such node (``forgotten``), and it was the core that had it join,
-        it leaves that place and joins anew; a place in somebody else's swarm is no such place.
+        A worker that the head removed without its knowledge still considers itself a member, or keeps asking to be let
+        in. If the head has seen that its swarm lacks this node (``forgotten``), and the node joined through the core,
+        it leaves and joins anew. It never leaves a swarm that it joined outside the core.
 
         Raises:
-            VcoreError: it is in another swarm, a network of Docker is in the way, or there is no token to join by.
+            VcoreError: it is in another swarm, a Docker network is in the way, or there is no join token.
         """
         head = pillar["head"]["address"]
         with docker_errors():
@@ -154,10 +158,10 @@ class Swarm(Services):
             }
 
     def join(self, pillar: Mapping[str, Any], paths: Paths, changes: Mapping[str, Any]) -> None:
-        """Make this machine a worker of the head's swarm, and remember that it was the core that did so.
+        """Make this machine a worker of the head's swarm, and note that it joined through the core.
 
         Raises:
-            VcoreError: the manager does not let it in.
+            VcoreError: the manager refuses it.
         """
         head = pillar["head"]["address"]
         token = node_secret(pillar, Store(paths.secrets), *JOIN_TOKEN)
@@ -170,7 +174,7 @@ class Swarm(Services):
             self.api.join_swarm(
                 [f"{head}:{MANAGER_PORT}"],
                 token,
-                # Other networks of this host have no business with the swarm.
+                # Do not open the swarm's port to the other networks of this host.
                 listen_addr=f"{address}:{MANAGER_PORT}",
                 advertise_addr=address,
                 data_path_addr=address,
@@ -181,13 +185,13 @@ class Swarm(Services):
         self.changed()
 
     def part_changes(self, paths: Paths) -> dict[str, Any] | str:
-        """What :meth:`part` does: this worker leaves the swarm that the core had it join; or why it does not."""
+        """Return the changes of :meth:`part`, by which this worker leaves the core's swarm; or why it stays."""
         record = paths.state / MEMBERSHIP
         with docker_errors():
             state = self._settled_state()
             if state["LocalNodeState"] == "active":
                 if not _is_given(paths, state["NodeID"]):
-                    return "This machine is in a swarm that it was not the core that had it join; it stays there."
+                    return "This machine joined its swarm outside Virtual Core; leaving it alone."
                 return {
                     "swarm": {"old": "worker", "new": None},
                     **({GATEWAY_BRIDGE: {"old": "bridge", "new": None}} if self._network(GATEWAY_BRIDGE) else {}),
@@ -195,7 +199,7 @@ class Swarm(Services):
             return {"record": {"old": str(record), "new": None}} if record.is_file() else {}
 
     def part(self, paths: Paths, changes: Mapping[str, Any]) -> None:
-        """Leave the swarm, with what swarm has made here."""
+        """Leave the swarm, and remove the bridge that it needs on this machine."""
         with docker_errors():
             if "swarm" in changes:
                 self.api.leave_swarm(force=True)
@@ -205,7 +209,11 @@ class Swarm(Services):
         (paths.state / MEMBERSHIP).unlink(missing_ok=True)
 
     def _settled_state(self) -> dict[str, Any]:
-        """The daemon's place in a swarm, whichever it is; not while it is still finding its way."""
+        """Return the daemon's state in any swarm (``Swarm`` of ``docker info``), once it is active or inactive.
+
+        Raises:
+            VcoreError: its swarm is locked or broken.
+        """
         deadline = time.monotonic() + LEADER_WAIT
         while True:
             state: dict[str, Any] = self.api.info()["Swarm"]
@@ -220,7 +228,7 @@ class Swarm(Services):
             time.sleep(0.5)
 
     def join_token_changes(self, store: Store) -> dict[str, Any]:
-        """What :meth:`keep_join_token` does; {} where the store has the token that nodes join the swarm by."""
+        """Return the changes that :meth:`keep_join_token` makes; {} if the store has the swarm's current join token."""
         stored = store.exists(*JOIN_TOKEN)
         with docker_errors():
             if self._state()["LocalNodeState"] == "active" and stored and store.read(*JOIN_TOKEN) == self._join_token():
@@ -228,12 +236,12 @@ class Swarm(Services):
         return {"join token": {"old": "another one" if stored else None, "new": "stored"}}
 
     def keep_join_token(self, store: Store) -> None:
-        """Put the token that nodes join this swarm by into the store, for the pillars of those that have not joined."""
+        """Store this swarm's join token, for the pillars of nodes that have not joined yet."""
         with docker_errors():
             store.write(*JOIN_TOKEN, self._join_token())
 
     def rotate_join_token(self, store: Store) -> None:
-        """Have swarm make a new join token for workers, and keep that one.
+        """Have swarm make a new join token for workers, and store it.
 
         Raises:
             VcoreError: this machine manages no swarm.
@@ -249,7 +257,7 @@ class Swarm(Services):
         return str(self.api.inspect_swarm()["JoinTokens"]["Worker"]).encode()
 
     def foreign(self) -> list[str]:
-        """Services, configs and secrets of this swarm that are not the core's, such as ``service web``."""
+        """Return the services, configs and secrets of this swarm that are not the core's, such as ``service web``."""
         snapshot = self.snapshot()
         kinds = (
             ("service", snapshot.services.values()),
@@ -259,13 +267,13 @@ class Swarm(Services):
         return [f"{kind} {entry['Spec']['Name']}" for kind, entries in kinds for entry in entries if not is_core(entry)]
 
     def leave_changes(self) -> dict[str, Any]:
-        """What :meth:`leave` does: the core's services, the swarm and its bridge go; {} where there are none.
+        """Return the changes of :meth:`leave`, which removes the core's services, the swarm and its bridge.
 
-        A swarm with something in it that is not the core's stays: of it go the core's services, its overlay network
-        and its labels of nodes.
+        A swarm that also serves others stays: only the core's services, its overlay network and its node labels are
+        removed from it.
 
         Raises:
-            VcoreError: other nodes are in the swarm, which would be left without a manager.
+            VcoreError: the swarm has other nodes, which would be left without a manager.
         """
         with docker_errors():
             snapshot = self.snapshot()
@@ -291,9 +299,9 @@ class Swarm(Services):
             return changes
 
     def leave(self, changes: Mapping[str, Any]) -> None:
-        """Remove the core's services, end the swarm with its networks, configs and secrets; data stays.
+        """Remove the core's services, and end the swarm with its networks, configs and secrets; data stays.
 
-        A swarm that has to stay loses what :meth:`leave_changes` says.
+        A swarm that has to stay loses only what :meth:`leave_changes` lists.
         """
         self.remove(set(self.absent_changes(keep=())))
         with docker_errors():
@@ -311,7 +319,7 @@ class Swarm(Services):
                 self.api.remove_network(GATEWAY_BRIDGE)
 
     def _own_networks(self) -> list[dict[str, Any]]:
-        """The core's overlay, by its label; not where a service of somebody else is on it."""
+        """Return the networks with the core's label, except those that somebody else's service uses."""
         taken = {
             attached["Target"]
             for service in self.snapshot().services.values()
@@ -322,17 +330,17 @@ class Swarm(Services):
         return [network for network in found if not {network["Id"], network["Name"]} & taken]
 
     def _remove_network(self, name: str) -> None:
-        """Remove a network, and wait until it is gone."""
+        """Remove a network, and wait up to 15 seconds until it is gone."""
         self.api.remove_network(name)
         deadline = time.monotonic() + 15
         while self._network(name) and time.monotonic() < deadline:
             time.sleep(0.2)
 
     def create_gateway_bridge(self, subnet: str) -> None:
-        """Create the bridge that overlay containers reach the outside by, before swarm does it where it likes.
+        """Create the bridge by which overlay containers reach the outside, before swarm creates it with another subnet.
 
-        Swarm's own choice is the next free one of Docker's pools, 172.18.0.0/16, which holds the core's overlay.
-        A node needs it before it joins, too.
+        Swarm would take the next free one of Docker's pools, 172.18.0.0/16, which contains the core's overlay. A node
+        needs the bridge before it joins, too.
         """
         with docker_errors():
             if self._network(GATEWAY_BRIDGE):
@@ -372,10 +380,10 @@ class Swarm(Services):
                     )
 
     def network_changes(self, pillar: Mapping[str, Any]) -> dict[str, Any]:
-        """What :meth:`create_network` does: the core's overlay, new or made again because nothing uses it yet.
+        """Return the changes of :meth:`create_network`, which makes the core's overlay, or makes an unused one again.
 
         Raises:
-            VcoreError: a network of its name is in use and another one, or its subnet is taken.
+            VcoreError: a network of this name has other settings and is in use, or the subnet is taken.
         """
         name, subnet = pillar["network"]["name"], pillar["network"]["subnet"]
         want = {"driver": "overlay", "attachable": True, "subnet": subnet}
@@ -404,13 +412,14 @@ class Swarm(Services):
             if changes and users:
                 differences = "; ".join(f"{key} {words['old']}, not {words['new']}" for key, words in changes.items())
                 raise VcoreError(
-                    f"the network {name} is another one ({differences}) and in use by {', '.join(sorted(set(users)))}; "
-                    f"remove these and the network (docker network rm {name}), or set vcore.network in the site file"
+                    f"the network {name} has other settings ({differences}) and is in use by "
+                    f"{', '.join(sorted(set(users)))}; remove these and the network (docker network rm {name}), "
+                    "or set vcore.network in the site file"
                 )
             return changes
 
     def create_network(self, pillar: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
-        """Create the core's overlay; an unused one with other settings goes first."""
+        """Create the core's overlay; an unused one with other settings is removed first."""
         name, subnet = pillar["network"]["name"], pillar["network"]["subnet"]
         with docker_errors():
             if "network" not in changes:
@@ -426,12 +435,15 @@ class Swarm(Services):
         self.changed()
 
     def label_changes(self, pillar: Mapping[str, Any], names: Collection[str] | None) -> dict[str, Any]:
-        """Labels that nodes of the core lack or have too many: ``{<node>: {<label>: {old, new}}}``.
+        """Return the labels of the core that nodes lack or should not have: ``{<node>: {<label>: {old, new}}}``.
 
-        ``names`` are minion ids, None is every node that the pillar knows. Which node of the swarm is which is in the
-        registry (``swarm_id``), where it stands after this manager has confirmed it; a node that is not registered
-        with its hardware is left out, since whatever runs there would find no place in SLURM. This one counts as
-        joined, because a plan may come before the swarm.
+        ``names`` are minion ids; None stands for every node in the pillar. The registry says which node of the swarm is
+        which (``swarm_id``, confirmed by this manager). A node whose hardware is not registered is left out, since
+        SLURM has no place yet for what would run there. This node counts as joined, because a plan may precede the
+        swarm.
+
+        Raises:
+            VcoreError: the site does not have a node of ``names``.
         """
         own = pillar["node"]
         known = {**pillar.get("nodes", {}), own["name"]: own}
@@ -461,16 +473,17 @@ class Swarm(Services):
         return changes
 
     def label(self, pillar: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
-        """Set and remove labels as :meth:`label_changes` says; labels of other people stay."""
+        """Set and remove labels as :meth:`label_changes` says; labels that are not the core's stay."""
         members = self._members(pillar)
         with docker_errors():
             for name, labels in changes.items():
                 self._set_labels(members[name], {label: words["new"] for label, words in labels.items()})
 
     def _set_labels(self, node: Mapping[str, Any], labels: Mapping[str, str | None]) -> None:
-        """Give a node labels, and take off those that are None.
+        """Set labels of a node, and remove those that are None.
 
-        Swarm itself writes into a node whenever its state changes, and refuses what was read before that.
+        Swarm itself changes a node whenever its state changes, and then refuses an update that is based on what was
+        read before, so the update is tried again.
         """
         for left in reversed(range(LABEL_TRIES)):
             spec = dict(node["Spec"])
@@ -486,7 +499,7 @@ class Swarm(Services):
         self.changed()
 
     def _members(self, pillar: Mapping[str, Any]) -> dict[str, Any]:
-        """Nodes of the swarm by minion id: this one by its own id, others as the registry has them."""
+        """Return the swarm's nodes by minion id: this one by its own id, others by the ids in the registry."""
         own_id, members = self.members()
         found = {
             name: members[node["swarm_id"]]
@@ -496,7 +509,7 @@ class Swarm(Services):
         return {**found, pillar["node"]["name"]: members[own_id]} if own_id else {}
 
     def members(self) -> tuple[str, dict[str, Any]]:
-        """This manager's own id, and the nodes of its swarm by their ids; both empty where there is no swarm."""
+        """Return this manager's own id, and the nodes of its swarm by id; both empty if there is no swarm."""
         snapshot = self.snapshot()
         if not snapshot.active:
             return "", {}
@@ -505,20 +518,20 @@ class Swarm(Services):
         return own_id, {node["ID"]: node for node in snapshot.nodes}
 
     def runs_unconfined(self, name: str) -> bool:
-        """Whether Docker runs a service without its AppArmor profile; of one that is rolled, all generations."""
+        """Return whether Docker runs a service, in all of its generations, without its AppArmor profile."""
         found = _by_owner(self.snapshot()).get(name, [])
         return bool(found) and all(specification.is_unconfined(service) for service in found)
 
     def remove_members(self, identities: Iterable[str]) -> set[str]:
-        """Take nodes that have left, or died, out of the swarm; returns those that were there.
+        """Remove nodes that have left or died from the swarm, and return the ids that were in it.
 
         Raises:
-            VcoreError: one of them is this manager; then nothing is changed.
+            VcoreError: one of them is this manager; nothing was changed.
         """
         own_id, members = self.members()
         present = {identity for identity in identities if identity in members}
         if own_id in present:
-            raise VcoreError("the head cannot be taken out of its own swarm")
+            raise VcoreError("the head cannot be removed from its own swarm")
         for identity in present:
             with docker_errors():
                 self.api.remove_node(identity, force=True)
@@ -528,7 +541,7 @@ class Swarm(Services):
     # --- status --------------------------------------------------------------------------------------------------
 
     def overview(self) -> dict[str, Any]:
-        """Nodes and services of the swarm, with a fixed number of requests; :func:`overview` says the shape."""
+        """Return the swarm's nodes and services as :func:`overview` does, with a fixed number of requests."""
         self.changed()
         snapshot = self.snapshot()
         with docker_errors():
@@ -550,14 +563,13 @@ class Swarm(Services):
 
 
 def overview() -> dict[str, Any]:
-    """Nodes and services of the swarm that this machine manages.
+    """Return the nodes and services of the swarm that this machine manages.
 
     ``{swarm: active|inactive, nodes: [{id, name, hostname, roles, state, availability, leader, engine}], services:
-    {<name>: {image, desired, running, healthy, since, state, message}}, rolls:
-    {<name>: [<node>]}}``. ``image`` is
-    ``name:tag``; ``since`` the time (RFC 3339, UTC) since which its newest task runs, or None; ``state`` is
-    ``settled``, ``waiting`` or ``failed``. A task that runs on another node counts as healthy: swarm ends an unhealthy
-    one at once.
+    {<name>: {image, desired, running, healthy, since, state, message}}, rolls: {<name>: [<node>]}}``. ``image`` is
+    ``name:tag``; ``since`` is the time (RFC 3339, UTC) since which its newest task runs, or None; ``state`` is
+    ``settled``, ``waiting`` or ``failed``. A task that runs on another node counts as healthy, because swarm ends
+    unhealthy ones at once.
 
     Raises:
         VcoreError: no Docker daemon answers, or this machine is only a worker.
@@ -566,7 +578,7 @@ def overview() -> dict[str, Any]:
 
 
 def rolls(snapshot: Snapshot) -> dict[str, list[str]]:
-    """Return, by service that is updated node by node, the nodes that run another generation than the newest."""
+    """Return for each service that is updated node by node the nodes that do not run the newest generation."""
     found = {}
     for name, generations in specification.generations(snapshot.services.values()).items():
         newest = next(iter(generations))
@@ -595,7 +607,7 @@ def _node_overview(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _by_owner(snapshot: Snapshot) -> dict[str, list[Mapping[str, Any]]]:
-    """The core's services by name; of one that is rolled, all generations, the newest first."""
+    """Return the core's services by name, each with all of its generations, the newest first."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for service in sorted(snapshot.services.values(), key=lambda entry: str(entry.get("CreatedAt")), reverse=True):
         if is_core(service):
@@ -604,7 +616,7 @@ def _by_owner(snapshot: Snapshot) -> dict[str, list[Mapping[str, Any]]]:
 
 
 def _together(generations: list[dict[str, Any]]) -> dict[str, Any]:
-    """The overview of a service out of those of its generations; the newest one's image is its."""
+    """Merge the overviews of a service's generations: sums, the worst state, and the newest one's image."""
     worst = next((one for word in ("failed", "waiting") for one in generations if one["state"] == word), generations[0])
     return {
         **worst,

@@ -1,4 +1,4 @@
-"""What a node sees of the swarm, and what it needs to join it."""
+"""The swarm in the pillar of a node: its networks, and the token to join it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ..base.names import JOIN_TOKEN
 
 
 def view(resolved: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the networks."""
+    """Return ``network``: the core's networks."""
     return {"network": resolved["network"]}
 
 
 def secrets(resolved: Mapping[str, Any], node: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the token to join by, for a compute node that is in no swarm and is not leaving."""
+    """Return the join token, for a compute node that is not in the swarm and not being retired."""
     joins = "compute" in node["roles"] and node["swarm_id"] is None and not node["retiring"]
     return [JOIN_TOKEN] if joins else []

@@ -1,19 +1,20 @@
 """A configuration folder that a service's own container proves before it comes into force.
 
-The folder lies on the node that the service runs on, and its container mounts it. There are two ways into force:
+The folder is on the node on which the service runs, and its container mounts it. There are two ways into force:
 
-- **The container runs, and goes on to run.** The new configuration is written as a candidate, and the container proves
-  it there. Then it takes the place of the old one, file by file, and the container reads it. What is refused leaves the
-  old one in force; what goes wrong after the replacement puts it back.
-- **Another container is about to come**, since none runs or this run replaces it. The files are written, what was in
-  force is kept in ``.previous``, and nobody is asked: the new container proves them at its start, and takes
-  ``.previous`` where it refuses them (``choose`` in its image). :meth:`ConfiguredService.settle` looks afterwards.
+- **The container keeps running.** The new configuration is written as a candidate, and the container proves it there.
+  Then it replaces the old one, file by file, and the container reads it. If the container refuses the candidate, the
+  old configuration stays in force; if something fails after the replacement, it is put back.
+- **A new container is about to start**, because none runs or this run replaces it. The files are written, the
+  configuration that was in force is kept in ``.previous``, and no container is asked: the new one proves the files when
+  it starts, and uses ``.previous`` if it refuses them (``choose`` in its image). Afterwards
+  :meth:`ConfiguredService.settle` checks the result.
 
 The file ``applied`` says by its fingerprint which configuration is in force: that is, read by what runs. An apply that
 was cut off leaves none, or another, and the next one makes up for it. What lies in the folder is called as
 :mod:`vcore.base.configurations` says, which the images have, too.
 
-The file router and SLURM's controller are configured so.
+The file router and SLURM's controller are configured this way.
 """
 
 from __future__ import annotations
@@ -32,12 +33,11 @@ from ..base.errors import NotFound, VcoreError
 from ..base.files import write_atomic
 from ..base.paths import Paths
 
-# vcore.swarm.membership and deployment are imported where they are used: a run that finds everything in place does not
-# need Docker.
+# vcore.swarm.membership and deployment are imported where they are used: a run without changes does not need Docker.
 
 
 def text_difference(name: str, before: bytes | None, after: bytes | None) -> str:
-    """Return a unified diff of a file that changes, a word for one that comes or goes."""
+    """Return a unified diff of a file that changes; ``new`` or ``gone`` for one that is added or removed."""
     if before is None or after is None:
         return "new" if before is None else "gone"
     old, new = (data.decode(errors="replace").splitlines(keepends=True) for data in (before, after))
@@ -49,9 +49,9 @@ def text_difference(name: str, before: bytes | None, after: bytes | None) -> str
 
 @dataclass(frozen=True)
 class Place:
-    """The folder of a configuration, with the names of the files that are one.
+    """The folder of a configuration, and the names of the files that make up the configuration.
 
-    Of those, ``secret`` ones are for root only, and are not part of a candidate.
+    Those named in ``secret`` are readable by root only, and are not part of a candidate.
     """
 
     folder: Path
@@ -63,24 +63,24 @@ class Place:
         return {name: (self.folder / name).read_bytes() for name in self.names if (self.folder / name).is_file()}
 
     def applied(self) -> str | None:
-        """Return the fingerprint of the configuration that is in force, None where nobody knows."""
+        """Return the fingerprint of the configuration in force, or None if that is not known."""
         try:
             return (self.folder / APPLIED).read_text().strip()
         except FileNotFoundError:
             return None
 
     def is_in_force(self, content: Mapping[str, bytes]) -> bool:
-        """Tell whether this configuration is known to be in force."""
+        """Return whether this configuration is known to be in force."""
         return self.applied() == fingerprint(content)
 
     def refusal(self) -> str | None:
-        """Return why a container that started took the configuration before; None where none did."""
+        """Return why a starting container went back to the previous configuration; None if none did."""
         with suppress(FileNotFoundError):
             return (self.folder / REFUSED).read_text().strip()
         return None
 
     def put(self, new: Mapping[str, bytes], old: Mapping[str, bytes], folder: Path | None = None) -> None:
-        """Bring the files of ``new`` into place, where ``old`` ones are."""
+        """Replace the files of ``old`` with those of ``new``, in the configuration's folder or in ``folder``."""
         place = folder or self.folder
         for name, data in new.items():
             if old.get(name) != data:
@@ -89,17 +89,17 @@ class Place:
             (place / name).unlink(missing_ok=True)
 
     def forget(self) -> None:
-        """Note that from now on nobody knows which configuration is in force."""
+        """Record that it is not known from now on which configuration is in force."""
         (self.folder / APPLIED).unlink(missing_ok=True)
 
     def in_force(self, content: Mapping[str, bytes]) -> None:
-        """Note that this configuration is in force."""
+        """Record that this configuration is in force."""
         write_atomic(self.folder / APPLIED, f"{fingerprint(content)}\n".encode(), mode=0o600)
         shutil.rmtree(self.folder / PREVIOUS, ignore_errors=True)
         (self.folder / REFUSED).unlink(missing_ok=True)
 
     def keep(self, content: Mapping[str, bytes]) -> None:
-        """Keep the configuration in place, if it is in force: what never was is nothing to go back to."""
+        """Keep a copy of the configuration in place if it is in force, as one to go back to."""
         if not self.is_in_force(content):
             return
         previous = self.folder / PREVIOUS
@@ -112,7 +112,7 @@ class Place:
 
     @contextmanager
     def candidate(self, content: Mapping[str, bytes]) -> Iterator[str]:
-        """Write the configuration into a folder of its own, of this name, to be proven there."""
+        """Write the configuration, without secrets, into a folder of its own for proving; yield its name."""
         candidate = self.folder / CANDIDATE
         shutil.rmtree(candidate, ignore_errors=True)
         candidate.mkdir(mode=0o700)
@@ -130,16 +130,16 @@ class Place:
 
 @dataclass(frozen=True)
 class ConfiguredService:
-    """A service that is configured by a folder, and how its container on this node is asked.
+    """A service that is configured by a folder, and the calls to its container on this node.
 
-    What asks it raises VcoreError, in words for people, where the answer is no.
+    The callables raise VcoreError with a message for people if the container refuses or fails.
 
     Args:
-        container: finds the container; it raises NotFound where none runs here.
-        prove: has the container prove the candidate in the folder of this name.
-        reload: has the container read the configuration in place, and waits until it has.
-        probe: looks whether a container that has started serves what is in place. None where a container says that
-            itself, by writing ``applied``.
+        container: finds the container; raises NotFound if none runs here.
+        prove: makes the container prove the candidate in the folder of this name.
+        reload: makes the container read the configuration in place, and waits until it has.
+        probe: checks that a container which has started uses the configuration in place. None for a container that
+            says so itself, by writing ``applied``.
     """
 
     place: Place
@@ -149,7 +149,7 @@ class ConfiguredService:
     probe: Callable[[], object] | None = None
 
     def runs(self) -> bool:
-        """Tell whether there is a container to be asked."""
+        """Return whether the container runs on this node."""
         try:
             self.container()
         except NotFound:
@@ -157,9 +157,9 @@ class ConfiguredService:
         return True
 
     def is_unread(self, content: Mapping[str, bytes]) -> bool:
-        """Tell whether what runs may not have read this configuration, which is in place.
+        """Return whether the running container may not have read this configuration, which is in place.
 
-        While it is known to be in force, nothing is asked of Docker.
+        Docker is not asked while the configuration is known to be in force.
         """
         return (
             not self.place.is_in_force(content)
@@ -171,15 +171,15 @@ class ConfiguredService:
     def apply(
         self, new: Mapping[str, bytes], old: Mapping[str, bytes], *, replaced: Callable[[], bool] = lambda: False
     ) -> bool:
-        """Bring the configuration ``new`` to where ``old`` is in place.
+        """Replace the configuration ``old`` with ``new``.
 
-        ``replaced`` is asked where a container runs: whether this run goes on to replace it (:func:`is_replaced`).
+        ``replaced`` is asked if a container runs: it says whether this run will replace it (:func:`is_replaced`).
 
         Returns:
-            Whether the container that runs has proven and read it; else the next one does, when it starts.
+            Whether the running container has proven and read it; if not, the next one will when it starts.
 
         Raises:
-            VcoreError: it was refused, and the old one is in place and in force.
+            VcoreError: it was refused; the old one is in place and in force.
         """
         if not self.runs() or replaced():
             self._leave(new, old)
@@ -190,18 +190,18 @@ class ConfiguredService:
         return True
 
     def settle(self, differs: Callable[[Mapping[str, bytes]], bool], *, refused: str, wait: float = 0) -> bool:
-        """See to it that what the container read when it started is in force, or say why it is not.
+        """Ensure that the configuration in place is the wanted one and in force, after the container has started.
 
         Args:
-            differs: whether a configuration is another one than the wanted one.
-            refused: what is said where the container has taken the one before, in front of its reason.
-            wait: seconds that a container which has just started has for reading its configuration.
+            differs: returns whether a configuration differs from the wanted one.
+            refused: message for a container that went back to the previous configuration; its reason is appended.
+            wait: seconds that a container which has just started may take to read its configuration.
 
         Returns:
             Whether there is a container.
 
         Raises:
-            VcoreError: it does not serve the configuration in place, or that is not the wanted one.
+            VcoreError: the container does not use the configuration in place, or that is not the wanted one.
         """
         if not self.runs():
             return False
@@ -224,7 +224,7 @@ class ConfiguredService:
         return self.place.folder / WRITTEN
 
     def _comes_into_force(self, wait: float) -> bool:
-        """Wait until the configuration in place is in force; False after ``wait`` seconds without."""
+        """Wait until the configuration in place is in force; return False if it is not after ``wait`` seconds."""
         end = time.monotonic() + wait
         while not self.place.is_in_force(self.place.read()):
             if time.monotonic() >= end:
@@ -233,7 +233,7 @@ class ConfiguredService:
         return True
 
     def _leave(self, new: Mapping[str, bytes], old: Mapping[str, bytes]) -> None:
-        """Put the configuration where the next container finds it."""
+        """Leave the configuration for the next container to prove and read."""
         self.place.keep(old)
         self.place.forget()
         self.place.put(new, old)
@@ -241,10 +241,10 @@ class ConfiguredService:
             self._written.touch()
 
     def _replace(self, new: Mapping[str, bytes], old: Mapping[str, bytes]) -> None:
-        """Bring a proven configuration into place and have it read.
+        """Put a proven configuration into place, and make the container read it.
 
-        What goes wrong puts the old one back, and has it read, as well as that goes: it is the reason that is reported,
-        not what comes after it.
+        If that fails, put the old one back and make the container read it as far as possible; the first error is the
+        one that is raised.
         """
         self.place.forget()
         try:
@@ -262,9 +262,9 @@ class ConfiguredService:
 
 
 def is_replaced(service: str, pillar: Mapping[str, Any], paths: Paths) -> bool:
-    """Tell whether this run goes on to replace the container that runs: by that of another image, for instance.
+    """Return whether this run will replace the running container, because of a new image for instance.
 
-    Only the head knows; elsewhere the one that runs is asked.
+    Only the head knows; on other nodes the answer is no, and the running container is asked.
     """
     if "head" not in pillar["node"]["roles"]:
         return False

@@ -1,4 +1,4 @@
-"""The networks of a resolved site, and the keys that open its containers."""
+"""The networks of a resolved site, and the ssh keys that open its containers."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ class NetworkPart(TypedDict):
 
 
 def resolve(configuration: Configuration, parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return both sections as the site has them."""
+    """Return ``network`` and ``authorized_keys`` as the site has them."""
     site = configuration.site
     return {"network": NETWORK.of(site).model_dump(mode="json"), "authorized_keys": list(AUTHORIZED_KEYS.of(site))}

@@ -1,12 +1,12 @@
-"""Services that are updated node by node: in generations, so that swarm ends no container that somebody still needs.
+"""Services that are updated node by node, in generations, so that swarm ends no container that is still needed.
 
-Swarm itself replaces every task of a service whose specification changes, one after another, whatever runs in them. So
-each specification of such a service is a swarm service of its own, a *generation*, and a label of each node says which
-generation's task it has. ``state.apply`` offers a new generation; nodes that have none get it, and nobody else. A node
-changes over when :func:`roll` changes its label, once no job runs there any more.
+When the specification of a service changes, swarm replaces all of its tasks one after another, whatever runs in them.
+Therefore each specification of such a service is a swarm service of its own, a *generation*, and a label of each node
+says which generation runs there. ``state.apply`` offers a new generation, and gives it only to nodes that have none.
+Other nodes change over when :func:`roll` changes their label, once no job runs there any more.
 
-What is wanted on the way of whoever gives nodes their work (drain, wait, resume), the face ``work`` of its area has; a
-node that does not come back gets its old generation again, and ends the roll.
+The area whose work runs on the nodes drains, watches and resumes them by its face ``work``. A node that does not come
+back gets its old generation again, and ends the roll.
 """
 
 from __future__ import annotations
@@ -29,39 +29,39 @@ from .deployment import Wanted
 from .membership import Swarm
 from .work import Work
 
-#: The reason that a node is drained with.
+#: The reason with which nodes are drained.
 REASON = "update of the compute image"
 
 
-#: Seconds between two looks at what one waits for.
+#: Seconds between two checks while waiting.
 STEP = 2.0
 
 
-#: Seconds that a node may take to run its new generation: the pull of an image of a gigabyte, and slurmd.
+#: Seconds that a node may take to run its new generation: pulling an image of a gigabyte, and starting slurmd.
 START = 900.0
 
 
-#: Seconds that a roll waits for who looks after what the last one left.
+#: Seconds that a roll waits for the lock, which is also held while the remains of the last roll are cleaned up.
 ROOM = 10.0
 
 
 class Queue(Protocol):
-    """What a roll needs of whoever gives the nodes their work."""
+    """What a roll needs from the system that gives the nodes their work."""
 
     def drain(self, node: str) -> bool:
-        """Have it take no new jobs; False where a person has drained it already, or SLURM has no such node."""
+        """Keep the node from taking new jobs; return False if a person drained it already or SLURM has no such node."""
 
     def jobs(self, node: str) -> list[str]:
-        """The jobs that still run there."""
+        """Return the jobs that still run on the node."""
 
     def started(self, node: str) -> int | None:
-        """When slurmd last started there, by the clock of the node."""
+        """Return when slurmd last started on the node, by the node's clock (seconds since 1970)."""
 
     def is_back(self, node: str, before: int | None) -> bool:
-        """Whether slurmd is well there, and has started at another time than ``before``."""
+        """Return whether slurmd works on the node, and has started at another time than ``before``."""
 
     def release(self, node: str) -> None:
-        """Have it take jobs again, if it was :meth:`drain` that stopped it."""
+        """Let the node take jobs again, if :meth:`drain` stopped it."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class _Queue:
 
 
 def queue_of(name: str, pillar: Mapping[str, Any]) -> Queue:
-    """Return what a roll of a service drains and waits for.
+    """Return the queue that a roll of a service drains and waits for.
 
     Raises:
         VcoreError: no area gives work to the containers of this service.
@@ -101,7 +101,7 @@ def queue_of(name: str, pillar: Mapping[str, Any]) -> Queue:
 
 @dataclass(frozen=True)
 class Plan:
-    """What :func:`apply` has to do, and what is left to :func:`roll`."""
+    """What :func:`apply` has to do, and what is left for :func:`roll`."""
 
     wanted: Wanted
     generation: str | None
@@ -111,9 +111,9 @@ class Plan:
 
 
 def plan(client: Swarm, want: Wanted) -> Plan:
-    """How what is offered differs from what is wanted: ``service``, and what is new in its specification.
+    """Compare the offered generations with what is wanted: ``service``, and what is new in its specification.
 
-    Nodes that have a task of an older generation are no change: they are ``behind``.
+    Nodes that run an older generation are not a change; they are ``behind``.
     """
     snapshot = client.snapshot()
     name = want.spec["Name"]
@@ -146,9 +146,9 @@ def plan(client: Swarm, want: Wanted) -> Plan:
 
 
 def apply(client: Swarm, planned: Plan, *, authorization: str | None) -> str:
-    """Offer a new generation, and give it to nodes that have none; what was done, in words.
+    """Offer a new generation, give it to nodes that have none, and return a comment on what was done.
 
-    It waits for no node: how they are, SLURM says.
+    It does not wait for the nodes; SLURM shows their state.
     """
     name, current = planned.wanted.spec["Name"], planned.generation
     with docker_errors():
@@ -166,7 +166,7 @@ def apply(client: Swarm, planned: Plan, *, authorization: str | None) -> str:
 
 
 def pending(name: str, behind: Sequence[str]) -> str:
-    """What is left to do by hand, or an empty text."""
+    """Return a sentence on what is left to do by hand, or an empty string."""
     if not behind:
         return ""
     shown = ", ".join(behind[:5]) + (f" and {len(behind) - 5} more" if len(behind) > 5 else "")
@@ -174,7 +174,7 @@ def pending(name: str, behind: Sequence[str]) -> str:
 
 
 def tidy(client: Swarm, name: str, current: str | None) -> None:
-    """Remove generations that no node has any more, and what only they needed."""
+    """Remove generations that no node has any more, and the configs and secrets that only they used."""
     generations = specification.generations(client.snapshot().services.values()).get(name, {})
     used = {node_labels(node).get(f"{specification.GENERATION_LABEL}.{name}") for node in client.snapshot().nodes}
     with docker_errors():
@@ -186,12 +186,12 @@ def tidy(client: Swarm, name: str, current: str | None) -> None:
 
 
 def node_labels(node: Mapping[str, Any]) -> Mapping[str, str]:
-    """The labels of a node of the swarm."""
+    """Return the labels of a node of the swarm."""
     return node["Spec"].get("Labels") or {}
 
 
 def _nodes(client: Swarm, name: str, spec: Mapping[str, Any]) -> dict[str, str | None]:
-    """The nodes that the service is meant for, by minion id, with the generation that each has."""
+    """Return the nodes on which the service should run, by minion id, each with its generation."""
     role = spec["TaskTemplate"]["Placement"]["Constraints"][0].removeprefix("node.labels.").split("==")[0]
     return {
         labels.get(specification.NODE_LABEL, node["Description"]["Hostname"]): labels.get(
@@ -204,7 +204,7 @@ def _nodes(client: Swarm, name: str, spec: Mapping[str, Any]) -> dict[str, str |
 
 
 def _label(client: Swarm, name: str, node: str, generation: str) -> None:
-    client.changed()  # the version of a node has to be its last one
+    client.changed()  # an update needs the node's latest version
     found = next(
         entry
         for entry in client.snapshot().nodes
@@ -235,16 +235,19 @@ def roll(
     """Bring the newest generation to the nodes, one after another: drain, wait, change over, verify, resume.
 
     Args:
-        nodes: those to be updated, by default all that are behind.
-        patience: seconds to wait for the jobs of a node.
+        nodes: the nodes to update, by default all that are behind.
+        patience: seconds to wait for a node's jobs.
         start: seconds that a node may take to come back.
+        queue: what drains and resumes nodes, by default that of :func:`queue_of`.
+        say: is called with each progress message.
 
     Returns:
         The nodes that were updated.
 
     Raises:
-        VcoreError: there is no new generation yet; a node's jobs do not end in time; or a node does not come back, and
-            then it runs the generation before again. The nodes behind it are as they were.
+        VcoreError: the wanted generation is not offered yet; a node's jobs do not end in time; or a node does not come
+            back, and was given its previous generation again. The nodes after it are unchanged.
+        Busy: another roll is under way.
     """
     work = queue or queue_of(name, pillar)
 
@@ -261,7 +264,7 @@ def roll(
         if unknown := sorted(set(nodes or ()) - set(there)):
             raise VcoreError(f"{name} does not run on {', '.join(unknown)}")
         for node in sorted(there):
-            # What an earlier roll that was cut off has left.
+            # An interrupted roll may have left updated nodes drained.
             if there[node] == planned.generation and work.is_back(node, None):
                 work.release(node)
         todo = [node for node in planned.behind if nodes is None or node in nodes]
@@ -334,9 +337,10 @@ def _runs(
     before: tuple[float, int | None],
     patience: float,
 ) -> str | None:
-    """None once the node runs this generation and SLURM has it back; or why not, after ``patience`` seconds.
+    """Wait until the node runs this generation and SLURM has it back; return None then, or the reason why it does not.
 
-    ``before`` is when its label was changed, and when slurmd had started until then.
+    Waits at most ``patience`` seconds. ``before`` is when the node's label was changed (seconds since 1970), and when
+    slurmd had last started before that.
     """
     began, old = before
     end, failures = time.monotonic() + patience, 0
@@ -372,5 +376,5 @@ def _runs(
 
 
 def _moment(seconds: float) -> str:
-    """A time as Docker writes it, to the second, a little earlier: clocks of one machine."""
+    """Return a time as Docker writes it, in whole seconds, two seconds early to be on the safe side."""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds - 2))

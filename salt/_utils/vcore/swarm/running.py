@@ -1,4 +1,4 @@
-"""Services on the swarm: how one differs from what runs, bringing it up, waiting until it is well, removing it."""
+"""Services on the swarm: compares them with what runs, creates, updates and removes them, and waits for them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOG_LINES = 15
 
 @dataclass(frozen=True)
 class ServicePlan:
-    """What :meth:`Services.apply` has to do for one service; nothing when ``changes`` is empty."""
+    """What :meth:`Services.apply` has to do for one service; nothing if ``changes`` is empty."""
 
     wanted: Wanted
     current: Mapping[str, Any] | None
@@ -37,12 +37,12 @@ class Services(Connection):
     """The services of the core on one swarm."""
 
     def plan(self, want: Wanted) -> ServicePlan:
-        """How a service differs from what runs.
+        """Compare a service with what runs.
 
-        The changes are those of its specification, and ``service`` where it is new or does not run well just now.
+        The changes are those of its specification, and ``service`` if it is new or does not run well at the moment.
 
         Raises:
-            VcoreError: somebody else's service has the name.
+            VcoreError: a service of this name is not the core's.
         """
         snapshot, name = self.snapshot(), want.spec["Name"]
         current = snapshot.services.get(name)
@@ -65,13 +65,14 @@ class Services(Connection):
         return ServicePlan(want, current, {**changes, **difference}, bool(difference))
 
     def apply(self, plan: ServicePlan, *, paths: Paths, authorization: str | None, timeout: float) -> None:
-        """Create or update the service and wait until it runs well; then remove what it does not need any more.
+        """Create or update the service, wait until it runs well, and remove configs and secrets that it needs no more.
 
-        ``authorization`` is the value of X-Registry-Auth (:func:`registry_authorization`), ``timeout`` in seconds.
+        ``authorization`` is the value of X-Registry-Auth (:func:`vcore.swarm.deployment.registry_authorization`),
+        ``timeout`` is in seconds.
 
         Raises:
-            VcoreError: it does not come to run well; swarm has then gone back to the previous specification if
-                there was one. The message holds the last lines of the failed container's log.
+            VcoreError: it does not run well; swarm has gone back to the previous specification if there was one. The
+                message has the last lines of the failed container's log.
         """
         name = plan.wanted.spec["Name"]
         if not self.snapshot().active:
@@ -99,7 +100,7 @@ class Services(Connection):
         self.prune(name)
 
     def _bound(self, want: Wanted) -> dict[str, Any]:
-        """The specification with the ids of its configs and secrets; those that do not exist are created."""
+        """Create the missing configs and secrets, and return the specification with the ids of all of them."""
         snapshot = self.snapshot()
         ids = {
             kind: {entry["Spec"]["Name"]: entry["ID"] for entry in entries}
@@ -123,17 +124,17 @@ class Services(Connection):
         while True:
             service = self.api.inspect_service(identifier)
             tasks = self.api.tasks(filters={"service": identifier})
-            # Swarm forgets all but the last tasks that failed; they count all the same.
+            # Swarm forgets all but the last failed tasks, but they still count.
             ended |= {task["ID"]: task for task in tasks if task["Status"]["State"] in specification.ENDED}
             tasks += [task for key, task in ended.items() if key not in {task["ID"] for task in tasks}]
             expected = specification.expected_tasks(service["Spec"], self.api.nodes())
             verdict = specification.verdict(service, tasks, expected, seen=seen, attempt=attempt)
             elapsed = time.monotonic() - began
             if verdict.task and verdict.task["ID"] != failed_task:
-                # Read at once: swarm soon removes the container of a task that failed.
+                # Read the log at once: swarm soon removes the container of a failed task.
                 failed_task = verdict.task["ID"]
                 details = self._details(verdict.task, plan.wanted)
-            # Swarm takes a moment to notice an update; before that, what it says is about the one before.
+            # Swarm takes a moment to notice an update; until then, its state is about the one before.
             if verdict.state == "settled" and (not updating or elapsed > 1):
                 return
             if verdict.state == "failed" or elapsed > timeout:
@@ -151,10 +152,10 @@ class Services(Connection):
             what += ", which runs" if specification.verdict(service, tasks, expected).state == "settled" else ""
         elif updating and update == "rollback_paused":
             what += "; going back to the specification before failed as well"
-        raise VcoreError(f"{what}. Mend the cause and apply again.{details}")
+        raise VcoreError(f"{what}. Fix the cause and apply again.{details}")
 
     def _details(self, task: Mapping[str, Any], want: Wanted) -> str:
-        """The last lines of a failed task's log, and what its health check said; nothing of a secret in them."""
+        """Return the last lines of a failed task's log, and its health check's output, with secrets replaced."""
         container = (task["Status"].get("ContainerStatus") or {}).get("ContainerID")
         if not container:
             return ""
@@ -172,7 +173,7 @@ class Services(Connection):
         return text
 
     def prune(self, name: str) -> None:
-        """Remove configs and secrets of a service that neither it nor its previous specification refers to."""
+        """Remove the configs and secrets of a service to which neither it nor its previous specification refers."""
         snapshot = self.snapshot()
         keep: set[str] = set()
         for service in snapshot.services.values():
@@ -195,7 +196,7 @@ class Services(Connection):
                         self.changed()
 
     def absent_changes(self, keep: Collection[str]) -> dict[str, Any]:
-        """Services of the core, by label, that are not in ``keep``, and what is left of such."""
+        """Return the changes that remove the core's services, by label, except those in ``keep``, and their remains."""
         snapshot = self.snapshot()
         changes: dict[str, Any] = {}
         for entry in (*snapshot.configs, *snapshot.secrets):
@@ -212,7 +213,7 @@ class Services(Connection):
         return changes
 
     def remove(self, names: Collection[str], *, timeout: float = 120) -> None:
-        """Remove services with their configs and secrets, and wait until their containers are gone; data stays.
+        """Remove services with their configs and secrets, and wait until their containers have ended; data stays.
 
         Raises:
             VcoreError: a container is still there after ``timeout`` seconds.
@@ -242,15 +243,15 @@ class Services(Connection):
 
 
 def is_core(entry: Mapping[str, Any]) -> bool:
-    """Whether a service, config or secret of the swarm is the core's."""
+    """Return whether a service, config or secret of the swarm belongs to the core."""
     return base_names.SERVICE_LABEL in (entry["Spec"].get("Labels") or {})
 
 
 def mounts_another(service: str, item: str, paths: Paths) -> bool:
-    """Whether a service that runs has another value of its secret ``item`` than the store: it was rotated.
+    """Return whether a running service has another value of its secret ``item`` than the store, after a rotation.
 
     Raises:
-        NotFound: the store has none.
+        NotFound: the store has no such secret.
         VcoreError: this machine manages no swarm.
     """
     store = Store(paths.secrets)

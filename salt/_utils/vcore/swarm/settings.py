@@ -1,4 +1,4 @@
-"""What a site may write about networks, and what the head's own network says against it."""
+"""Networks and authorized keys in the site file, and conflicts with the head's own networks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..kernel.site import Configuration
 
 
 class NetworkSettings(Model):
-    """The core's networks; none may overlap a network that the head already has a route to."""
+    """The core's networks; none may overlap a network to which the head already has a route."""
 
     name: ServiceName | Literal["virtual_core"] = field(
         "virtual_core", description="Name of the overlay network that the services share.", example="genomics"
@@ -32,12 +32,12 @@ class NetworkSettings(Model):
     )
     ingress_subnet: str = field(
         "172.18.2.0/24",
-        description="IPv4 network that swarm keeps for itself; no service of the core uses it.",
+        description="IPv4 network that swarm reserves for itself; no service of the core uses it.",
         example="10.99.2.0/24",
     )
 
 
-#: The settings above that name a network.
+#: The settings above that are IPv4 networks.
 SUBNETS = ("subnet", "bridge_subnet", "ingress_subnet")
 
 
@@ -45,7 +45,7 @@ NETWORK: Section[NetworkSettings] = Section("network", NetworkSettings, descript
 AUTHORIZED_KEYS: Section[list[str]] = Section(
     "authorized_keys",
     list[str],
-    description="Public ssh keys of the administrators who may log in to the containers as root; none, no sshd.",
+    description="Public ssh keys of administrators who may log in to the containers as root; if empty, no sshd runs.",
     example=["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExampleExampleExampleExampleExampleExampl ada"],
 )
 
@@ -53,7 +53,7 @@ SECTIONS = (NETWORK, AUTHORIZED_KEYS)
 
 
 def problems(configuration: Configuration) -> list[Problem]:
-    """Return what is wrong with the networks and keys in themselves."""
+    """Return the problems of the networks and keys that do not depend on this host."""
     return _network_problems(configuration) + [
         configuration.document.problem(
             ("authorized_keys", index), "has to be a public ssh key, such as 'ssh-ed25519 AAAA... name'"
@@ -75,7 +75,7 @@ def _network_problems(configuration: Configuration) -> list[Problem]:
             found.append(document.problem(location, f"has to be an IPv4 network such as 172.18.0.0/24: {error}"))
             continue
         if network.prefixlen > 28:
-            found.append(document.problem(location, f"{network} is too small; a /28 is the least"))
+            found.append(document.problem(location, f"{network} is too small; use a /28 or larger"))
         for other, taken in networks.items():
             if network.overlaps(taken):
                 found.append(document.problem(location, f"{network} overlaps {other}, which is {taken}"))
@@ -84,7 +84,7 @@ def _network_problems(configuration: Configuration) -> list[Problem]:
 
 
 def host_problems(configuration: Configuration, routes: Sequence[Route]) -> list[Problem]:
-    """Return the networks that overlap one which this host reaches otherwise."""
+    """Return a problem for each network that overlaps one which this host reaches by another interface."""
     found = []
     for setting in SUBNETS:
         network = ipaddress.IPv4Network(getattr(NETWORK.of(configuration.site), setting))

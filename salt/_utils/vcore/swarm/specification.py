@@ -1,6 +1,6 @@
-"""Docker Swarm, the wanted half: a service of the core as a swarm service, and how two of those differ.
+"""The wanted state of Docker Swarm: a service of the core as a swarm service, and the differences between two of them.
 
-Everything here is pure. :mod:`vcore.swarm.running` and :mod:`vcore.swarm.membership` carry it out.
+All functions are pure; :mod:`vcore.swarm.running` and :mod:`vcore.swarm.membership` carry out what they say.
 
 Sources: the Docker Engine API reference, ``POST /services/create`` (ServiceSpec) and ``GET /tasks`` (Task states).
 """
@@ -33,49 +33,49 @@ NODE_LABEL = "vcore.node"
 ROLE_LABEL = "vcore.role."
 
 
-#: Of a service: which generation of a service that is rolled it is. Of a node, with the service's name behind a dot:
-#: which one it has. See vcore.swarm.rolling.
+#: Label of a swarm service: the generation of the rolled service that it is. Followed by a dot and the service's name,
+#: label of a node: the generation that it runs. See vcore.swarm.rolling.
 GENERATION_LABEL = "vcore.generation"
 
 
-#: Endings of the items that a certificate becomes. A service's own items have no underscore, so none is taken twice.
+#: Endings of the items of a certificate. The names of a service's own items have no underscore, so there is no clash.
 CERTIFICATE_ITEMS = ("_crt", "_key", "_ca")
 
 
 AUTHORIZED_KEYS = "authorized_keys"
 
 
-#: Stands for the hash of what a plan cannot know yet; it equals no hash, so it always shows as a change.
+#: Stands for the hash of content that a plan cannot know yet; it equals no hash, so it always shows as a change.
 UNKNOWN = "unknown"
 
 
-SECOND = 1_000_000_000  # nanoseconds, which is what Docker counts in
+SECOND = 1_000_000_000  # nanoseconds, Docker's unit of time
 
 
-#: How long a new task has to stay well before its update counts as done.
+#: How long a new task has to run well before its update counts as done.
 MONITOR = 5 * SECOND
 
 
 RESTART_DELAY = 5 * SECOND
 
 
-#: Docker 25 and later check this often while a service starts (StartInterval), so that a start is noticed soon.
+#: Interval of health checks while a service starts (StartInterval, Docker 25 and later), to notice a start soon.
 START_INTERVAL = 2 * SECOND
 
 
-#: Failed tasks after which a service that never ran counts as failed; one or two may have come before their time.
+#: Failed tasks after which a service that never ran counts as failed; one or two may have started too early.
 ATTEMPTS = 3
 
 
-#: Task states that end a task without swarm having asked for it; ``complete`` is exit code 0.
+#: States of tasks that have ended without a request from swarm; ``complete`` is exit code 0.
 ENDED = ("failed", "rejected", "complete", "orphaned")
 
 
 @dataclass(frozen=True)
 class File:
-    """A swarm config or secret of a service, and where the service's container sees it.
+    """A swarm config or secret of a service, and its place in the service's container.
 
-    ``data`` is None where a plan does not know it yet.
+    ``data`` is None if a plan cannot know it yet.
     """
 
     service: str
@@ -90,32 +90,32 @@ class File:
 
     @property
     def name(self) -> str:
-        """The name in swarm: it changes with the content, because swarm's configs and secrets never change."""
+        """The name in swarm, which changes with the content because swarm's configs and secrets are immutable."""
         return f"{self.service}-{self.item}-{self.fingerprint}"
 
     @property
     def labels(self) -> dict[str, str]:
-        """What tells later whose it is."""
+        """The labels that name the owner."""
         return {SERVICE_LABEL: self.service, ITEM_LABEL: self.item}
 
 
 def content(service: str, item: str, data: bytes) -> bytes:
-    """What is hashed for a name: two services may have items of the same name and content, and stay apart."""
+    """Return the bytes to hash for a name; they differ between services whose items have the same name and content."""
     return b"\0".join((service.encode(), item.encode(), data))
 
 
 def config_fingerprint(service: str, item: str, data: bytes) -> str:
-    """Twelve hexadecimal digits for a config's name; a secret's come from ``secrets.Store.fingerprint``."""
+    """Return twelve hexadecimal digits for a config's name; a secret's come from ``secrets.Store.fingerprint``."""
     return hashlib.sha256(content(service, item, data)).hexdigest()[:12]
 
 
 def item_of(service: str, name: str) -> str:
-    """The item that a config or secret of swarm holds, from its name."""
+    """Return the item that a config or secret of swarm holds, from its name."""
     return name.removeprefix(f"{service}-").rsplit("-", 1)[0]
 
 
 def certificate_of(item: str) -> str | None:
-    """The certificate that an item belongs to, or None."""
+    """Return the certificate that an item belongs to, or None."""
     for ending in CERTIFICATE_ITEMS:
         if item.endswith(ending):
             return item.removesuffix(ending)
@@ -123,10 +123,10 @@ def certificate_of(item: str) -> str | None:
 
 
 def check_files(files: Iterable[File]) -> None:
-    """Check what Docker asks of configs and secrets, so that a mistake shows before the first one is created.
+    """Check Docker's limits on configs and secrets, so that a mistake shows before the first one is created.
 
     Raises:
-        VcoreError: a name beyond 64 characters, or content that is empty or beyond 500 kB.
+        VcoreError: a name is longer than 64 characters, or content is empty or larger than 500 kB.
     """
     for file in files:
         if len(file.name) > 64:
@@ -150,20 +150,20 @@ def service_spec(
     secrets: Sequence[File],
     credential: str | None = None,
 ) -> dict[str, Any]:
-    """The ServiceSpec of a resolved service, as ``POST /services/create`` takes it.
+    """Return the ServiceSpec of a resolved service, as ``POST /services/create`` takes it.
 
-    ``credential`` is the fingerprint of what nodes pull the image with: swarm keeps the credential with the service,
-    so a new one has to reach it.
+    ``credential`` is the fingerprint of the credential with which nodes pull the image: swarm stores the credential
+    with the service, so a new one is a change of the service.
 
-    Configs and secrets are named, without the ids that swarm gives them (:func:`with_ids` adds those). The label
-    ``vcore.spec`` holds the specification itself, because the daemon adds fields to the one that it keeps.
+    Configs and secrets have names but not the ids that swarm gives them (:func:`with_ids` adds those). The label
+    ``vcore.spec`` has the specification itself, because the daemon adds fields to its own copy.
     """
     name = service["name"]
     pinned = service["mode"] == "replicated"
     health, memory = service["health"], service["memory"]
     container: dict[str, Any] = {
         "Image": image,
-        # A global service's tasks share its network alias; each shows the name of its node.
+        # The tasks of a global service share its network alias; each has the name of its node.
         "Hostname": name if pinned else "{{.Node.Hostname}}",
         "Env": [f"VCORE_SERVICE={name}"],
         "Init": False,  # the image brings tini
@@ -189,7 +189,7 @@ def service_spec(
         container["Privileges"] = {"AppArmor": {"Mode": "disabled"}}
     if service["sysctls"]:
         container["Sysctls"] = dict(service["sysctls"])
-    # Docker takes 0 for no limit; so does the daemon when it shows what it has.
+    # 0 is Docker's value for no limit, in requests and in answers.
     resources: dict[str, Any] = {"Limits": {"MemoryBytes": memory["limit"] or 0}}
     if memory.get("reservation"):
         resources["Reservations"] = {"MemoryBytes": memory["reservation"]}
@@ -216,9 +216,9 @@ def service_spec(
         "UpdateConfig": update | {"FailureAction": "rollback"},
         "RollbackConfig": update | {"FailureAction": "pause"},
         "EndpointSpec": {
-            # No virtual addresses and no routing mesh: these need IPVS in the kernel, and a pinned service no mesh.
+            # No virtual addresses and no routing mesh: these need IPVS in the kernel, and pinned services need no mesh.
             "Mode": "dnsrr",
-            # On the network of its node there is nothing to publish.
+            # A service on the network of its node has no ports to publish.
             "Ports": []
             if service["network"] == "host"
             else [
@@ -241,7 +241,7 @@ def service_spec(
 
 def _mount(volume: Mapping[str, Any]) -> dict[str, Any]:
     mount = {"Type": "bind", "Source": volume["source"], "Target": volume["path"]}
-    # Docker's own default is left out, as the daemon does.
+    # Leave Docker's own default out, as the daemon does.
     if volume["propagation"] != "rprivate":
         mount["BindOptions"] = {"Propagation": volume["propagation"]}
     return mount
@@ -252,7 +252,7 @@ def _target(file: File) -> dict[str, Any]:
 
 
 def with_ids(spec: Mapping[str, Any], config_ids: Mapping[str, str], secret_ids: Mapping[str, str]) -> dict[str, Any]:
-    """The specification with swarm's ids beside the names of its configs and secrets."""
+    """Return the specification with swarm's ids added to the names of its configs and secrets."""
     bound: dict[str, Any] = copy.deepcopy(dict(spec))
     container = bound["TaskTemplate"]["ContainerSpec"]
     for reference in container["Configs"]:
@@ -263,7 +263,7 @@ def with_ids(spec: Mapping[str, Any], config_ids: Mapping[str, str], secret_ids:
 
 
 def recorded_spec(service: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The specification that a service of the daemon was made from; {} if its label is damaged."""
+    """Return the specification from which the daemon's service was made; {} if its label is damaged."""
     if service is None:
         return None
     try:
@@ -274,58 +274,59 @@ def recorded_spec(service: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def live_spec(service: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The specification that a service of the daemon has now, in the shape of the one that it was made from.
+    """Return the current specification of the daemon's service, in the shape of the one from which it was made.
 
-    That is what its label records, with whatever somebody has changed since, by ``docker service scale`` for instance.
-    Only what the core sets counts, because the daemon adds fields of its own. {} if the label is damaged.
+    That is the one that its label records, with everything that somebody has changed since, by ``docker service scale``
+    for instance. Only fields that the core sets count, because the daemon adds its own. {} if the label is damaged.
     """
     recorded = recorded_spec(service)
     if service is None or not recorded:
         return recorded
     live = copy.deepcopy(dict(service["Spec"]))
     task, made_from = live["TaskTemplate"], recorded["TaskTemplate"]
-    # Docker before 25 does not know these and drops them.
+    # Docker before 25 does not know these fields and drops them.
     container, kept = task["ContainerSpec"], made_from["ContainerSpec"]
     health = container.get("Healthcheck") or {}
     health.setdefault("StartInterval", kept["Healthcheck"].get("StartInterval"))
     if "Privileges" in kept and not _knows_apparmor(container):
         container["Privileges"] = kept["Privileges"]
-    # The daemon puts a network's id in the place of its name; an entry of somebody else has no alias.
+    # The daemon replaces a network's name by its id; entries that somebody else added have no counterpart.
     for theirs, ours in zip(task.get("Networks") or [], made_from["Networks"], strict=False):
         theirs["Target"] = ours["Target"]
     spec: dict[str, Any] = _in_shape_of(recorded, live)
-    # None is set where the site has none, and the daemon adds none.
+    # The recorded specification lacks this field if the site reserves nothing; the daemon does not add it either.
     if reserved := ((task.get("Resources") or {}).get("Reservations") or {}).get("MemoryBytes"):
         spec["TaskTemplate"]["Resources"]["Reservations"] = {"MemoryBytes": reserved}
     return spec
 
 
 def _knows_apparmor(container: Mapping[str, Any]) -> bool:
-    """Whether the daemon that shows a container's specification can run it without AppArmor: that came with this field,
-    which it always shows.
+    """Return whether the daemon that shows this container specification can run containers without AppArmor.
+
+    That ability came with the field looked for here, which such daemons always show.
     """
     return "NoNewPrivileges" in (container.get("Privileges") or {})
 
 
 def is_unconfined(service: Mapping[str, Any]) -> bool:
-    """Whether Docker runs a service of the daemon without its AppArmor profile."""
+    """Return whether the daemon's service runs without Docker's AppArmor profile."""
     privileges = service["Spec"]["TaskTemplate"]["ContainerSpec"].get("Privileges") or {}
     return (privileges.get("AppArmor") or {}).get("Mode") == "disabled"
 
 
 def _in_shape_of(recorded: Any, live: Any) -> Any:
-    """``live`` with the fields of ``recorded`` only. The daemon leaves out what is empty, so that equals nothing."""
+    """Return ``live`` with the fields of ``recorded`` only; empty values equal missing ones, which the daemon omits."""
     if isinstance(recorded, dict):
         fields = live if isinstance(live, dict) else {}
         return {key: _in_shape_of(value, fields.get(key)) for key, value in recorded.items()}
     if isinstance(recorded, list) and recorded and isinstance(recorded[0], dict):
-        # An entry that was added is cut to the shape of the others.
+        # An added entry gets the shape of the last one.
         return [_in_shape_of(recorded[min(n, len(recorded) - 1)], entry) for n, entry in enumerate(live or [])]
     return live if live or recorded else recorded
 
 
 def referenced(spec: Mapping[str, Any] | None) -> set[str]:
-    """Names of the configs and secrets that a ServiceSpec mounts."""
+    """Return the names of the configs and secrets that a ServiceSpec mounts."""
     container = ((spec or {}).get("TaskTemplate") or {}).get("ContainerSpec") or {}
     return {reference["ConfigName"] for reference in container.get("Configs") or []} | {
         reference["SecretName"] for reference in container.get("Secrets") or []
@@ -336,13 +337,13 @@ def referenced(spec: Mapping[str, Any] | None) -> set[str]:
 
 
 def new_generation(spec: Mapping[str, Any], seconds: float) -> str:
-    """A name for a generation that begins now."""
+    """Return a name for a generation that begins now."""
     text = f"{seconds:.6f} {json.dumps(spec, sort_keys=True)}"
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def generation_spec(spec: Mapping[str, Any], generation: str) -> dict[str, Any]:
-    """The specification of one generation: a service of its own, on nodes that carry its label."""
+    """Return the specification of one generation: a service of its own, on nodes that carry its label."""
     own: dict[str, Any] = copy.deepcopy(dict(spec))
     name = spec["Name"]
     own["Name"] = f"{name}-{generation}"
@@ -354,7 +355,7 @@ def generation_spec(spec: Mapping[str, Any], generation: str) -> dict[str, Any]:
 
 
 def of_no_generation(spec: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The specification that :func:`generation_spec` made one of; {} if it is damaged."""
+    """Return the specification from which :func:`generation_spec` made this one; {} if it is damaged."""
     plain: dict[str, Any] = copy.deepcopy(dict(spec or {}))
     if GENERATION_LABEL not in plain.get("Labels", {}):
         return {}
@@ -366,7 +367,7 @@ def of_no_generation(spec: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def generations(services: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Mapping[str, Any]]]:
-    """The services that are rolled, by name: their generations, the newest first."""
+    """Return the generations of each rolled service, the newest first: ``{<name>: {<generation>: <service>}}``."""
     found: dict[str, dict[str, Mapping[str, Any]]] = {}
     for service in sorted(services, key=lambda entry: str(entry.get("CreatedAt", "")), reverse=True):
         labels = service["Spec"].get("Labels") or {}
@@ -376,7 +377,7 @@ def generations(services: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Ma
 
 
 def owner(service: Mapping[str, Any]) -> str:
-    """The name of the core's service that a service of the swarm is, or is a generation of."""
+    """Return the name of the core's service to which a swarm service belongs, as the only one or as a generation."""
     labels = service["Spec"].get("Labels") or {}
     return str(labels[SERVICE_LABEL] if GENERATION_LABEL in labels else service["Spec"]["Name"])
 
@@ -384,8 +385,9 @@ def owner(service: Mapping[str, Any]) -> str:
 def generation_labels(
     services: Iterable[Mapping[str, Any]], nodes: Iterable[Mapping[str, Any]]
 ) -> dict[str, tuple[str, frozenset[str], str]]:
-    """What a node that comes to a role is labelled with, by label: the role's label, all generations, and the one that
-    it gets: that which most nodes run, so that one which is not tried yet comes by a roll.
+    """Return the generation labels for nodes of a role: ``{<label>: (<role's label>, <all generations>, <default>)}``.
+
+    A new node gets the default, the generation that most nodes run, so that an untried one only comes by a roll.
     """
     found = {}
     everybody = [node["Spec"].get("Labels") or {} for node in nodes]
@@ -402,7 +404,7 @@ def generation_labels(
 
 
 def size(value: int) -> str:
-    """Bytes as a site file writes them: 512M, 2G."""
+    """Return a number of bytes as a site file writes it: 512M, 2G."""
     for unit, factor in (("T", 1024**4), ("G", 1024**3), ("M", 1024**2), ("K", 1024)):
         if value % factor == 0:
             return f"{value // factor}{unit}"
@@ -410,7 +412,7 @@ def size(value: int) -> str:
 
 
 def short_image(reference: str) -> str:
-    """``host:5000/ldap:ab12@sha256:…`` as ``ldap:ab12``."""
+    """Return name and tag of an image: ``ldap:ab12`` for ``host:5000/ldap:ab12@sha256:…``."""
     return reference.split("@")[0].rsplit("/", 1)[-1]
 
 
@@ -446,7 +448,7 @@ def _mode(mode: Mapping[str, Any]) -> str:
 
 
 def _variable(entry: str) -> str:
-    # The value of one that somebody else has set may be a secret.
+    # The value of a variable that somebody else has set may be a secret.
     return entry if entry.startswith("VCORE_") else entry.partition("=")[0]
 
 
@@ -457,7 +459,7 @@ def _file(target: Mapping[str, Any]) -> str:
 _CONTAINER = ("TaskTemplate", "ContainerSpec")
 
 
-#: What has a word of its own in a change set: the word, where it stands in the specification, how a person reads it.
+#: Fields with a name of their own in a change set: the name, the place in the specification, and the readable form.
 _WORDS: tuple[tuple[str, tuple[str, ...], Callable[[Any], Any]], ...] = (
     ("image", (*_CONTAINER, "Image"), short_image),
     ("placement", ("TaskTemplate", "Placement"), lambda value: value["Constraints"][0].removeprefix("node.labels.")),
@@ -476,7 +478,7 @@ _WORDS: tuple[tuple[str, tuple[str, ...], Callable[[Any], Any]], ...] = (
 )
 
 
-#: What is worth listing of a service that is new; all else of it is new as well.
+#: The fields that are listed for a new service, of which everything is new.
 _WORDS_OF_NEW = ("image", "placement", "ports", "volumes", "memory")
 
 
@@ -486,10 +488,10 @@ def diff(
     old_configs: Mapping[str, bytes],
     new_configs: Mapping[str, bytes | None],
 ) -> dict[str, Any]:
-    """What changes between two specifications, in people's words; {} exactly where they are the same.
+    """Return the changes between two specifications in readable form; {} exactly if they are the same.
 
-    ``old`` is None for a service that is not there. ``old_configs`` and ``new_configs`` hold the contents of
-    configs by their names in swarm, for the unified diff of a changed one. No secret's value is needed or shown.
+    ``old`` is None for a service that does not exist. ``old_configs`` and ``new_configs`` have the contents of configs
+    by their names in swarm, for the unified diff of a changed one. No value of a secret is needed or shown.
     """
     service = new["Name"]
     left, right = copy.deepcopy(dict(old or {})), copy.deepcopy(dict(new))
@@ -504,7 +506,7 @@ def diff(
         if words["old"] == words["new"] and word == "image":
             words["new"] += " (built again)"
         elif words["old"] == words["new"]:
-            words = {"old": before, "new": after}  # what differs is in no words
+            words = {"old": before, "new": after}  # the readable form does not show the difference
         changes[word] = words
     changes |= _diff_files(service, left, right, old_configs, new_configs)
     if old is not None:
@@ -519,7 +521,7 @@ def diff(
 
 
 def _take(spec: Any, path: Sequence[str]) -> Any:
-    """Remove what stands at ``path`` and return it; None where nothing does."""
+    """Remove the value at ``path`` and return it; None if there is none."""
     for key in path[:-1]:
         spec = spec.get(key) if isinstance(spec, dict) else None
     return spec.pop(path[-1], None) if isinstance(spec, dict) else None
@@ -531,7 +533,7 @@ def _readable(words: Callable[[Any], Any], value: Any) -> Any:
     try:
         return words(value)
     except (KeyError, IndexError, TypeError, AttributeError):
-        return value  # written by another version of this project: shown as it is
+        return value  # written by another version of this project; shown as it is
 
 
 def _diff_files(
@@ -541,7 +543,7 @@ def _diff_files(
     old_configs: Mapping[str, bytes],
     new_configs: Mapping[str, bytes | None],
 ) -> dict[str, Any]:
-    """The part of :func:`diff` on configs, secrets and certificates; takes them out of both specifications."""
+    """Return the changes of configs, secrets and certificates for :func:`diff`, and remove them from both sides."""
     changes: dict[str, dict[str, Any]] = {"configs": {}, "secrets": {}, "certificates": {}, "files": {}}
     for word, kind, key in (("configs", "Configs", "ConfigName"), ("secrets", "Secrets", "SecretName")):
         before, after = (
@@ -554,7 +556,7 @@ def _diff_files(
             if old is None or new is None:
                 what = "new" if old is None else "removed"
                 if certificate is not None:
-                    # Where only one of a certificate's files comes or goes, another one says that it changed.
+                    # If only one of a certificate's files comes or goes, another file may say that it changed.
                     changes["certificates"].setdefault(certificate, what)
                 else:
                     changes[word][item] = what
@@ -570,7 +572,7 @@ def _diff_files(
 
 
 def _text_diff(item: str, old: bytes | None, new: bytes | None) -> str:
-    """A unified diff of a config; ``changed`` where it is no text, or one side is not known (or secret)."""
+    """Return a unified diff of a config; ``changed`` if it is not text, or one side is unknown or secret."""
     if old is None or new is None:
         return "changed"
     try:
@@ -585,7 +587,7 @@ def _text_diff(item: str, old: bytes | None, new: bytes | None) -> str:
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys; empty ones leave nothing."""
+    """Flatten nested mappings to one with dotted keys; empty mappings vanish."""
     if not isinstance(value, Mapping):
         return {prefix: value}
     flat: dict[str, Any] = {}
@@ -599,7 +601,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How far a service has come: ``settled``, ``waiting`` or ``failed``; why; and the task that it is about."""
+    """The state of a service: ``settled``, ``waiting`` or ``failed``; the reason; and the task that caused it."""
 
     state: str
     message: str
@@ -607,7 +609,7 @@ class Verdict:
 
 
 def expected_tasks(spec: Mapping[str, Any], nodes: Iterable[Mapping[str, Any]]) -> int:
-    """How many tasks a service should have on these nodes."""
+    """Return how many tasks a service should have on these nodes."""
     if "Global" not in spec["Mode"]:
         return int(spec["Mode"]["Replicated"]["Replicas"])
     wanted = [
@@ -622,17 +624,17 @@ def expected_tasks(spec: Mapping[str, Any], nodes: Iterable[Mapping[str, Any]]) 
     )
 
 
-#: What swarm makes a new task for when it changes. A task may stay that meets a new placement as well.
+#: Fields whose change makes swarm create new tasks. A task that also fits a new placement may stay.
 _RESTARTED_FOR = ("ContainerSpec", "Resources", "RestartPolicy", "Networks", "LogDriver")
 
 
 def is_made_from(task: Mapping[str, Any], template: Mapping[str, Any]) -> bool:
-    """Whether a task was made from a service's task template."""
+    """Return whether a task was made from a service's task template."""
     return all(task["Spec"].get(key) == template.get(key) for key in _RESTARTED_FOR)
 
 
 def patience(service: Mapping[str, Any]) -> int:
-    """Seconds that an update of a resolved service may take, with the pull of its image and a rollback."""
+    """Return how many seconds an update of a resolved service may take, including image pull and rollback."""
     health = service["health"]
     start = health["start_period"] + (health["retries"] + 1) * (health["interval"] + health["timeout"])
     return int(300 + 2 * (start + service["stop_grace"] + (MONITOR + RESTART_DELAY) // SECOND))
@@ -646,11 +648,11 @@ def verdict(
     seen: Collection[str] = (),
     attempt: Mapping[str, Any] | None = None,
 ) -> Verdict:
-    """Judge a service of the daemon by its tasks.
+    """Judge the daemon's service by its tasks.
 
-    ``seen`` are ids of tasks that had ended before the wait began. ``attempt`` is the task template of an update that
-    the caller has just sent: the update has failed once another specification is back, and runs.
-    A task with a health check is ``running`` only once it is healthy.
+    ``seen`` are the ids of tasks that had ended before the wait began. ``attempt`` is the task template of an update
+    that the caller has just sent: the update has failed once another specification is back and runs. A task with a
+    health check is ``running`` only once it is healthy.
     """
     tasks = sorted(tasks, key=lambda task: task["CreatedAt"], reverse=True)
     template = service["Spec"]["TaskTemplate"]
@@ -660,13 +662,13 @@ def verdict(
     wanted = [task for task in tasks if task["DesiredState"] in ("ready", "running")]
     running = [task for task in wanted if task["Status"]["State"] == "running" and is_made_from(task, template)]
     complete = len(running) >= expected and len(running) == len(wanted)
-    # Every task counts that failed of what the service is made from now, which after a rollback is not the attempt.
+    # Failed tasks of the current template count, which is not the attempt's after a rollback.
     given_up = sum(is_made_from(task, template) for task in ended) >= ATTEMPTS
     update = service.get("UpdateStatus") or {}
     state = update.get("State")
     if attempt is not None and state in ("rollback_completed", "rollback_paused", "paused"):
         if state == "rollback_completed" and not complete and not given_up:
-            # Swarm says so before the tasks that it went back to run.
+            # Swarm reports this before the tasks of the previous specification run.
             return Verdict("waiting", "swarm goes back to the previous specification", newest)
         return Verdict("failed", _reason(newest) if newest else update.get("Message") or state, newest)
     if state == "rollback_started":
@@ -682,7 +684,7 @@ def verdict(
 
 
 def _reason(task: Mapping[str, Any]) -> str:
-    """What swarm says of a task, such as ``task: non-zero exit (1)``."""
+    """Return swarm's message on a task, such as ``task: non-zero exit (1)``."""
     status = task["Status"]
     if status["State"] == "complete":
         return "the container ended by itself (exit code 0)"

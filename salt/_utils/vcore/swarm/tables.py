@@ -1,4 +1,4 @@
-"""How services look to people."""
+"""The display of services in ``vcore.status``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PLACE = 10
 
 
 def status(facts: Mapping[str, Any]) -> list[RenderableType]:
-    """Return the services, and the updates that wait for nodes."""
+    """Return the table of services, and the updates that still wait for nodes."""
     services = table("SERVICE", "TITLE", "STATE", "NODE", "ADDRESS", "IMAGE", "SINCE", whole=(4,))
     for name, service in facts.get("services", {}).items():
         state = "healthy" if service["ok"] else f"{service['state']} ({service['healthy']}/{service['desired']})"
