@@ -790,7 +790,7 @@ def test_state_on_a_bare_head_then_drift(head: tuple[Core, Any]) -> None:
     secret = core.password()
     Store(core.paths.secrets).write("ldap", "admin-password", b"not rolled out yet")
     refused = state("The directory has its base entries")
-    assert refused.result is False and "another administrator's password" in refused.comment and not refused.changes
+    assert refused.result is False and "another administrator password" in refused.comment and not refused.changes
     Store(core.paths.secrets).write("ldap", "admin-password", secret.encode())
 
 

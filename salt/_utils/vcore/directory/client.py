@@ -1,7 +1,7 @@
-"""The LDAP directory: the entries that the core owns in it, how they differ from what is there, and a client.
+"""A client of the LDAP directory, and the plans that bring the core's own entries into it.
 
-Attribute values are lists of strings, entries are mappings of attribute names, and a tree is a mapping of DNs in the
-order in which its entries can be added. What people and administrators put into the directory beside that is theirs.
+An entry maps attribute names to lists of strings; a tree maps DNs to entries, in an order in which they can be added.
+Everything else that people and administrators put into the directory is left alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..base.progress import report
 from ..base.secrets import Store
 from .entries import Attributes, administrator, diff, is_hash, service_accounts, uri, wanted_entries
 
-#: How long :func:`open_administrator` tries again while the service comes up, in seconds.
+#: How long :func:`open_administrator` keeps trying while the service starts, in seconds.
 START_TIME = 60.0
 
 
@@ -50,26 +50,26 @@ def _text(value: bytes) -> str:
         return "base64:" + base64.b64encode(value).decode()
 
 
-#: Something to do on a connection, begun and not waited for; see :meth:`Directory.run`.
+#: Starts an asynchronous operation on a connection and returns its message id; see :meth:`Directory.run`.
 Operation = Callable[[Any], int]
 
 
 def adding(dn: str, attributes: Mapping[str, Sequence[str]]) -> Operation:
-    """Add an entry."""
+    """Return the operation that adds an entry; attributes without values are left out."""
     return lambda connection: connection.add(
         dn, [(name, _octets(values)) for name, values in attributes.items() if values]
     )
 
 
 def replacing(dn: str, attributes: Mapping[str, Sequence[str]]) -> Operation:
-    """Give attributes of an entry new values; none takes the attribute away."""
+    """Return the operation that replaces values of attributes; an empty list removes the attribute."""
     return lambda connection: connection.modify(
         dn, [(ldap.MOD_REPLACE, name, _octets(values)) for name, values in attributes.items()]
     )
 
 
 def setting_password(dn: str, new: str) -> Operation:
-    """Set a password by the password operation (RFC 3062), which the server hashes."""
+    """Return the operation that sets a password (RFC 3062), which the server hashes."""
     return lambda connection: connection.passwd(dn, None, new)
 
 
@@ -77,15 +77,15 @@ class Directory:
     """One bound connection to a directory.
 
     Args:
-        uri: such as ``ldaps://192.0.2.1:636``; the certificate has to name the host.
+        uri: address such as ``ldaps://192.0.2.1:636``; the certificate has to name the host.
         authority: PEM file of the only authority that is trusted.
-        dn, password: whom to bind as.
-        timeout: seconds for the connection, and twice as many for each operation.
+        dn, password: the account to bind as.
+        timeout: seconds for connecting; each operation may take twice as long.
 
     Raises:
-        Unreachable: nothing answers, or its certificate is not to be trusted.
+        Unreachable: nothing answers, or its certificate is not trusted.
         Refused: the name and password are not accepted.
-        VcoreError: anything else that the directory objects to.
+        VcoreError: the directory refuses for another reason.
     """
 
     def __init__(self, uri: str, authority: Path, dn: str, password: str, *, timeout: float = 5.0) -> None:
@@ -100,7 +100,7 @@ class Directory:
             (ldap.OPT_TIMEOUT, 2 * timeout),
             (ldap.OPT_X_TLS_REQUIRE_CERT, ldap.OPT_X_TLS_DEMAND),
             (ldap.OPT_X_TLS_CACERTFILE, str(authority)),
-            # Takes the TLS options above into use, so it comes last.
+            # Has to come last: it activates the TLS options above.
             (ldap.OPT_X_TLS_NEWCTX, 0),
         ):
             self._connection.set_option(option, value)
@@ -128,16 +128,16 @@ class Directory:
         self.close()
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self._connection.unbind_s()
 
     def whoami(self) -> str:
-        """The DN that the server knows this connection by (RFC 4532)."""
+        """Return the DN as which the server knows this connection (RFC 4532)."""
         with self._translated():
             return str(self._connection.whoami_s()).removeprefix("dn:")
 
     def read(self, dn: str, attributes: Iterable[str]) -> dict[str, list[bytes]] | None:
-        """These attributes of one entry, as they are stored; None if there is no such entry."""
+        """Return these attributes of one entry as stored, in octets; None if there is no such entry."""
         with self._translated():
             try:
                 found = self._connection.search_s(dn, ldap.SCOPE_BASE, "(objectClass=*)", list(attributes))
@@ -148,7 +148,7 @@ class Directory:
     def search(
         self, base: str, filter_string: str, attributes: Iterable[str] = ("*",), *, page: int = 500
     ) -> Iterator[tuple[str, Attributes]]:
-        """The entries below ``base`` that match (RFC 4515), in pages (RFC 2696); hashes are left out."""
+        """Yield the entries below ``base`` that match (RFC 4515), without hashes, read in pages (RFC 2696)."""
         control = SimplePagedResultsControl(True, size=page, cookie="")
         names = list(attributes)
         while True:
@@ -180,14 +180,14 @@ class Directory:
             self._connection.add_s(dn, [(name, _octets(values)) for name, values in attributes.items()])
 
     def replace(self, dn: str, attributes: Mapping[str, Sequence[str]]) -> None:
-        """Give attributes of an entry new values."""
+        """Replace the values of attributes of an entry."""
         with self._translated():
             self._connection.modify_s(
                 dn, [(ldap.MOD_REPLACE, name, _octets(values)) for name, values in attributes.items()]
             )
 
     def delete(self, dn: str) -> None:
-        """Delete an entry; one that is not there is no error."""
+        """Delete an entry, if it exists."""
         with self._translated():
             try:
                 self._connection.delete_s(dn)
@@ -195,7 +195,7 @@ class Directory:
                 return
 
     def change_values(self, dn: str, added: Mapping[str, Sequence[str]], removed: Mapping[str, Sequence[str]]) -> None:
-        """Add and remove single values of an entry; the others stay, whoever adds more meanwhile."""
+        """Add and remove single values of attributes; other values stay, also those that others add meanwhile."""
         changes = [
             *((ldap.MOD_DELETE, name, _octets(values)) for name, values in removed.items() if values),
             *((ldap.MOD_ADD, name, _octets(values)) for name, values in added.items() if values),
@@ -207,13 +207,13 @@ class Directory:
     def run(
         self, operations: Iterable[tuple[str, Operation]], *, window: int = 8
     ) -> Iterator[tuple[str, VcoreError | None]]:
-        """Carry out operations on different entries, up to ``window`` at a time: the directory computes the hash of a
-        password on one processor for tens of milliseconds.
+        """Carry out operations on different entries, up to ``window`` at a time.
 
-        Yields the name of each operation, in order, with the error where the directory refuses it.
+        They run in parallel because the directory computes each password hash on one processor for tens of
+        milliseconds. Yields the name of each operation, in order, with the error if the directory refuses it.
 
         Raises:
-            Unreachable: the directory does not answer any more.
+            Unreachable: the directory no longer answers.
         """
         pending: deque[tuple[str, int]] = deque()
 
@@ -237,17 +237,17 @@ class Directory:
             yield finished()
 
     def set_password(self, dn: str, new: str) -> None:
-        """Set a password by the password operation (RFC 3062), which the server hashes."""
+        """Set a password (RFC 3062), which the server hashes."""
         with self._translated():
             self._connection.passwd_s(dn, None, new)
 
 
 def open_administrator(pillar: Mapping[str, Any], paths: Paths, *, wait: float = 0.0) -> Directory:
-    """Connect as the administrator, with the stored password; try again for ``wait`` seconds while nothing answers.
+    """Connect as the administrator with the stored password; keep trying for ``wait`` seconds while nothing answers.
 
     Raises:
-        NotFound: the administrator's password or the authority was not made yet.
-        Unreachable, Refused: as :class:`Directory` does.
+        NotFound: the administrator's password does not exist yet.
+        Unreachable, Refused: as for :class:`Directory`.
     """
     password = Store(paths.secrets).read("ldap", "admin-password").decode()
     end = time.monotonic() + wait
@@ -266,23 +266,30 @@ def open_administrator(pillar: Mapping[str, Any], paths: Paths, *, wait: float =
 
 @contextmanager
 def remedies() -> Iterator[None]:
-    """Say what to do about a directory that does not answer, or does not let us in."""
+    """Add what to do to the errors of a directory that does not answer or refuses the administrator.
+
+    Raises:
+        VcoreError: the body raised Unreachable or Refused.
+    """
     try:
         yield
     except Unreachable as error:
         raise VcoreError(f"{error}; see docker service ps ldap and docker service logs ldap.") from None
     except Refused as error:
         raise VcoreError(
-            f"{error}; the running service has another administrator's password than the secret store."
+            f"{error}; the running service has another administrator password than the secret store."
         ) from None
 
 
 def open_for_state(pillar: Mapping[str, Any], paths: Paths, *, test: bool) -> Directory | str | None:
-    """Connect for a state. A plan does without where the directory is not up: None stands for one that was never
-    there, words say why there is nothing to compare with now.
+    """Connect for a state; a plan does without a directory that is not up.
+
+    Returns:
+        The connection; in a plan, None for a directory that never existed, or a comment on why entries cannot be
+        compared now.
 
     Raises:
-        Unreachable, Refused, NotFound: as :func:`open_administrator` does.
+        Unreachable, Refused, NotFound: as for :func:`open_administrator`.
     """
     try:
         return open_administrator(pillar, paths, wait=0 if test else START_TIME)
@@ -290,7 +297,7 @@ def open_for_state(pillar: Mapping[str, Any], paths: Paths, *, test: bool) -> Di
         if not test:
             raise
         if has_been_up(pillar, paths):
-            return f"Its data exist, but {error}: its entries are compared when it runs."
+            return f"The directory has data, but {error}: its entries are compared when it runs."
         return None
     except Refused:
         from ..swarm import running
@@ -305,10 +312,10 @@ def open_for_state(pillar: Mapping[str, Any], paths: Paths, *, test: bool) -> Di
 
 @dataclass(frozen=True)
 class Plan:
-    """What bringing the core's entries into place changes.
+    """The changes that bring the core's entries into place.
 
-    ``entries`` is what :func:`diff` says; ``passwords`` are the existing service accounts whose password is not the
-    stored one, with the name of the secret; ``verified`` is what there is to remember of those whose password is.
+    ``entries`` are those of :func:`diff`; ``passwords`` maps existing service accounts whose password differs from the
+    stored one to the name of their secret; ``verified`` maps the others to the fingerprint to remember (:func:`plan`).
     """
 
     entries: dict[str, dict[str, Any]]
@@ -316,7 +323,7 @@ class Plan:
     verified: dict[str, str]
 
     def changes(self) -> dict[str, dict[str, Any]]:
-        """The plan as a state returns it; passwords are mentioned and not shown."""
+        """Return the plan as the changes of a state, which mention passwords without showing them."""
         changes = dict(self.entries)
         for dn, secret in self.passwords.items():
             before = changes.get(dn, {"old": {}, "new": {}})
@@ -328,12 +335,12 @@ class Plan:
 
 
 def plan(pillar: Mapping[str, Any], paths: Paths, directory: Directory | None) -> Plan:
-    """Compare the directory with what is wanted; ``None`` stands for one that has no entry yet.
+    """Compare the directory with what is wanted; None stands for a directory without entries.
 
-    Whether a service account still has its stored password is told without a bind for each (a bind costs a whole
-    argon2 computation, 30 to 160 ms): the state folder keeps a keyed fingerprint of secret and stored hash together
-    from the last time that a bind succeeded, and the hash has a new salt whenever a password is set. Only where the
-    two have parted, or nothing is remembered, a bind decides.
+    A bind for each service account, to see whether it still has its stored password, would cost an argon2 computation
+    of 30 to 160 ms. Instead the state folder keeps a keyed fingerprint of the secret and the stored hash from the last
+    successful bind; the hash has a new salt whenever a password is set. A bind decides only if that fingerprint differs
+    or is missing.
     """
     wanted, accounts, store = wanted_entries(pillar), service_accounts(pillar), Store(paths.secrets)
     if directory is None:
@@ -349,7 +356,7 @@ def plan(pillar: Mapping[str, Any], paths: Paths, directory: Directory | None) -
         if dn not in accounts or entry is None:
             continue
         if not store.exists("ldap", accounts[dn]):
-            # It is generated before this is applied, so it cannot be the one that the account has.
+            # The secret will be generated before this is applied, so it cannot be the account's current password.
             passwords[dn] = accounts[dn]
             continue
         secret = store.read("ldap", accounts[dn])
@@ -363,7 +370,7 @@ def plan(pillar: Mapping[str, Any], paths: Paths, directory: Directory | None) -
 
 
 def apply(pillar: Mapping[str, Any], paths: Paths, directory: Directory, planned: Plan) -> None:
-    """Carry a plan out, parents first; killed in between, the next plan holds what is left."""
+    """Carry out a plan, parents first; after an interruption, the next plan has the rest."""
     accounts, store = service_accounts(pillar), Store(paths.secrets)
     for dn, change in planned.entries.items():
         if change["old"] is None:
@@ -387,9 +394,9 @@ def apply(pillar: Mapping[str, Any], paths: Paths, directory: Directory, planned
 
 
 def has_been_up(pillar: Mapping[str, Any], paths: Paths) -> bool:
-    """Whether there is a directory with entries somewhere, even if it does not answer now.
+    """Return whether a directory with entries exists, even if it does not answer now.
 
-    Its volume tells, if it is on this node, and otherwise what an earlier :func:`apply` left in the state folder.
+    Its volume tells if it is on this node, otherwise the file that an earlier :func:`apply` left in the state folder.
     """
     volume = Path(pillar["services"]["ldap"]["volumes"]["data"]["source"])
     return (volume / "data.mdb").exists() or _memory(paths).exists()

@@ -1,4 +1,4 @@
-"""Whether the directory is well."""
+"""Status and checks of the directory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .entries import suffix, uri, wanted_entries
 
 
 def status(pillar: Mapping[str, Any], directory: Directory) -> dict[str, Any]:
-    """How many entries there are, how full the database is (bytes), and the policy for people's passwords."""
+    """Return the numbers of entries, the database's used and maximum size (bytes), and people's password policy."""
     base = suffix(pillar)
     maximum = pillar["services"]["ldap"]["settings"]["database_maximum_size"]
     pages = monitoring.read(directory, ("pages_max", "pages_used", "pages_free"))
@@ -41,7 +41,7 @@ def status(pillar: Mapping[str, Any], directory: Directory) -> dict[str, Any]:
 
 
 def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
-    """Ask the directory and its web page from this node, as far as they are on."""
+    """Check the directory and its web page from this node, as far as they are on."""
     services = pillar["services"]
     directory = _directory(pillar, paths) if "ldap" in services else []
     return directory + (web.checks(pillar, paths) if "directory-web" in services else [])
@@ -78,7 +78,7 @@ def _directory(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
     )
 
     port = pillar["services"]["ldap"]["ports"]["ldaps"]["number"]
-    # A context of this kind verifies, and trusts no authority until it is given one.
+    # Such a context verifies certificates and trusts no authority until it is given one.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         with (

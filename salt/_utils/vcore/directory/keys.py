@@ -1,4 +1,4 @@
-"""Settings of a service that follow from the site's domain, as base DNs do."""
+"""Settings of services that are derived from the site's domain: base DNs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 
 def directory_suffix(domain: str) -> str:
-    """Return the base DN that follows from a domain (RFC 2247): ``core.example.org``, dc=core,dc=example,dc=org."""
+    """Return the base DN for a domain (RFC 2247): ``dc=core,dc=example,dc=org`` for ``core.example.org``."""
     return ",".join(f"dc={label}" for label in domain.split("."))
 
 
-#: How a setting with ``derived:`` follows from the site's domain, and how the reference says so.
+#: By the name that ``derived:`` uses: the function from domain to value, and its description in the reference.
 DERIVED: dict[str, tuple[Callable[[str], str], str]] = {
-    "directory_suffix": (directory_suffix, "made of `vcore.site.domain`"),
+    "directory_suffix": (directory_suffix, "derived from `vcore.site.domain`"),
 }

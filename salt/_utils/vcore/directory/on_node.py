@@ -1,4 +1,4 @@
-"""What a node sees of the directory."""
+"""The directory in the pillar of a node."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from typing import Any
 
 
 def view(resolved: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how it is reached."""
+    """Return ``directory``: how to reach it, and its password rules."""
     return {"directory": resolved["directory"]}

@@ -10,12 +10,12 @@ from ..services.placement import ServicePart
 
 KEYS = ("directory",)
 
-#: The directory's settings that Samba goes by, too, on whichever node it runs.
+#: The directory's settings that Samba enforces, too, on whichever node it runs.
 POLICY_KEYS = ("lockout_duration", "lockout_failures", "password_minimum_length")
 
 
 class DirectoryPart(TypedDict):
-    """``directory`` of the pillar: how a host outside of the overlay reaches it, and its rules for passwords."""
+    """``directory`` of the pillar: how hosts outside the overlay reach it, and its rules for passwords."""
 
     uri: str
     suffix: str
@@ -23,7 +23,7 @@ class DirectoryPart(TypedDict):
 
 
 def resolve(configuration: Configuration, parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``directory``, None where the service is off."""
+    """Return ``directory``, which is None if the service is off."""
     service = parts["services"].get("ldap")
     return {"directory": _access(service, configuration.site.site.domain) if service else None}
 

@@ -8,8 +8,9 @@ import hashlib
 
 
 def domain_sid(suffix: str) -> str:
-    """The security identifier of the core's Samba: it follows from the directory's suffix, so that every part of the
-    core, and a server that is made anew, knows it without asking.
+    """Return the security identifier of the core's Samba domain.
+
+    It follows from the directory's suffix, so that every part of the core and a rebuilt server know it without asking.
     """
     digest = hashlib.sha256(f"vcore domain {suffix.lower()}".encode()).digest()
     parts = (int.from_bytes(digest[start : start + 4], "big") for start in (0, 4, 8))
@@ -17,5 +18,5 @@ def domain_sid(suffix: str) -> str:
 
 
 def person_sid(suffix: str, uid_number: int) -> str:
-    """The security identifier of an account, from its number, as Samba's algorithm has it (2 * number + 1000)."""
+    """Return an account's security identifier, by Samba's algorithm: its relative id is 2 * uid number + 1000."""
     return f"{domain_sid(suffix)}-{2 * uid_number + 1000}"

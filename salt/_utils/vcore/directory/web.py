@@ -1,4 +1,4 @@
-"""The directory's web page, asked from outside."""
+"""Checks of the directory's web page from outside."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any
 from ..base.checks import Check, result
 from ..base.paths import Paths
 
-#: Stands on the login page; the container's own probe looks for it, too.
+#: Text on the login page; the container's own probe looks for it, too.
 LOGIN_PAGE = "Only administrators log in here"
 
 
 def address(pillar: Mapping[str, Any]) -> str:
-    """Where the page answers: the address of its node, which its certificate names."""
+    """Return the page's URL, with the address of its node, which its certificate names."""
     service = pillar["services"]["directory-web"]
     host = pillar["nodes"][service["node"]]["address"]
     return f"https://{f'[{host}]' if ':' in host else host}:{service['ports']['https']['number']}/"
 
 
 def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
-    """Fetch the page as a client that trusts the core's authority does, and try to get in without a password."""
+    """Fetch the page as a client that trusts the core's authority, and try to log in without a password."""
     page = address(pillar)
     authority = paths.authority / "ca.crt"
     remedy = "run salt-call state.apply, then docker service logs directory-web"
