@@ -176,7 +176,7 @@ def test_hostile_names_are_refused(core: AccountsCore, vcore: Any, name: Any) ->
 def test_what_is_not_acceptable_is_refused_before_anything_is_done(core: AccountsCore, vcore: Any) -> None:
     vcore("user_add", "taken", uid=12000)
     for arguments, words in (
-        ({"uid": 12000}, "the uid 12000 of new is that of taken"),
+        ({"uid": 12000}, "the uid 12000 of new belongs to taken"),
         ({"uid": 0}, "greater than or equal to 9001"),
         ({"uid": "12001"}, "whole number"),
         ({"mail": "no address"}, "has to be a mail address"),
@@ -189,10 +189,10 @@ def test_what_is_not_acceptable_is_refused_before_anything_is_done(core: Account
         ({"ssh_keys": 'command="sh" ssh-ed25519 AAAA'}, "public ssh key"),
     ):
         assert words in refused(core, vcore, "user_add", "new", **arguments)
-    assert "is there already" in refused(core, vcore, "user_add", "taken")
+    assert "exists already" in refused(core, vcore, "user_add", "taken")
     (core.homes / "foreign").mkdir()
     os.chown(core.homes / "foreign", 4711, 4711)
-    assert "belongs to the number 4711" in refused(core, vcore, "user_add", "foreign")
+    assert "belongs to the uid 4711" in refused(core, vcore, "user_add", "foreign")
     (core.homes / "foreign").rmdir()
     (core.homes / "link").symlink_to("/etc")
     assert "is no folder" in refused(core, vcore, "user_add", "link")
@@ -380,21 +380,21 @@ def test_groups(core: AccountsCore, vcore: Any) -> None:
     core.bind(dn("gwen"), "Chosen-by-myself-1").modify_s(dn("gus"), [(ldap.MOD_REPLACE, "mail", b"g@example.org")])
     vcore("group_modify", "administrators", remove="gwen")
     for arguments, named, words in (
-        (("group_add", "lab"), {}, "is there already"),
-        (("group_add", "other"), {"gid": 13000}, "the gid 13000 of other is that of lab"),
-        (("group_add", "other"), {"gid": 10000}, "is that of people"),
+        (("group_add", "lab"), {}, "exists already"),
+        (("group_add", "other"), {"gid": 13000}, "the gid 13000 of other belongs to lab"),
+        (("group_add", "other"), {"gid": 10000}, "belongs to people"),
         (("group_modify", "lab"), {}, "say what to change"),
         (("group_modify", "lab"), {"add": "nobody-there"}, "there is nobody called"),
-        (("group_modify", "lab"), {"add": "gus", "remove": "gus"}, "come and go"),
+        (("group_modify", "lab"), {"add": "gus", "remove": "gus"}, "added and removed"),
         (("group_modify", "none"), {"add": "gus"}, "there is no group"),
         (("group_modify", "people"), {"add": "gus"}, "everybody is in people already"),
-        (("group_remove", "people"), {}, "stays"),
-        (("group_remove", "administrators"), {}, "stays"),
+        (("group_remove", "people"), {}, "cannot be removed"),
+        (("group_remove", "administrators"), {}, "cannot be removed"),
         (("group_remove", "none"), {}, "there is no group"),
     ):
         assert words in refused(core, vcore, *arguments, **named)
     core.bind().modify_s(dn("gus"), [(ldap.MOD_REPLACE, "gidNumber", b"13000")])
-    assert "first one of gus" in refused(core, vcore, "group_remove", "lab")
+    assert "primary group of gus" in refused(core, vcore, "group_remove", "lab")
     core.bind().modify_s(dn("gus"), [(ldap.MOD_REPLACE, "gidNumber", b"10000")])
     vcore("group_remove", "lab")
     assert "lab" not in vcore("group_list") and "memberOf" not in core.entries()[dn("gwen")]
@@ -544,7 +544,7 @@ def test_state_where_site_and_directory_contradict_each_other(core: AccountsCore
     for test in (True, False):
         failed = salt.states.vcore_account.people_present(SENTENCE, test=test)
         assert failed.result is False and failed.changes == {} and "\n" not in failed.comment
-        assert "vcore.people.new: the uid 15000 of new is that of web" in failed.comment
+        assert "vcore.people.new: the uid 15000 of new belongs to web" in failed.comment
         assert "vcore.people.ada: ada has the uid" in failed.comment
         assert "vcore.groups.sequencing: the group sequencing has the gid" in failed.comment
     assert core.entries() == before
@@ -605,7 +605,8 @@ def test_a_thousand_people(core: AccountsCore, vcore: Any, salt: Any) -> None:
     assert len(failures) == 20 and len(done["lines"]) == 1000
     for bad, line in zip(BAD, failures, strict=True):
         assert line.isascii() and line.startswith(f"line {rows.index(bad) + 2}: ")
-    assert failures[0] == "line 51: '../x': failed: a name is at most 31 of a-z, 0-9, - and _, a letter first"
+    why = "a name has at most 31 characters of a-z, 0-9, - and _, and begins with a letter"
+    assert failures[0] == f"line 51: '../x': failed: {why}"
     entries = core.entries()
     assert len(entries) == len(before) + 980
     numbers = [values["uidNumber"][0] for values in entries.values() if "uidNumber" in values]

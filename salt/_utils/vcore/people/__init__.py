@@ -1,3 +1,3 @@
-"""People and groups: what may be written of them, plans, and what is carried out."""
+"""People and groups: their settings, plans for the directory, and carrying the plans out."""
 
 USES = ("directory", "services")

@@ -1,4 +1,4 @@
-"""People and groups of a core, from its head: looking, and carrying out the plans of :mod:`vcore.people.plans`."""
+"""People and groups of a core, from its head: lists them, and carries out the plans of :mod:`vcore.people.plans`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from .settings import ACCOUNT_NAME, Group, plain
 log = logging.getLogger(__name__)
 
 
-#: How many people are made at a time: an interruption leaves at most so many incomplete, for the next run.
+#: How many people are created at a time: an interruption leaves at most this many incomplete for the next run.
 CHUNK = 50
 
 
@@ -61,14 +61,14 @@ class Accounts:
 
     Args:
         pillar: the resolved pillar of the head.
-        paths: its folders.
-        connection: bound as the directory's administrator; None only plans, for a directory that has no entry yet.
+        paths: the head's folders.
+        connection: bound as the directory's administrator; None for planning on a directory that has no entries yet.
     """
 
     def __init__(self, pillar: Mapping[str, Any], paths: Paths, connection: Directory | None) -> None:
         self.pillar, self.paths = pillar, paths
         self._connection = connection
-        #: Whether people or groups were changed: who goes by them is to follow.
+        #: Whether people or groups were changed, so that the areas that depend on them have to follow.
         self.changed = False
         self.base = directory_entries.suffix(pillar)
         self.store = Store(paths.secrets)
@@ -76,13 +76,13 @@ class Accounts:
 
     @property
     def connection(self) -> Directory:
-        """The connection, for what cannot do without."""
+        """The connection, for operations that need one."""
         assert self._connection is not None
         return self._connection
 
     @contextmanager
     def exclusive(self, test: bool = False, *, wait: float = LOCK_TIME) -> Iterator[None]:
-        """Have changes of accounts to oneself on this head; a plan needs no such thing.
+        """Lock out other changes of accounts on this head; a plan (``test``) needs no lock.
 
         Raises:
             Busy: another change takes longer than ``wait`` seconds.
@@ -95,8 +95,8 @@ class Accounts:
         with base_locks.exclusive(self.paths.state / "accounts.lock", wait=wait, busy=busy):
             yield
 
-    # Memory: which numbers were ever in use, in the directory, where the web page sees them, too; and on this head the
-    # members of groups when their attributes last agreed.
+    # Memory: the ids that were ever in use are in the directory, where the web page sees them, too; the members that
+    # groups had when their two attributes last agreed are in a file on this head.
 
     def _ever_had(self) -> dict[str, frozenset[int]]:
         entry = (
@@ -117,7 +117,7 @@ class Accounts:
             return {}
 
     def remember(self, present: Present | None = None) -> None:
-        """Note numbers and members, for plans to come."""
+        """Record ids and members for later plans."""
         memory, present = self._remembered(), present or self.look()
         before, now = self._ever_had(), {"uidNumber": present.uids(), "gidNumber": present.gids()}
         numbers = [f"{name} {number}" for name, used in now.items() for number in sorted(used.keys() - before[name])]
@@ -135,11 +135,11 @@ class Accounts:
     # Looking
 
     def look(self) -> Present:
-        """What the directory has."""
+        """Return the people and groups in the directory."""
         return look(self._connection, self.base) if self._connection else Present()
 
     def planner(self, present: Present) -> Planner:
-        """A planner on what is there."""
+        """Return a planner that starts from ``present``."""
         past, host = self._ever_had(), host_accounts()
         taken = Taken(host.uids, host.gids, past["uidNumber"], past["gidNumber"])
         return Planner(self.pillar, present, taken, self.homes, self._first_passwords())
@@ -152,7 +152,7 @@ class Accounts:
         return sorted(name for name in names if ACCOUNT_NAME.fullmatch(name))
 
     def clean(self, present: Present) -> None:
-        """Delete the first passwords of people who have chosen their own, or are gone."""
+        """Delete the stored first passwords of people who have chosen their own or no longer exist."""
         for name in self._first_passwords():
             there = present.people.get(name)
             if there is None or (there.first("pwdChangedTime") and there.first("pwdReset") != "TRUE"):
@@ -161,9 +161,14 @@ class Accounts:
     # Applying
 
     def apply(self, plan: Plan, progress: Callable[[int, int], None] | None = None) -> dict[str, str]:
-        """Carry a plan out; what is refused for one person is done for the others.
+        """Carry out a plan; a failure for one person does not stop the others.
 
-        Returns who could not be served, and why; what was done for them stays, and the next plan holds the rest.
+        Returns:
+            The people (or ids) for whom something failed, and why. What was done for them stays; the next plan has the
+            rest.
+
+        Raises:
+            Unreachable: the directory no longer answers.
         """
         failures: dict[str, str] = {}
         self.changed = True
@@ -208,7 +213,7 @@ class Accounts:
         def entry_operation(name: str, entry: Mapping[str, Any]) -> client.Operation:
             if entry["old"] is not None:
                 return client.replacing(entry["dn"], entry["new"])
-            # A password would lift a lock that is there before.
+            # Setting a password would lift an existing lock, so the lock comes after it.
             new = {key: values for key, values in entry["new"].items() if key != "pwdAccountLockedTime"}
             return client.adding(entry["dn"], new)
 
@@ -226,14 +231,14 @@ class Accounts:
                     failures[name] = str(error)
 
     def _first_password(self, name: str, *, renew: bool = False) -> str:
-        """The first password, made if there is none: it is in the store before the directory has it."""
+        """Return the first password, generated if there is none; the store has it before the directory does."""
         if renew or not self.store.exists(FIRST_PASSWORDS, name):
             minimum = self.pillar["services"]["ldap"]["settings"]["password_minimum_length"]
             self.store.write(FIRST_PASSWORDS, name, generate("password", max(FIRST_PASSWORD_LENGTH, minimum)))
         return self.store.read(FIRST_PASSWORDS, name).decode()
 
     def _members(self, plan: Plan, names: Collection[str] | None, failures: dict[str, str]) -> None:
-        """Bring members of groups into place, of all or of these people, as far as it is not done yet."""
+        """Change members of groups as far as the plan still has them, of all or only ``names``, and update the plan."""
         for group, members in plan.members.items():
             part = Members()
             for kind in ("add_uid", "add_dn", "remove_uid", "remove_dn"):
@@ -260,7 +265,7 @@ class Accounts:
                     setattr(members, kind, getattr(members, kind) - getattr(part, kind))
 
     def _remove(self, name: str, entry: Entry | None, *, archive: bool) -> None:
-        """Take a person away: locked out first, so that nothing new is written while the home is archived."""
+        """Remove a person, who is locked out first so that nothing new is written while the home is archived."""
         if entry is not None:
             expired = {"shadowExpire": [EXPIRED]} if entry.is_a("shadowAccount") else {}
             self.connection.replace(entry.dn, {"pwdAccountLockedTime": [LOCKED], **expired})
@@ -275,17 +280,17 @@ class Accounts:
     # What the site file declares
 
     def plan_site(self, *, tidy: bool = False) -> Plan:
-        """What brings people and groups of the site file into the directory, and completes what was made elsewhere.
+        """Return the plan that brings the site's people and groups into the directory and completes entries of others.
 
-        ``tidy`` also deletes first passwords that are of no more use, and notes what plans to come need to know.
+        ``tidy`` also deletes first passwords that are no longer needed, and records what later plans need to know.
 
         Raises:
-            Invalid: the site and the directory contradict each other; every contradiction is named.
+            Invalid: the site and the directory contradict each other; the message names every contradiction.
         """
         present, memory = self.look(), self._remembered()
         planner = self.planner(present)
         if not self._connection:
-            # The entries of the core's own that come before this.
+            # The core's own groups will be there by the time this plan is applied.
             for dn, attributes in directory_entries.wanted_entries(self.pillar).items():
                 if "posixGroup" in attributes["objectClass"]:
                     planner.present = Present(
@@ -319,10 +324,10 @@ class Accounts:
         return plan
 
     def apply_site(self, plan: Plan) -> None:
-        """Carry out what :meth:`plan_site` found.
+        """Carry out a plan of :meth:`plan_site`.
 
         Raises:
-            VcoreError: some could not be served; the others were.
+            VcoreError: some people failed; the others are done.
         """
 
         def progress(done: int, total: int) -> None:
@@ -352,10 +357,10 @@ class Accounts:
         return there
 
     def add(self, name: str, data: Mapping[str, Any], *, test: bool = False) -> dict[str, Any]:
-        """Add a person; one whose making was interrupted is completed.
+        """Add a person, or complete one whose creation was interrupted.
 
         Raises:
-            Invalid: the name or something of the data is not acceptable, or the person is there.
+            Invalid: the name or the data are not acceptable, or the person exists already.
         """
         check_name(name)
         checked = check_person(data)
@@ -365,7 +370,7 @@ class Accounts:
             planner.person(name, {key: value for key, value in checked.items() if key in data})
             there = present.people.get(name)
             if there is not None and name not in planner.plan.passwords and name not in planner.plan.homes:
-                raise Invalid(f"{name} is there already; change with vcore.user_modify")
+                raise Invalid(f"{name} exists already; to change it, use vcore.user_modify")
             entry = (
                 Entry(planner.dn(name), planner.plan.people.get(name, {}).get("new", {})) if there is None else there
             )
@@ -375,7 +380,7 @@ class Accounts:
     def _result(self, name: str, done: str, changes: Mapping[str, Any], test: bool) -> dict[str, Any]:
         verb = f"would be {done}" if test else f"is {done}"
         ret: dict[str, Any] = {
-            "comment": f"{name} {verb}." if changes else f"{name} is so already.",
+            "comment": f"{name} {verb}." if changes else f"{name} needs no change.",
             "changes": changes,
             "test": test,
         }
@@ -384,11 +389,11 @@ class Accounts:
         return ret
 
     def modify(self, name: str, data: Mapping[str, Any], *, test: bool = False) -> dict[str, Any]:
-        """Change what ``data`` says of a person; an empty text takes something away.
+        """Change a person as ``data`` says; an empty string removes a value.
 
         Raises:
             NotFound: there is nobody of this name.
-            Invalid: as :meth:`add`.
+            Invalid: as for :meth:`add`, or ``data`` is empty.
         """
         given = {key: value for key, value in data.items() if value is not None}
         if not given:
@@ -405,28 +410,36 @@ class Accounts:
             return self._result(name, "changed", self._commit(planner, test=test), test)
 
     def set_locked(self, name: str, locked: bool, *, test: bool = False) -> dict[str, Any]:
-        """Lock a person out of everything, or let the person in again."""
+        """Lock a person's account, or unlock it; unlocking also lifts locks after wrong passwords.
+
+        Raises:
+            NotFound: there is nobody of this name.
+        """
         with self.exclusive(test):
             present = self.look()
             there = self._somebody(present, name)
             planner = self.planner(present)
             planner.person(name, {"locked": locked}, password=False)
             if not locked and (lifted := locks_of_wrong_passwords(there)):
-                # An administrator who unlocks means those, too.
+                # An administrator who unlocks an account means those locks, too.
                 change = planner.plan.people.setdefault(name, {"dn": there.dn, "old": {}, "new": {}})
                 change["old"] |= {attribute: there.attributes[attribute] for attribute in lifted}
                 change["new"] |= lifted
             return self._result(name, "locked" if locked else "unlocked", self._commit(planner, test=test), test)
 
     def reset_password(self, name: str, *, test: bool = False) -> dict[str, Any]:
-        """Give a person a first password again, which has to be changed at first use; an account that was made on the
-        web page, say, is completed before.
+        """Give a person a new first password, which has to be changed at first use.
+
+        An incomplete account, such as one that was created on the web page, is completed first.
+
+        Raises:
+            NotFound: there is nobody of this name.
         """
         with self.exclusive(test):
             present = self.look()
             there = self._somebody(present, name)
             if not there.is_a("sambaSamAccount"):
-                # A password is Samba's as well only where Samba's part of the entry is there before it.
+                # Samba only gets the password if its part of the entry exists before.
                 planner = self.planner(present)
                 planner.person(name, {}, password=False)
                 self._commit(planner, test=test)
@@ -439,13 +452,14 @@ class Accounts:
             return {"comment": f"{name} {'would get' if test else 'has'} a new first password.", "first_password": path}
 
     def remove(self, name: str, *, archive: bool = True, test: bool = False) -> dict[str, Any]:
-        """Take a person away; the home is archived, or only deleted.
+        """Remove a person; the home is archived first, or with ``archive=False`` only deleted.
 
         Raises:
-            NotFound: there is nobody of this name, and no home.
+            NotFound: there is neither a person nor a home of this name.
+            Invalid: the name is not valid.
         """
         if not ACCOUNT_NAME.fullmatch(name):
-            raise Invalid(f"{quoted(name)} is no name of an account")
+            raise Invalid(f"{quoted(name)} is not a valid account name")
         with self.exclusive(test):
             present = self.look()
             planner = self.planner(present)
@@ -460,7 +474,11 @@ class Accounts:
         return result
 
     def show(self, name: str) -> dict[str, Any]:
-        """All there is to say of a person, but for hashes."""
+        """Return everything about a person except hashes.
+
+        Raises:
+            NotFound: there is nobody of this name.
+        """
         present = self.look()
         self._somebody(present, name)
         return self._person(name, present, _groups(present))
@@ -480,9 +498,9 @@ class Accounts:
         return data
 
     def everybody(self) -> dict[str, dict[str, Any]]:
-        """Everybody, in short; first passwords that are of no more use are deleted."""
+        """Return all people in short, after deleting first passwords that are no longer needed."""
         try:
-            # In the midst of another change there are first passwords whose owners are not there yet.
+            # During another change there can be first passwords whose owners do not exist yet.
             with self.exclusive(wait=0):
                 present = self.look()
                 self.clean(present)
@@ -505,19 +523,21 @@ class Accounts:
     def import_csv(
         self, content: bytes, *, test: bool = False, progress: Callable[[int, int], None] | None = None
     ) -> dict[str, Any]:
-        """Bring the people of a CSV file in; a line that is wrong, or refused, keeps none of the others back.
+        """Add and change the people of a CSV file; a line that is wrong or refused does not stop the others.
 
-        Returns how many were ``added``, ``changed``, ``unchanged`` and ``failed``, and a line of each in ``lines``.
+        Returns:
+            How many were ``added``, ``changed``, ``unchanged`` and ``failed``, where ``first_passwords`` are, and the
+            result of each line in ``lines``.
 
         Raises:
-            Invalid: it is no such file at all.
+            Invalid: it is not such a file at all.
         """
         lines = csv_lines.parse(content)
         with self.exclusive(test):
             present = self.look()
             planner = self.planner(present)
             problems: dict[str, str] = {}
-            # Numbers that lines ask for come before those that are free to choose.
+            # Ids that lines ask for come before those that can be chosen freely.
             for line in sorted(lines, key=lambda line: "uid" not in (line.person or {})):
                 if line.person is None:
                     continue
@@ -548,7 +568,7 @@ class Accounts:
         return {**count, "first_passwords": str(self.store.folder / FIRST_PASSWORDS), "lines": told}
 
     def export_csv(self) -> bytes:
-        """Everybody, as a file that :meth:`import_csv` reads."""
+        """Return all people as a CSV file that :meth:`import_csv` reads."""
         present = self.look()
         groups = _groups(present)
         return csv_lines.write(
@@ -563,14 +583,14 @@ class Accounts:
         """Add a group.
 
         Raises:
-            Invalid: the name or the number is not acceptable, or the group is there.
+            Invalid: the name or the data are not acceptable, or the group exists already.
         """
         check_name(name)
         checked = _group_data(data)
         with self.exclusive(test):
             present = self.look()
             if name in present.groups:
-                raise Invalid(f"the group {name} is there already; change with vcore.group_modify")
+                raise Invalid(f"the group {name} exists already; to change it, use vcore.group_modify")
             planner = self.planner(present)
             planner.group(name, checked)
             return self._result(name, "added", self._commit(planner, test=test), test)
@@ -584,18 +604,18 @@ class Accounts:
         remove: Iterable[str] = (),
         test: bool = False,
     ) -> dict[str, Any]:
-        """Change what a group is for, and who is in it.
+        """Change the data and the members of a group.
 
         Raises:
             NotFound: there is no such group or person.
-            Invalid: nothing is to be changed, or the group's members are not for changing.
+            Invalid: nothing is to be changed, or the group's members cannot be changed.
         """
         add, remove = list(add), list(remove)
         given = {key: value for key, value in data.items() if value is not None}
         if not (given or add or remove):
             raise Invalid("say what to change, such as add=ada")
         if both := set(add) & set(remove):
-            raise Invalid(f"{some(sorted(both))} cannot come and go at once")
+            raise Invalid(f"{some(sorted(both))} cannot be added and removed at once")
         emptied = {key: "" for key, value in given.items() if value == ""}
         checked = _group_data({key: value for key, value in given.items() if key not in emptied})
         with self.exclusive(test):
@@ -609,7 +629,12 @@ class Accounts:
             return self._result(name, "changed", self._commit(planner, test=test), test)
 
     def group_remove(self, name: str, *, test: bool = False) -> dict[str, Any]:
-        """Remove a group; its files keep its number, which no other group gets."""
+        """Remove a group; its files keep its gid, which no other group gets.
+
+        Raises:
+            NotFound: there is no such group.
+            Invalid: the group cannot be removed.
+        """
         with self.exclusive(test):
             present = self.look()
             planner = self.planner(present)
@@ -619,7 +644,7 @@ class Accounts:
             return self._result(name, "removed", self._commit(planner, test=test), test)
 
     def group_list(self) -> dict[str, dict[str, Any]]:
-        """All groups, with number, description and members."""
+        """Return all groups, with gid, description and members."""
         present = self.look()
         return {
             name: {
@@ -631,10 +656,10 @@ class Accounts:
         }
 
     def group_show(self, name: str) -> dict[str, Any]:
-        """One group.
+        """Return one group, with gid, description and members.
 
         Raises:
-            NotFound: there is none of this name.
+            NotFound: there is no group of this name.
         """
         try:
             return self.group_list()[name]
@@ -652,7 +677,7 @@ def _group_data(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _groups(present: Present) -> dict[str, list[str]]:
-    """The groups of each person who is in any, but for the one that everybody is in."""
+    """Return the groups of each person who is in any, without the primary group of all people."""
     groups: dict[str, list[str]] = {}
     for group, entry in sorted(present.groups.items()):
         for name in entry.attributes.get("memberUid", []):
@@ -662,19 +687,19 @@ def _groups(present: Present) -> dict[str, list[str]]:
 
 @areas.face("follow")
 class Follows(Protocol):
-    """What an area does when people or groups have changed."""
+    """How an area reacts when people or groups have changed."""
 
     def follow(self, pillar: Mapping[str, Any], paths: Paths, look: Callable[[], Present]) -> None:
-        """Go by them at once; ``look`` says who there is. The change is done: what fails here is no reason to fail."""
+        """Take the change over at once; ``look`` returns people and groups. It is done, so failures must not raise."""
 
 
 @contextmanager
 def opened(pillar: Mapping[str, Any], paths: Paths) -> Iterator[Accounts]:
-    """The accounts of a core, from its head.
+    """Open the accounts of a core, from its head; when done, tell the areas that follow people about changes.
 
     Raises:
         VcoreError: the site has no directory.
-        NotFound, Unreachable, Refused: as :func:`vcore.directory.client.open_administrator` does.
+        NotFound, Unreachable, Refused: as for :func:`vcore.directory.client.open_administrator`.
     """
     if "ldap" not in pillar["services"]:
         raise VcoreError("the service ldap is not switched on in the site file")

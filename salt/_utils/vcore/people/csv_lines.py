@@ -1,7 +1,7 @@
-"""People as lines of a CSV file: read and checked line by line, so that a bad line spoils no other, and written.
+"""People as lines of a CSV file, which are parsed and checked one by one, so that a bad line does not affect others.
 
-A header names the columns, in any order; ``name`` has to be one of them. An empty cell leaves things as they are.
-Lists (``groups``, ``ssh_keys``) have ``;`` between their items. A cell never goes over the end of its line.
+A header names the columns, in any order; ``name`` has to be one of them. An empty cell means no change. The items of
+lists (``groups``, ``ssh_keys``) are separated by ``;``. A cell cannot contain a line break.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from .settings import SHELLS, Person, name_problem, plain
 
 COLUMNS = ("name", "given_name", "surname", "mail", "telephone", "uid", "groups", "shell", "ssh_keys")
 LISTS = ("groups", "ssh_keys")
-#: Between two keys; the comment at the end of a key may have a semicolon in it.
+#: Separator of two keys; the comment at the end of a key may contain a semicolon.
 _BETWEEN_KEYS = re.compile(r";\s*(?=(?:ssh|ecdsa|sk)-)")
 
 MESSAGES = {
     "string_too_short": "has to have at least one character",
     "string_too_long": "is too long",
     "int_type": "has to be a whole number",
-    "extra_forbidden": "is nothing that a person has",
+    "extra_forbidden": "is not a property of a person",
 }
 FORMS = {
     "mail": "has to be a mail address, such as ada@example.org",
     "telephone": "has to be a telephone number, such as +44 20 7946 0000",
     "shell": f"has to be one of {', '.join(SHELLS)}",
-    "groups": "a name is at most 31 of a-z, 0-9, - and _, a letter first",
+    "groups": "a name has at most 31 characters of a-z, 0-9, - and _, and begins with a letter",
 }
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the file: what it says of a person, or what is wrong with it."""
+    """A line of the file: a person's data, or what is wrong with the line."""
 
     number: int
     name: str
@@ -49,26 +49,26 @@ class Line:
 
 
 def quoted(value: Any) -> str:
-    """What somebody gave, as messages quote it: one short line of ASCII, so that a look-alike shows."""
+    """Return an input as messages quote it: one line of at most 60 ASCII characters, which reveals look-alikes."""
     text = ascii(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def check_name(name: str) -> None:
-    """Whether a person or group may be called so.
+    """Check that a person or group may have this name.
 
     Raises:
-        Invalid: no, and why.
+        Invalid: it may not; the message says why.
     """
     if problem := name_problem(name):
         raise Invalid(f"{quoted(name)}: {problem}")
 
 
 def check_person(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What is said of a person, checked as the site file's is; None stands for nothing said.
+    """Return a person's data after checking them as in the site file; values of None are left out.
 
     Raises:
-        Invalid: the first thing that is wrong.
+        Invalid: a value is not acceptable; the message is about the first one.
     """
     try:
         return plain(Person.model_validate({key: value for key, value in data.items() if value is not None}))
@@ -82,8 +82,12 @@ def check_person(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _row(line: str) -> list[str]:
-    """The cells of one line."""
-    # Not strict, csv closes a quote that is open at the end of the line.
+    """Return the cells of one line.
+
+    Raises:
+        csv.Error: the line is not CSV.
+    """
+    # Without strict, csv would close a quote that is open at the end of the line.
     rows = list(csv.reader([line], strict=True))
     return [cell.strip() for cell in rows[0]] if rows else []
 
@@ -93,7 +97,7 @@ def _header(cells: list[str]) -> list[str]:
         if cell not in COLUMNS:
             raise Invalid(f"line 1: {quoted(cell)}: {unknown_key(cell, COLUMNS).replace('key', 'column')}")
         if cells.count(cell) > 1:
-            raise Invalid(f"line 1: the column {cell} stands twice")
+            raise Invalid(f"line 1: the column {cell} occurs twice")
     if "name" not in cells:
         raise Invalid(f"line 1 has to name the columns, with commas between them; known are {', '.join(COLUMNS)}")
     return cells
@@ -119,10 +123,10 @@ def _person(cells: Mapping[str, str]) -> dict[str, Any]:
 
 
 def parse(content: bytes) -> list[Line]:
-    """Read a file: one :class:`Line` for each line that is not blank, in order.
+    """Parse a file: return one :class:`Line` for each line that is not blank, in order.
 
     Raises:
-        Invalid: the file as a whole is none of this kind: no UTF-8, no header.
+        Invalid: the file as a whole is not usable: it is not UTF-8, or has no valid header.
     """
     try:
         text = content.decode("utf-8-sig")
@@ -148,11 +152,11 @@ def parse(content: bytes) -> list[Line]:
                 raise Invalid(f"has {len(cells)} cells where the header has {len(header)}")
             check_name(name)
             if name in names:
-                raise Invalid(f"{name} stands on line {names[name]} already")
+                raise Invalid(f"{name} is already on line {names[name]}")
             person = _person(dict(zip(header, cells, strict=True)))
             uid = person.get("uid")
             if uid in numbers:
-                raise Invalid(f"uid {uid} stands on line {numbers[uid]} already")
+                raise Invalid(f"uid {uid} is already on line {numbers[uid]}")
             names[name] = number
             if uid is not None:
                 numbers[uid] = number
@@ -165,10 +169,10 @@ def parse(content: bytes) -> list[Line]:
 
 
 def write(people: Iterable[tuple[str, Mapping[str, Any]]]) -> bytes:
-    """A file that :func:`parse` reads to the same people.
+    """Return people as a CSV file from which :func:`parse` reads the same people.
 
-    What somebody wrote into the directory that would not be read is left out: a spreadsheet might take it for a
-    formula.
+    Values in the directory that :func:`parse` would not accept are left out: a spreadsheet might take them for
+    formulas.
     """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")

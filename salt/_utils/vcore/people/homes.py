@@ -1,7 +1,7 @@
-"""Homes of people on the file router's host: made from a skeleton, archived when their owner leaves.
+"""Homes of people on the file router's host: created from a skeleton, and archived when their owners are removed.
 
-What lies in a home is its owner's, who may want a root process to follow a link out of it: nothing here follows one.
-The folder that holds the homes is root's, so a name in it cannot be exchanged behind our back.
+Owners control the content of their homes, and may try to make a root process follow a link out of them, so nothing here
+follows links. The folder that contains the homes belongs to root, so that nobody else can replace an entry in it.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from ..base.files import sync_folder
 from ..base.names import FILE_ROUTER
 from ..services.placement import runs_on
 
-#: The skeleton that a system need not have.
+#: The default skeleton, which a system need not have.
 DEFAULT_SKELETON = "/etc/skel"
-#: How often a folder is deleted in which new files appear meanwhile, and how long to wait in between, in seconds.
+#: How often deleting a folder is tried while new files appear in it, and the pause in between, in seconds.
 TRIES, PAUSE = 20, 0.1
 
 
 @dataclass(frozen=True)
 class Homes:
-    """Where homes lie on this host, and what a new one is like.
+    """Where homes are on this host, and how new ones are created.
 
-    ``folder`` holds the homes, each directly below it; ``served`` says that the file router runs here, so that homes
-    are made; ``elsewhere`` is the node that it runs on instead. ``group`` is the number of everybody's group.
+    ``folder`` contains the homes, each directly below it. ``served`` says that the file router runs here, so that homes
+    are created; ``elsewhere`` is the node on which it runs instead. ``group`` is the gid of people's primary group.
     """
 
     folder: Path
@@ -45,10 +45,10 @@ class Homes:
 
     @classmethod
     def of(cls, pillar: Mapping[str, Any]) -> Homes:
-        """Those of a core, from the resolved pillar of this node."""
+        """Return the homes of a core, from the resolved pillar of this node."""
         accounts, service = pillar["accounts"], pillar["services"].get(FILE_ROUTER)
         roots = pillar["storage"]["roots"]
-        # Without the file router and another storage, nobody serves homes; those that there were are found.
+        # Without the file router or another storage, nothing serves homes, but earlier ones are still found.
         base = Path(pillar["base_directory"], FILE_ROUTER)
         home, data = (Path(roots[kind]["source"]) if roots else base / kind for kind in ("home", "data"))
         here = service is not None and runs_on(service, pillar["node"])
@@ -63,43 +63,43 @@ class Homes:
         )
 
     def path(self, name: str) -> Path:
-        """Where the home of ``name``, which has been checked, lies on this host."""
+        """Return the path of the home of ``name`` on this host; the name has to be checked before."""
         return self.folder / name
 
     def owner(self, name: str) -> int | None:
-        """The number of the owner of a home; None if there is no home.
+        """Return the uid of the owner of a home; None if there is no home.
 
         Raises:
-            VcoreError: something else is there, such as a link.
+            VcoreError: there is something else in its place, such as a link.
         """
         try:
             status = self.path(name).lstat()
         except FileNotFoundError:
             return None
         if not stat.S_ISDIR(status.st_mode):
-            raise VcoreError(f"{self.path(name)} is no folder; move it away")
+            raise VcoreError(f"{self.path(name)} is not a folder; move it away")
         return status.st_uid
 
     def problem(self, name: str, number: int) -> str | None:
-        """Why the person with this number cannot have the home of this name, or None."""
+        """Return why the person with the uid ``number`` cannot have the home of this name, or None."""
         try:
             owner = self.owner(name)
         except VcoreError as error:
             return str(error)
         if owner not in (None, number):
-            return f"{self.path(name)} belongs to the number {owner}, not to {number}; move it away"
+            return f"{self.path(name)} belongs to the uid {owner}, not to {number}; move it away"
         return None
 
     def make(self, name: str, number: int) -> None:
-        """Make a home where there is none: whole, or not at all.
+        """Create a home if there is none, completely or not at all.
 
         Raises:
-            VcoreError: there is no skeleton.
+            VcoreError: the skeleton does not exist.
         """
         if self.owner(name) is not None:
             return
         self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        # A name that nobody can have. Root's until all of it is there.
+        # A name that nobody can have; it belongs to root until it is complete.
         new = self.folder / f".new-{name}"
         if new.exists():
             shutil.rmtree(new)
@@ -118,16 +118,16 @@ class Homes:
         new.rename(self.path(name))
 
     def archived(self, name: str, when: float | None = None) -> Path:
-        """The file that the home is archived in."""
+        """Return the path of an archive of the home; ``when`` is in seconds since 1970, by default now."""
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(when))
         return self.archive / f"{name}-{stamp}.tar.gz"
 
     def store(self, name: str) -> Path | None:
-        """Archive a home: the whole of it is on disk, under its name, before this returns. None if there is no home.
+        """Archive a home and return the archive, which is completely on disk then; None if there is no home.
 
         Raises:
-            CommandFailed: tar could not read or write all of it; the home is as it was.
-            VcoreError: others than root could read, exchange or delete archives.
+            CommandFailed: tar could not read or write all of it; the home is unchanged.
+            VcoreError: users other than root could replace or delete archives.
         """
         if self.owner(name) is None:
             return None
@@ -141,13 +141,13 @@ class Homes:
         try:
             with os.fdopen(descriptor, "wb") as stream:
                 os.fchmod(stream.fileno(), 0o600)
-                # Sparse, or a file of a petabyte that takes no space here would take it there.
+                # Sparse: otherwise a file of a petabyte that takes no space here would take it in the archive.
                 command = ["tar", "--create", "--gzip", "--numeric-owner", "--sparse", "--xattrs", "--acls"]
                 done = subprocess.run(
                     [*command, f"--directory={self.folder}", "--", name],
                     stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.PIPE, check=False,
                 )  # fmt: skip
-                # 1 is of files that changed while they were read, which a reader of the archive can live with.
+                # 1 means that files changed while they were read, which is acceptable in an archive.
                 if done.returncode not in (0, 1):
                     lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no word from tar"]
                     raise CommandFailed(f"the home {self.path(name)} cannot be archived: {ascii(lines[-1])[1:-1]}")
@@ -171,8 +171,12 @@ class Homes:
             )
 
     def delete(self, name: str) -> None:
-        """Delete a home and all in it; links are deleted, not followed."""
-        # Under this name it is nobody's home; killed in between, the next call for this name deletes the rest.
+        """Delete a home with its content; links are deleted, not followed.
+
+        Raises:
+            VcoreError: programs keep writing to it.
+        """
+        # Under this name it is nobody's home. After an interruption, the next call for the name deletes the rest.
         gone = self.folder / f".removed-{name}"
         if gone.exists():
             _delete(gone)
@@ -182,10 +186,10 @@ class Homes:
 
 
 def _delete(folder: Path) -> None:
-    """Delete a folder that programs of its owner may still write to.
+    """Delete a folder to which programs of its owner may still write.
 
     Raises:
-        VcoreError: one of them is quicker, for seconds.
+        VcoreError: they keep adding files for seconds.
     """
     for _ in range(TRIES):
         try:

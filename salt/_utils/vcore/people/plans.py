@@ -1,9 +1,9 @@
-"""People and groups in the directory: what they are to be, and how that differs from what is there.
+"""Plans for people and groups: what the directory should have, and how that differs from what it has.
 
-Everything goes through one plan: what the site file declares, a line of a CSV file and an administrator's command are
-the same mapping of names to data (:class:`vcore.people.settings.Person` as plain data), and whatever was left half-made
-by an interruption, or made elsewhere and is incomplete, is a difference like any other. Numbers and members are worked
-out from one look at the directory. :mod:`vcore.people.accounts` carries plans out.
+Every change is such a plan. Declarations in the site file, lines of a CSV file and commands of an administrator all
+become the same mapping of names to data (:class:`vcore.people.settings.Person` as plain data). Entries that an
+interruption left incomplete, or that were created elsewhere and are incomplete, are differences like any other. Ids and
+members follow from one read of the directory. :mod:`vcore.people.accounts` carries plans out.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from .settings import ACCOUNT_NAME, ADMINISTRATORS
 PERSON_CLASSES = ["inetOrgPerson", "posixAccount", "shadowAccount", "ldapPublicKey", "sambaSamAccount"]
 GROUP_CLASSES = ["posixGroup", "vcoreMemberGroup"]
 
-#: The lock that only an administrator lifts (slapo-ppolicy(5)); a lock after failures has the time of the last one.
+#: The lock that only an administrator lifts (slapo-ppolicy(5)); a lock after wrong passwords has their time instead.
 LOCKED = "000001010000Z"
-#: Day after 1 January 1970 on which a locked account ended: what logs people in by ssh key asks no password policy.
+#: Day after 1 January 1970 on which a locked account expired: logins by ssh key do not ask the password policy.
 EXPIRED = "1"
 
-#: Folder of first passwords in the secret store, and their least length.
+#: Folder of first passwords in the secret store, and their minimum length.
 FIRST_PASSWORDS = "first-passwords"
 FIRST_PASSWORD_LENGTH = 16
 
-#: Columns of people that are one attribute of one value each.
+#: Columns of people that correspond to one attribute with one value.
 SINGLE = {
     "given_name": "givenName",
     "surname": "sn",
@@ -44,7 +44,7 @@ SINGLE = {
     "telephone": "telephoneNumber",
     "shell": "loginShell",
 }
-#: All that is read of people: everybody may put a photograph of megabytes into the own entry.
+#: The attributes that are read; not all, because people may put photographs of megabytes into their own entries.
 PERSON_ATTRIBUTES = [
     "objectClass", "uid", "uidNumber", "gidNumber", "homeDirectory", "cn", *SINGLE.values(), "sshPublicKey",
     "shadowExpire", "sambaSID", "sambaAcctFlags", "sambaPwdLastSet", "pwdChangedTime", "pwdReset",
@@ -63,34 +63,34 @@ class Entry:
     attributes: Attributes
 
     def first(self, name: str, default: str = "") -> str:
-        """The first value of an attribute."""
+        """Return the first value of an attribute."""
         return (self.attributes.get(name) or [default])[0]
 
     def is_a(self, name: str) -> bool:
-        """Whether the entry has this object class."""
+        """Return whether the entry has this object class."""
         return name.lower() in map(str.lower, self.attributes.get("objectClass", []))
 
     @property
     def locked(self) -> bool:
-        """Whether an administrator locked this account. Another password takes the directory's own mark away."""
+        """Whether an administrator locked this account; setting a password clears only the directory's own mark."""
         return self.first("shadowExpire") == EXPIRED or self.first("pwdAccountLockedTime") == LOCKED
 
 
 @dataclass(frozen=True)
 class Present:
-    """All people and groups that the directory has, by name, and the numbers of accounts that are no people's."""
+    """All people and groups in the directory, by name, and other accounts (instruments) by uid."""
 
     people: Mapping[str, Entry] = field(default_factory=dict)
     groups: Mapping[str, Entry] = field(default_factory=dict)
     others: Mapping[int, str] = field(default_factory=dict)
 
     def uids(self) -> dict[int, str]:
-        """Numbers of accounts in use, each with the name that has it."""
+        """Return the uids in use, each with the account's name."""
         used = {int(entry.first("uidNumber")): name for name, entry in self.people.items()}
         return {**self.others, **used}
 
     def gids(self) -> dict[int, str]:
-        """Numbers of groups in use."""
+        """Return the gids in use, each with the group's name."""
         return {int(entry.first("gidNumber")): name for name, entry in self.groups.items()}
 
     @cached_property
@@ -106,7 +106,7 @@ class Present:
         return found
 
     def members(self, group: str) -> tuple[frozenset[str], frozenset[str]]:
-        """Who is in a group: by memberUid, and by member, as far as they are people."""
+        """Return who is in a group: by ``memberUid``, and by ``member`` as far as these are people."""
         return self._members.get(group, (frozenset(), frozenset()))
 
 
@@ -115,7 +115,7 @@ def _same(dn: str) -> str:
 
 
 def look(connection: Directory, base: str) -> Present:
-    """Read all people and groups: one search each."""
+    """Read all people, groups and other accounts from the directory, with one search each."""
     people = {}
     for dn, attributes in connection.search(f"ou=people,{base}", "(objectClass=posixAccount)", PERSON_ATTRIBUTES):
         people[attributes["uid"][0]] = Entry(dn, attributes)
@@ -130,8 +130,10 @@ def look(connection: Directory, base: str) -> Present:
 
 @dataclass(frozen=True)
 class Taken:
-    """What is not to be given to somebody new beside what the directory has: names and numbers of this host's own
-    accounts, and numbers that somebody had once, whose files may still be about.
+    """Names and ids that nobody new may get, apart from those in the directory.
+
+    These are this host's own accounts (``uids``, ``gids``), and ids that somebody had once (``past_uids``,
+    ``past_gids``), whose files may still exist.
     """
 
     uids: Mapping[int, str] = field(default_factory=dict)
@@ -141,7 +143,7 @@ class Taken:
 
 
 def ever_had(values: Iterable[str]) -> dict[str, frozenset[int]]:
-    """The numbers that people and groups ever had, by attribute, from the values that say so (``uidNumber 10001``)."""
+    """Return the ids that people and groups ever had, by attribute, from values such as ``uidNumber 10001``."""
     found: dict[str, set[int]] = {"uidNumber": set(), "gidNumber": set()}
     for value in values:
         attribute, _, number = value.partition(" ")
@@ -151,7 +153,7 @@ def ever_had(values: Iterable[str]) -> dict[str, frozenset[int]]:
 
 
 def host_accounts(passwd: Path = Path("/etc/passwd"), group: Path = Path("/etc/group")) -> Taken:
-    """The accounts that this host has in its own files."""
+    """Return the accounts in this host's own files."""
 
     def read(path: Path) -> dict[int, str]:
         rows = (line.split(":") for line in path.read_text(errors="replace").splitlines())
@@ -161,10 +163,10 @@ def host_accounts(passwd: Path = Path("/etc/passwd"), group: Path = Path("/etc/g
 
 
 def next_free(first: int, last: int, used: Collection[int], past: Collection[int]) -> int:
-    """The least number of the range that nobody ever had; when there is none, one that nobody has now.
+    """Return the smallest number of the range that nobody ever had or, if there is none, that nobody has now.
 
     Raises:
-        VcoreError: all are in use.
+        VcoreError: all numbers are in use.
     """
     for avoided in ({*used, *past}, used):
         for number in range(first, last + 1):
@@ -178,7 +180,7 @@ def next_free(first: int, last: int, used: Collection[int], past: Collection[int
 
 @dataclass
 class Members:
-    """Who is added to a group and taken out of it, in each of the two attributes that name members."""
+    """People to add to and remove from a group, in each of the two attributes that list members."""
 
     add_uid: set[str] = field(default_factory=set)
     add_dn: set[str] = field(default_factory=set)
@@ -196,10 +198,11 @@ class Members:
 
 @dataclass
 class Plan:
-    """What has to change; names are keys throughout.
+    """What has to change; all keys are names.
 
-    ``people`` and ``groups`` are entries (``dn``, ``old``, ``new`` as of :func:`vcore.directory.entries.diff`),
-    ``passwords`` and ``homes`` who gets one, ``removed`` who goes, ``problems`` whom nothing is done for, and why.
+    ``people`` and ``groups`` are entries (``dn``; ``old`` and ``new`` as in :func:`vcore.directory.entries.diff`).
+    ``passwords`` are people who get a first password, ``homes`` those who get a home, with their uids. ``removed`` are
+    people who are removed, and ``problems`` those for whom nothing is done, with the reason.
     """
 
     people: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -214,12 +217,12 @@ class Plan:
     group_dns: dict[str, str] = field(default_factory=dict)
 
     def touched(self) -> set[str]:
-        """The people for whom anything is done."""
+        """Return the names of people for whom anything is done."""
         members = (name for group in self.members.values() for name in (*group.added, *group.removed))
         return {*self.people, *self.passwords, *self.homes, *self.removed, *members}
 
     def changes(self, paths: Paths, homes: Homes) -> dict[str, Any]:
-        """The plan as a state returns it; a password is where its file is."""
+        """Return the plan as the changes of a state; a first password is shown as the path of its file."""
         changes: dict[str, Any] = {}
         for change in (*self.groups.values(), *self.people.values()):
             changes[change["dn"]] = {"old": change["old"], "new": dict(change["new"])}
@@ -240,27 +243,32 @@ class Plan:
 
 
 def first_password(paths: Paths, name: str) -> Path:
-    """The root-only file with the password that a person got first, until the person has chosen another one."""
+    """Return the path of the file with a person's first password, which only root can read.
+
+    It exists until the person has chosen another one.
+    """
     return Store(paths.secrets).path(FIRST_PASSWORDS, name)
 
 
 def samba_flags(flags: str, locked: bool) -> str:
-    """Samba's flags of a person, out of those that there are. L is Samba's own lock, after wrong passwords: it is
-    Samba's until an administrator unlocks, and no difference to the site.
+    """Return Samba's account flags of a person, based on the present ones.
+
+    L is Samba's own lock after wrong passwords. It belongs to Samba until an administrator unlocks the account, and is
+    not a difference from the site.
     """
     kept = "".join(flag for flag in flags.strip("[] ") if flag not in "DUL")
     return f"[{('DU' if locked else 'U') + kept:<11}]"
 
 
 def locks_of_wrong_passwords(there: Entry) -> Attributes:
-    """What lifts the locks that the directory and Samba, each for itself, put on an account after wrong passwords."""
+    """Return the attributes that lift the locks which the directory and Samba each set after wrong passwords."""
     lifted: Attributes = {}
     if there.first("pwdAccountLockedTime") not in ("", LOCKED):
         lifted["pwdAccountLockedTime"] = []
     flags = there.first("sambaAcctFlags")
     if "L" in flags:
         lifted["sambaAcctFlags"] = [samba_flags(flags, locked=False)]
-        # Or the next wrong password locks again.
+        # Otherwise the next wrong password would lock the account again.
         lifted |= {name: [] for name in ("sambaBadPasswordCount", "sambaBadPasswordTime") if there.first(name)}
     return lifted
 
@@ -268,8 +276,10 @@ def locks_of_wrong_passwords(there: Entry) -> Attributes:
 def person_attributes(
     name: str, data: Mapping[str, Any], *, number: int, pillar: Mapping[str, Any], there: Entry | None
 ) -> Attributes:
-    """The attributes of a person that follow from data and number: all of a new one, of one who is there what the
-    data say (an empty text takes an attribute away) and what every account has to have.
+    """Return the attributes of a person that follow from data and uid (``number``).
+
+    For a new person these are all attributes; for an existing one those that the data set (an empty string removes an
+    attribute) and those that every account needs.
     """
     accounts, suffix = pillar["accounts"], entries.suffix(pillar)
     wanted: Attributes = {"objectClass": list(PERSON_CLASSES)}
@@ -307,28 +317,29 @@ def person_attributes(
         wanted |= {name: [] for name, mark in (("shadowExpire", EXPIRED), ("pwdAccountLockedTime", LOCKED))
                    if there.first(name) == mark}  # fmt: skip
     if there is not None and there.first("pwdReset") == "TRUE":
-        # What pwdReset is to the directory, a password from the year 1970 is to Samba: its owner has to change it.
+        # Samba's equivalent of pwdReset is a password from the year 1970: the person has to change it.
         wanted["sambaPwdLastSet"] = ["0"]
     return wanted
 
 
 def agreed_members(by_uid: Set[str], by_dn: Set[str], before: Set[str]) -> Set[str]:
-    """Who is in a group whose two attributes may have parted, since somebody changed only one of them.
+    """Return the members of a group whose two attributes may disagree because somebody changed only one of them.
 
-    ``before`` is who was in it when they last agreed: who is new in either is in, who is missing in either is out.
+    ``before`` are the members when both last agreed: whoever is new in either is in, whoever is missing in either is
+    out.
     """
     return (by_uid | by_dn) - (before - (by_uid & by_dn))
 
 
 class Planner:
-    """Works out a plan from what is there; it changes nothing.
+    """Works out a plan from what exists; it changes nothing itself.
 
     Args:
         pillar: the resolved pillar of the head.
-        present: what the directory has.
-        taken: further names and numbers that are in use.
-        homes: where homes are; owners are looked up.
-        unfinished: who has a file of a first password.
+        present: the content of the directory.
+        taken: other names and ids that are in use.
+        homes: the homes, whose owners are looked up.
+        unfinished: people for whom a first password is stored.
     """
 
     def __init__(
@@ -348,27 +359,31 @@ class Planner:
         self.common: str = accounts["group"]
         self.uids = {**taken.uids, **present.uids()}
         self.gids = {accounts["first_id"]: self.common, **taken.gids, **present.gids()}
-        # What the site promises to somebody is nobody else's, also before that somebody is there.
+        # An id that the site assigns is reserved, even before its owner exists.
         self.promised_uids = {p["uid"]: n for n, p in pillar["people"].items() if "uid" in p and not p.get("removed")}
         self.promised_gids = {g["gid"]: n for n, g in pillar["groups"].items() if "gid" in g}
         self.joining: dict[str, set[str]] = {}
         self.leaving: dict[str, set[str]] = {}
 
     def dn(self, name: str) -> str:
-        """The DN of a person who is there or is added."""
+        """Return the DN of a person who exists or is added."""
         there = self.present.people.get(name)
         return there.dn if there else f"uid={name},ou=people,{self.base}"
 
     # Groups
 
     def group(self, name: str, data: Mapping[str, Any]) -> None:
-        """A group is as the data say."""
+        """Plan that a group exists and is as the data say.
+
+        Raises:
+            Invalid: it cannot be; the message says why.
+        """
         there = self.present.groups.get(name)
         if there is None and name in self.taken.gids.values():
-            raise Invalid(f"{name} is a group of this host already")
+            raise Invalid(f"{name} is already a group of this host")
         number = data.get("gid")
         if there is not None and number is not None and number != int(there.first("gidNumber")):
-            raise Invalid(f"the group {name} has the gid {there.first('gidNumber')}, which never changes")
+            raise Invalid(f"the group {name} has the gid {there.first('gidNumber')}, which cannot change")
         if there is None:
             number = self._number("gid", name, number)
         wanted: Attributes = {"objectClass": list(GROUP_CLASSES)}
@@ -382,31 +397,36 @@ class Planner:
             self.plan.groups[name] = {"dn": dn, **found[dn]}
 
     def remove_group(self, name: str) -> None:
-        """A group goes."""
+        """Plan that a group is removed.
+
+        Raises:
+            Invalid: it is the core's own, or the primary group of people.
+            NotFound: there is no such group.
+        """
         if name in (self.common, ADMINISTRATORS):
-            raise Invalid(f"the group {name} is the core's own and stays")
+            raise Invalid(f"the group {name} belongs to the core and cannot be removed")
         there = self.present.groups.get(name)
         if there is None:
             raise NotFound(f"there is no group {name}")
         first = [p for p, entry in self.present.people.items() if entry.first("gidNumber") == there.first("gidNumber")]
         if first:
-            raise Invalid(f"the group {name} is the first one of {some(first)}, who would be left without")
+            raise Invalid(f"the group {name} is the primary group of {some(first)}; they cannot be without")
         self.plan.removed_groups[name] = there.dn
 
     # People
 
     def person(self, name: str, data: Mapping[str, Any], *, password: bool = True) -> None:
-        """A person is as the data say; with ``password``, one who never had one gets a first one.
+        """Plan that a person exists and is as the data say; with ``password``, one who never had a password gets one.
 
         Raises:
-            Invalid: not so, and why; nothing of it is in the plan.
+            Invalid: that is not possible; the message says why, and the plan is unchanged.
         """
         there = self.present.people.get(name)
         if there is None:
             self._new_name(name)
         number = data.get("uid")
         if there is not None and number is not None and number != int(there.first("uidNumber")):
-            raise Invalid(f"{name} has the uid {there.first('uidNumber')}, which never changes: files belong to it")
+            raise Invalid(f"{name} has the uid {there.first('uidNumber')}, which cannot change: files belong to it")
         for group in data.get("groups") or ():
             self._known_group(group)
         if number is None and there is not None:
@@ -448,7 +468,7 @@ class Planner:
                 self.leaving.setdefault(group, set()).add(name)
 
     def remove(self, name: str, *, archive: bool = True) -> None:
-        """A person goes, with entry, memberships and home; nothing where nothing is left of the person."""
+        """Plan that a person's entry, memberships and home are removed, as far as there are any."""
         there = self.present.people.get(name)
         home = self.homes.owner(name) is not None
         if there is None and not home:
@@ -464,11 +484,11 @@ class Planner:
 
     def _new_name(self, name: str) -> None:
         if self.pillar["people"].get(name, {}).get("removed"):
-            raise Invalid(f"the site file says that {name} is removed; take that out of it first")
+            raise Invalid(f"the site file says that {name} is removed; delete that entry first")
         if name in self.pillar["instruments"]:
-            raise Invalid(f"{name} is an instrument already")
+            raise Invalid(f"{name} is already an instrument")
         if name in self.taken.uids.values():
-            raise Invalid(f"{name} is an account of this host already")
+            raise Invalid(f"{name} is already an account of this host")
 
     def _known_group(self, group: str) -> None:
         if group == self.common:
@@ -488,14 +508,19 @@ class Planner:
             given = next_free(*self.range, promised.keys() | used.keys(), past)
         for holder in (used.get(given), promised.get(given)):
             if holder not in (None, name):
-                raise Invalid(f"the {kind} {given} of {name} is that of {holder}")
+                raise Invalid(f"the {kind} {given} of {name} belongs to {holder}")
         used[given] = name
         return given
 
     # Members
 
     def join(self, group: str, names: Iterable[str]) -> None:
-        """People who are there come into a group."""
+        """Plan that existing people join a group.
+
+        Raises:
+            Invalid: the group does not exist, or everybody is in it.
+            NotFound: there is no such person.
+        """
         self._known_group(group)
         for name in names:
             if name not in self.present.people:
@@ -503,13 +528,14 @@ class Planner:
             self.joining.setdefault(group, set()).add(name)
 
     def leave(self, group: str, names: Iterable[str]) -> None:
-        """People go out of a group."""
+        """Plan that people leave a group."""
         self.leaving.setdefault(group, set()).update(names)
 
     def everybody(self, agreed: Mapping[str, Sequence[str]], declared: Collection[str]) -> None:
-        """People and groups that were made or changed elsewhere have what every one of ours has.
+        """Plan that people and groups which were created or changed elsewhere are completed.
 
-        ``agreed`` are the members of each group when its two attributes last said the same.
+        ``agreed`` are the members of each group when its two attributes last agreed; ``declared`` are the people of the
+        site file.
         """
         for name in self.present.people:
             if name not in declared and name not in self.plan.removed and ACCOUNT_NAME.fullmatch(name):
@@ -529,7 +555,7 @@ class Planner:
             self.leaving.setdefault(group, set()).update((by_uid | by_dn) - right - decided)
 
     def done(self) -> Plan:
-        """The plan, members included."""
+        """Return the finished plan, with members."""
         for group in sorted({*self.joining, *self.leaving}):
             by_uid, by_dn = self.present.members(group)
             joining, leaving = self.joining.get(group, set()), self.leaving.get(group, set())

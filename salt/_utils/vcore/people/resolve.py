@@ -1,4 +1,4 @@
-"""People and groups of a resolved site."""
+"""The people and groups of a resolved site."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KEYS = ("accounts", "people", "groups")
 
 
 def resolve(configuration: Configuration, parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``accounts`` whole; of people and groups what the site says, without what it leaves to the directory."""
+    """Return ``accounts``, and ``people`` and ``groups`` with the values that the site sets."""
     site = configuration.site
     return {
         "accounts": ACCOUNTS.of(site).model_dump(mode="json"),

@@ -1,6 +1,6 @@
-"""People and groups as a site writes them, and the names and numbers that they may have.
+"""People and groups in the site file, and the names and ids that they may have.
 
-The directory's half, entries and how they differ, is in :mod:`vcore.people.plans`.
+Their entries in the directory are in :mod:`vcore.people.plans`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..kernel.models import SSH_KEY, AbsolutePath, Mode, Model, field
 from ..kernel.sections import Section
 from ..kernel.site import Configuration
 
-#: What a person, group or instrument may be called; adduser(8) of Debian allows the same by default.
+#: Names that people, groups and instruments may have; Debian's adduser(8) allows the same by default.
 ACCOUNT_NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 
 
@@ -33,11 +33,11 @@ www-data zabbix
 RESERVED_NAMES = frozenset(_RESERVED.split())
 
 
-#: Group that the core itself makes, of those who manage people and groups.
+#: The core's own group of those who manage people and groups.
 ADMINISTRATORS = "administrators"
 
 
-#: Numbers beyond this mean something else somewhere: 65534 is nobody, 2^32-1 is "none".
+#: The largest id that people and groups may have; 2^32-1, for instance, means "none".
 LARGEST_ID = 2_000_000_000
 
 
@@ -45,9 +45,9 @@ SMALLEST_ID = 9001
 
 
 def name_problem(name: str) -> str | None:
-    """Why nobody may be called ``name``, or None."""
+    """Return why nobody may be called ``name``, or None."""
     if not ACCOUNT_NAME.fullmatch(name):
-        return "a name is at most 31 of a-z, 0-9, - and _, a letter first"
+        return "a name has at most 31 characters of a-z, 0-9, - and _, and begins with a letter"
     if name in RESERVED_NAMES:
         return f"{name} is a name that the system uses"
     return None
@@ -65,7 +65,7 @@ def _group(value: str) -> str:
 
 def _line(value: str) -> str:
     if any(not character.isprintable() for character in value) or value != value.strip():
-        raise ValueError("has to be text on one line, without space at its ends")
+        raise ValueError("has to be text on one line, without spaces at its ends")
     return value
 
 
@@ -84,15 +84,15 @@ def _public_key(value: str) -> str:
 AccountName = Annotated[str, StringConstraints(pattern=rf"^{ACCOUNT_NAME.pattern}$"), AfterValidator(_name)]
 
 
-#: A group that people can be in: the administrators, too, which nobody may make anew.
+#: A group that people can be in, including the administrators, which a site cannot declare.
 GroupName = Annotated[str, StringConstraints(pattern=rf"^{ACCOUNT_NAME.pattern}$"), AfterValidator(_group)]
 
 
-#: Text on one line, as names of people and descriptions are.
+#: Text on one line, such as people's names and descriptions.
 Line = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_line)]
 
 
-#: What a person is called.
+#: A person's given name or surname.
 PersonalName = Annotated[Line, AfterValidator(_no_formula)]
 
 
@@ -103,7 +103,7 @@ MailAddress = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._%+'-]{1,64
 TelephoneNumber = Annotated[str, StringConstraints(pattern=r"^[+0-9][0-9 ()/.-]{1,31}$")]
 
 
-#: Those that images/people has: sshd refuses whose shell is not there.
+#: The shells that images/people has: sshd refuses people whose shell does not exist.
 Shell = Literal["/bin/bash", "/bin/sh", "/bin/csh", "/bin/tcsh", "/bin/zsh"]
 
 
@@ -117,16 +117,16 @@ IdNumber = Annotated[int, Field(ge=SMALLEST_ID, le=LARGEST_ID)]
 
 
 class AccountSettings(Model):
-    """What all accounts share."""
+    """Settings for all accounts."""
 
     first_id: IdNumber = field(
         10000,
-        description="Least number that a new person or group gets; numbers below are the system's.",
+        description="Smallest uid or gid that new people and groups get; smaller ones are the system's.",
         example=20000,
     )
-    last_id: IdNumber = field(59999, description="Greatest number that a new person or group gets.", example=29999)
+    last_id: IdNumber = field(59999, description="Largest uid or gid that new people and groups get.", example=29999)
     group: AccountName = field(
-        "people", description="Group that everybody belongs to first; it has the number first_id.", example="genomics"
+        "people", description="Primary group of all people; its gid is first_id.", example="genomics"
     )
     shell: Shell = field("/bin/bash", description="Login shell of new people.", example="/bin/zsh")
     skeleton: AbsolutePath = field(
@@ -135,8 +135,8 @@ class AccountSettings(Model):
     home_mode: Mode = field("0700", description="Mode of a new home.", example="0750")
     archive: AbsolutePath | None = field(
         None,
-        description="Folder on the head that homes of removed people are archived in; by default archive, "
-        "below the file router's data.",
+        description="Folder on the head for archives of removed people's homes; by default the folder archive below "
+        "the file router's data.",
         example="/backup/homes",
     )
 
@@ -144,55 +144,53 @@ class AccountSettings(Model):
 class Group(Model):
     """A group of people, keyed by its name."""
 
-    gid: IdNumber | None = field(None, description="Its number; by default the next free one.", example=10500)
-    description: Line | None = field(None, description="What it is for.", example="Sequencing")
+    gid: IdNumber | None = field(None, description="Its gid; by default the next free one.", example=10500)
+    description: Line | None = field(None, description="Purpose of the group.", example="Sequencing")
 
 
 class Person(Model):
-    """A person, keyed by the name to log in with. What is left out is left as it is in the directory."""
+    """A person, keyed by login name. Values that are left out stay as they are in the directory."""
 
     given_name: PersonalName | None = field(None, description="Given name.", example="Ada")
     surname: PersonalName | None = field(None, description="Surname; by default the login name.", example="Lovelace")
     mail: MailAddress | None = field(None, description="Mail address.", example="ada@example.org")
     telephone: TelephoneNumber | None = field(None, description="Telephone number.", example="+44 20 7946 0000")
-    uid: IdNumber | None = field(
-        None, description="Number of the account; by default the next free one.", example=10042
-    )
+    uid: IdNumber | None = field(None, description="Uid of the account; by default the next free one.", example=10042)
     groups: list[GroupName] | None = field(
         None,
-        description="All groups that the person belongs to, beside the one that everybody does.",
+        description="All groups of the person, apart from the primary group of all people.",
         example=["sequencing"],
     )
     shell: Shell | None = field(None, description="Login shell.", example="/bin/zsh")
     ssh_keys: list[PublicKey] | None = field(
-        None, description="Public ssh keys to log in with.", example=["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEx ada"]
+        None, description="Public ssh keys for logins.", example=["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEx ada"]
     )
-    locked: bool | None = field(None, description="Whether the person cannot log in anywhere.", example=True)
+    locked: bool | None = field(None, description="Whether the person is locked out everywhere.", example=True)
     removed: bool = field(
-        False, description="Take the account away and archive the home; the entry can then be deleted.", example=True
+        False, description="Remove the account and archive the home; the entry can then be deleted.", example=True
     )
 
 
-ACCOUNTS: Section[AccountSettings] = Section("accounts", AccountSettings, description="What all accounts share.")
+ACCOUNTS: Section[AccountSettings] = Section("accounts", AccountSettings, description="Settings for all accounts.")
 GROUPS: Section[dict[str, Group]] = Section(
-    "groups", dict[AccountName, Group], description="Groups that the site file keeps; more can be in the directory."
+    "groups", dict[AccountName, Group], description="Groups that the site declares; the directory can have more."
 )
 PEOPLE: Section[dict[str, Person]] = Section(
-    "people", dict[AccountName, Person], description="People whom the site file keeps; more can be in the directory."
+    "people", dict[AccountName, Person], description="People whom the site declares; the directory can have more."
 )
 
 SECTIONS = (ACCOUNTS, GROUPS, PEOPLE)
 
 
 def problems(configuration: Configuration) -> list[Problem]:
-    """Return what is wrong with people and groups that are each valid in themselves."""
+    """Return the problems of people and groups beyond those of each entry by itself."""
     site, document = configuration.site, configuration.document
     accounts, people, groups = ACCOUNTS.of(site), PEOPLE.of(site), GROUPS.of(site)
     found: list[Problem] = []
     if accounts.last_id - accounts.first_id < 99:
         found.append(document.problem(("accounts", "last_id"), "has to leave at least 100 numbers from first_id on"))
     if accounts.group in groups:
-        message = f"{accounts.group} is the group of everybody (vcore.accounts.group) and has the number first_id"
+        message = f"{accounts.group} is the primary group of all people (vcore.accounts.group); its gid is first_id"
         found.append(document.problem(("groups", accounts.group), message))
     numbers: dict[str, dict[int, str]] = {"uid": {}, "gid": {accounts.first_id: accounts.group}}
     named: list[tuple[str, str, str, int | None]] = [
@@ -204,7 +202,7 @@ def problems(configuration: Configuration) -> list[Problem]:
         if number is None:
             continue
         if other := numbers[key].get(number):
-            found.append(document.problem(location, f"{number} is the {key} of {other} already"))
+            found.append(document.problem(location, f"{number} is already the {key} of {other}"))
         numbers[key][number] = name
     known = {*groups, ADMINISTRATORS}
     for name, person in people.items():
@@ -220,5 +218,5 @@ def problems(configuration: Configuration) -> list[Problem]:
 
 
 def plain(value: Model) -> dict[str, Any]:
-    """A model as plain data, without what was left out."""
+    """Return a model as plain data, without values that were left out."""
     return value.model_dump(mode="json", exclude_none=True)

@@ -1,4 +1,4 @@
-"""How people and groups, and changes of them, look to people."""
+"""The display of people and groups, and of changes to them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from ..terminal import Group, RenderableType, Table, Text, good, has, plain, table
 
-#: What vcore.user_add and its like did, or would do.
+#: Keys of the results of vcore.user_add and similar commands, with their labels.
 LABELS = {"uid": "number", "home": "home", "first_password": "first password"}
 
 
@@ -20,7 +20,7 @@ def _change(result: Mapping[str, Any]) -> RenderableType:
             facts.add_row(label, plain(result[key]))
     lines: list[RenderableType] = [plain(result["comment"]), *([facts] if facts.row_count else [])]
     if result["changes"] and (result["test"] or "uid" not in result):
-        # Of somebody new all is new: a plan shows it, and afterwards vcore.user_show does.
+        # Everything about a new person is new: a plan shows it; afterwards vcore.user_show does.
         changes = table("CHANGE", "FROM", "TO")
         for name, change in result["changes"].items():
             old, new = change["old"], change["new"]

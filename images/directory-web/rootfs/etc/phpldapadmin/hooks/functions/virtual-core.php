@@ -109,7 +109,7 @@ function virtual_core_create($server_id, $method, $dn, $attrs) {
     }
     list(, $attribute, $name, $place) = array_map('strtolower', $part);
     if (! preg_match('/^[a-z][a-z0-9_-]{0,30}$/D', $part[2]) || $values[$attribute] !== array($part[2])) {
-        return virtual_core_say('A name is at most 31 of a-z, 0-9, - and _, a letter first.');
+        return virtual_core_say('A name has at most 31 characters of a-z, 0-9, - and _, and begins with a letter.');
     }
     $reserved = preg_split('/\s+/', file_get_contents(__DIR__ . '/../reserved-names'), -1, PREG_SPLIT_NO_EMPTY);
     if (in_array($name, $reserved, true) || $name === $settings['group']) {
