@@ -196,7 +196,7 @@ def test_what_does_not_prove_anything_stays_outside(door, key_pair, tmp_path, wh
     other = (tmp_path / "minion.pub").read_text()
     name = f"evil-{uuid.uuid4().hex[:6]}"
     proof, says = {
-        "expired": (tokens.prove(token(ends=-1), name, key_pair), "its token ended"),
+        "expired": (tokens.prove(token(ends=-1), name, key_pair), "its token expired"),
         "replayed with another key": (tokens.prove(token(), name, other), ""),
         "foreign": (tokens.prove(token(key=b"f" * 32), name, key_pair), ""),
         "of another name": (tokens.prove(token("node=somebody"), name, key_pair), "its token is for somebody"),
@@ -304,7 +304,7 @@ def test_tokens_are_made_for_people_in_a_sentence(door):
         ("ttl=8d",): "ttl='8d': say how long the token lives, such as 30m, 1h or 2d, at most 7d\n",
         ("node=*",): "node='*' is no name for a node (a-z, 0-9, -, a letter first)\n",
         ("node=head",): "head is the head itself; choose another name\n",
-        ("role=head",): "role='head': a token grants the role compute, the site file others\n",
+        ("role=head",): "role='head': a token grants only the role compute; the site file others\n",
     }.items():
         done = door.run("salt-run", "vcore.enrol_token", *arguments)
         assert done.returncode != 0

@@ -109,8 +109,8 @@ def test_a_node_of_the_site_keeps_the_roles_of_the_site(paths):
 @pytest.mark.parametrize(
     ("key", "text", "says"),
     [
-        (("pending", PUB), proof(ends=-1), "its token ended"),
-        (("pending", PUB), proof("new-2"), "not of a token of this core"),
+        (("pending", PUB), proof(ends=-1), "its token expired"),
+        (("pending", PUB), proof("new-2"), "not made with a token of this core"),
         (("pending", PUB), proof(scope="node=new-2"), "its token is for new-2"),
         (("pending", PUB2), proof(), "another key under this id"),
         (("accepted", PUB2), proof(), "another key under this id"),
@@ -195,12 +195,12 @@ def test_of_a_thousand_keys_twenty_are_listed_nodes_first(paths, tmp_path):
     hostile = ["*", "a,b", "x\nNodeName=evil", "x', foo: [{{ 7*7 }}]", "\x1b[2J", "é" * 70]
     for name in [*hostile, "compute-1", "compute-2", *(f"Flood-{number}" for number in range(1000))]:
         (folder / name).write_text("")
-    admission.Refusals(paths.state / "enrolment.json").note("compute-2", "its token ended")
+    admission.Refusals(paths.state / "enrolment.json").note("compute-2", "its token expired")
     found = health.waiting(paths, tmp_path / "pki")
     assert found["count"] == 1008
     assert len(found["keys"]) == admission.LISTED
-    assert found["keys"][0] == {"id": "compute-2", "reason": "its token ended", "node": False}
-    assert found["keys"][1]["reason"] == "it brought no proof that holds; if it is yours: salt-key -a compute-1"
+    assert found["keys"][0] == {"id": "compute-2", "reason": "its token expired", "node": False}
+    assert found["keys"][1]["reason"] == "it came without a valid proof; if it is yours: salt-key -a compute-1"
     text = json.dumps(found, ensure_ascii=False)
     assert "\n" not in text
     assert all(key["id"].isprintable() and len(key["id"]) <= 63 for key in found["keys"])
@@ -209,7 +209,7 @@ def test_of_a_thousand_keys_twenty_are_listed_nodes_first(paths, tmp_path):
 def test_a_machine_that_was_made_anew_is_told_apart(paths, tmp_path):
     (tmp_path / "minions_denied").mkdir()
     (tmp_path / "minions_denied" / "compute-1").write_text("")
-    reason = "another key has this id; if that machine was made anew: salt-key -d compute-1"
+    reason = "another key has this id; if that machine was reinstalled: salt-key -d compute-1"
     key = {"id": "compute-1", "reason": reason, "node": False}
     assert health.waiting(paths, tmp_path) == {"count": 1, "keys": [key]}
 
@@ -224,7 +224,7 @@ def test_a_key_under_the_name_of_a_node_that_is_there_is_a_problem(paths, tmp_pa
     facts = health.facts(pillar, replace(paths, keys=tmp_path), {})
     assert [(key["id"], key["node"]) for key in facts["pending"]["keys"]] == [("compute-1", True), ("compute-2", False)]
     (problem,) = health.problems(facts)
-    assert problem.startswith("key of compute-1: a node has this name, and another key of its name waits: ")
+    assert problem.startswith("key of compute-1: a node has this name, and another key with the same name waits: ")
 
 
 @pytest.mark.parametrize(

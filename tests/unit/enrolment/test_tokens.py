@@ -35,7 +35,7 @@ def verify(text, minion="compute-1", pub=PUB, key=KEY, now=NOW):
 def test_a_good_proof_holds_until_its_end():
     assert verify(proof()).scope == "role=compute"
     assert verify(proof(), now=NOW + 59.9)
-    with pytest.raises(Refused, match=r"its token ended at 2025-11-26 09:41:00 UTC"):
+    with pytest.raises(Refused, match=r"its token expired at 2025-11-26 09:41:00 UTC"):
         verify(proof(), now=NOW + 60)
 
 
@@ -65,7 +65,7 @@ def test_line_endings_of_the_key_do_not_matter():
          "the token itself"],
 )  # fmt: skip
 def test_what_is_not_of_this_core_id_and_key_is_refused(text, how):
-    with pytest.raises(Refused, match="not of a token of this core, or of another id or key"):
+    with pytest.raises(Refused, match="not made with a token of this core, or is for another id or key"):
         verify(text, **how)
     claimed = {"minion": "compute-1", "pub": PUB, "key": KEY, **how}
     assert not enrolment_tokens.genuine(claimed["key"], text, claimed["minion"], claimed["pub"])
@@ -115,7 +115,7 @@ ANYTHING = st.one_of(st.text(), st.none(), st.integers(), st.binary(), st.lists(
 @given(st.one_of(ANYTHING, st.just(ANY[:-1]), st.just(ANY + "0")))
 def test_no_input_breaks_the_parser(text):
     assert not enrolment_tokens.well_formed("compute-1", PUB, text)
-    with pytest.raises(Refused, match="this is no token of a core"):
+    with pytest.raises(Refused, match="this is not an enrolment token"):
         enrolment_tokens.parse(text)
 
 
@@ -197,7 +197,7 @@ def test_a_node_that_is_to_have_more_than_its_role_needs_a_token_of_its_own():
 
 
 def test_a_node_that_is_being_taken_out_does_not_come_back_meanwhile():
-    with pytest.raises(Refused, match="being taken out"):
+    with pytest.raises(Refused, match="being retired"):
         granted(nodes={"compute-1": {"roles": ["compute"], "retiring": True}})
 
 
@@ -240,7 +240,7 @@ def test_what_the_bundle_brings_is_enough_to_prove_oneself(checkout, tmp_path):
     assert done.stderr == ""
     assert verify(done.stdout.strip())
     wrong = subprocess.run(command, input="x\n", capture_output=True, text=True, check=False)
-    assert (wrong.returncode, wrong.stdout, wrong.stderr) == (1, "", "this is no token of a core\n")
+    assert (wrong.returncode, wrong.stdout, wrong.stderr) == (1, "", "this is not an enrolment token\n")
 
 
 def test_a_machine_says_which_code_it_has(checkout, tmp_path, capsys):

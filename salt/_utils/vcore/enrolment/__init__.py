@@ -1,3 +1,3 @@
-"""How a new machine joins the core: tokens, the bundle that it joins by, and admission of its key."""
+"""How new machines join the core: tokens, the bundle that they install, and the admission of their keys."""
 
 USES = ("nodes",)

@@ -1,4 +1,4 @@
-"""The program that a joining machine runs: what it is told, checked and unpacked."""
+"""The program that bootstrap.sh runs on a joining machine: proofs, fingerprints, and the version of its modules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .tokens import fingerprint, prove
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """``python -m vcore.enrolment``: what bootstrap.sh asks on a new machine; problems go to standard error."""
+    """Run one command (``python -m vcore.enrolment``) and return its exit code; problems go to standard error."""
     parser = argparse.ArgumentParser(prog="python -m vcore.enrolment")
     commands = parser.add_subparsers(dest="command", required=True)
     proving = commands.add_parser("prove", help="turn the token on standard input into the proof of this machine")

@@ -1,6 +1,6 @@
-"""The head's side of enrolment: what new machines are offered, what becomes of their proofs, and which ones wait.
+"""The head's side of enrolment: the files for new machines, the review of their proofs, and the record of refusals.
 
-All that such a minion says of itself is hostile until its proof holds, its id included.
+Everything that such a minion says about itself, including its id, is untrusted until its proof is verified.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from ..nodes.registry import UNKNOWN, Registry
 from . import bundle as enrolment_bundle
 from . import tokens
 
-#: Seconds that one check waits for another.
+#: Seconds that one review waits for another.
 PATIENCE = 30
 
 
-#: Refusals that are remembered, the newest; anybody can cause one.
+#: How many refusals, the newest ones, are remembered; anybody can cause one.
 REMEMBERED = 100
 
 
-#: What a minion may say of its code: a fingerprint as :func:`vcore.nodes.code.code` makes them.
+#: What a minion may send as the version of its code: a fingerprint of :func:`vcore.nodes.code.code`.
 CODE = re.compile(r"[0-9a-f]{16}")
 
 
-#: Pending keys that vcore.status lists.
+#: How many pending keys vcore.status lists.
 LISTED = 20
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# What new machines are offered
+# The files for new machines
 # ---------------------------------------------------------------------------------------------------------------
 
 
 class Offer:
-    """The files that the service hands to whoever asks, in the folder that it hands them out from."""
+    """The files that the enrolment service gives to everybody, and the folder from which it does."""
 
     def __init__(self, pillar: Mapping[str, Any], paths: Paths) -> None:
         self.folder = Path(pillar["services"]["enrolment"]["volumes"]["public"]["source"])
@@ -55,10 +55,10 @@ class Offer:
         self.checkout, self.key = paths.checkout, paths.keys / "master.pub"
 
     def files(self) -> dict[str, bytes | None]:
-        """Content by file name; None for the certificate of an authority that is yet to be made.
+        """Return the files' content by name; None for the certificate of an authority that does not exist yet.
 
         Raises:
-            VcoreError: the checkout is not whole, or the master has no key.
+            VcoreError: the checkout is incomplete, or the master has no key.
         """
         try:
             finger = tokens.fingerprint(self.key.read_text())
@@ -69,7 +69,7 @@ class Offer:
         return {enrolment_bundle.AUTHORITY: authority, enrolment_bundle.BUNDLE: bundle}
 
     def changes(self) -> dict[str, Any]:
-        """What :meth:`write` does."""
+        """Return the changes that :meth:`write` makes."""
         found = {}
         for name, data in self.files().items():
             old = (self.folder / name).read_bytes() if (self.folder / name).is_file() else None
@@ -85,7 +85,7 @@ class Offer:
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# What becomes of a proof
+# The review of a proof
 # ---------------------------------------------------------------------------------------------------------------
 
 
@@ -93,13 +93,13 @@ class Keys(Protocol):
     """The keys of Salt's master."""
 
     def find(self, minion: str) -> tuple[str, str] | None:
-        """State (``pending``, ``accepted``, ``rejected``) and public key of a minion."""
+        """Return state (``pending``, ``accepted``, ``rejected``) and public key of a minion; None if it has no key."""
 
     def accept(self, minion: str) -> None:
         """Accept the pending key of exactly this minion."""
 
     def reject(self, minion: str) -> None:
-        """Take back that a key was accepted."""
+        """Reject a key that was accepted."""
 
 
 def review(
@@ -112,20 +112,21 @@ def review(
     *,
     now: float,
 ) -> list[str]:
-    """Let a minion in whose proof holds, tell the reconciler, and return the roles that it was granted.
+    """Admit a minion with a valid proof, tell the reconciler, and return the roles that it was granted.
 
-    ``code`` is which code it says that it has: where it is not the head's, or none, the reconciler sends that.
+    ``code`` is the version of its modules as the minion states it; if it is missing or not the head's, the reconciler
+    sends the modules. ``now`` is in seconds since 1970.
 
-    The same once more changes nothing. The node is in the registry before its key is accepted, so that a run that is
-    cut off in between is gone on from when the minion asks again.
+    A repeated review changes nothing. The node is registered before its key is accepted, so that an interrupted review
+    is completed when the minion asks again.
 
     Raises:
-        Refused: the proof does not hold, or the node may not have this name; the reason is kept for vcore.status.
-        VcoreError: it cannot be said, since the site file has a mistake.
+        Refused: the proof is not valid, or the node may not have this name; the reason is kept for vcore.status.
+        VcoreError: the review is not possible, because of a mistake in the site file for instance.
     """
     notes = Refusals(paths.state / "enrolment.json")
     try:
-        # All of this before the first look at files that grow with the number of keys.
+        # Before anything reads files that grow with the number of keys.
         claim = tokens.verify(Store(paths.secrets).read(*tokens.TOKEN_KEY), proof, minion, public_key, now=now)
         with exclusive(_folder(paths) / ".enrolment.lock", wait=PATIENCE, busy="another minion is being looked at"):
             known = code if isinstance(code, str) and CODE.fullmatch(code) else None
@@ -153,10 +154,10 @@ def _let_in(
         return list(entry["roles"]) if entry else roles
     if state != "pending":
         raise Refused(f"its key is {state}")
-    # A machine of that name that was here before is another one now.
+    # A machine that had this name before is another one now, so nothing of its entry is kept.
     registry.update({minion: {**UNKNOWN, "roles": roles, "enrolled": int(now), "by": "token", "code": code}})
     keys.accept(minion)
-    # Salt says that it accepted where it did not (https://github.com/saltstack/salt/issues/63477).
+    # Salt may report success without having accepted the key (https://github.com/saltstack/salt/issues/63477).
     state, known = keys.find(minion) or ("gone", "")
     if state == "accepted" and tokens.body(known) == body:
         return roles
@@ -173,7 +174,7 @@ def _folder(paths: Paths) -> Path:
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# Which ones wait
+# The record of refusals
 # ---------------------------------------------------------------------------------------------------------------
 
 
@@ -184,19 +185,19 @@ class Refusals:
     path: Path
 
     def read(self) -> dict[str, str]:
-        """The reasons, by minion."""
+        """Return the reasons by minion."""
         try:
             return {str(name): str(reason) for name, reason in json.loads(self.path.read_text()).items()}
         except (FileNotFoundError, ValueError, AttributeError):
-            return {}  # a record that can be made again
+            return {}  # the record is not needed and will be written again
 
     def note(self, minion: str, reason: str) -> None:
-        """Keep a reason; the same one again costs no write, since minions ask every few seconds."""
+        """Record a reason; a repeated one is not written again, since minions ask every few seconds."""
         if self.read().get(minion) != reason:
             self._change({minion: reason})
 
     def forget(self, minion: str) -> None:
-        """The minion was let in."""
+        """Delete the reason for a minion, which was admitted."""
         if minion in self.read():
             self._change({minion: None})
 

@@ -1,4 +1,4 @@
-"""The bundle that a new machine joins by."""
+"""The bundle of files with which a new machine joins the core, and the command line that fetches it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from pathlib import Path
 from ..base.errors import VcoreError
 from ..nodes.code import KINDS
 
-#: Where a new machine keeps what it joined by.
+#: Folder of the unpacked bundle on a new machine.
 FOLDER = "/opt/virtual-core/bundle"
 
 
-#: What the service offers.
+#: Names of the files that the enrolment service offers.
 AUTHORITY, BUNDLE = "ca.crt", "virtual-core.tar.gz"
 
 
-#: What a machine needs to join and to be taken out again: files and folders of the checkout.
+#: Files and folders of the checkout that a machine needs to join the core and to leave it again.
 CONTENTS = ("bootstrap.sh", "etc", "versions.yaml", "salt/states/roles/compute/absent.sls")
 
 
-#: What the bundle says of this core: the master's fingerprint, and the networks that a node must not have already.
+#: File with the facts about this core: the master's fingerprint, and the subnets that a node must not use already.
 FACTS = "etc/core.yaml"
 
 
 def bundle(checkout: Path, facts: Mapping[str, str]) -> bytes:
-    """The archive that a new machine unpacks; the same files and facts make the same bytes.
+    """Return the archive for new machines; the same files and facts make the same bytes.
 
     Raises:
         VcoreError: a file of the checkout is missing.
@@ -42,7 +42,7 @@ def bundle(checkout: Path, facts: Mapping[str, str]) -> bytes:
         path = checkout / name
         for file in sorted(path.rglob(pattern)) if path.is_dir() else [path]:
             if not file.exists():
-                raise VcoreError(f"{file} is missing; the checkout is not whole")
+                raise VcoreError(f"{file} is missing; the checkout is incomplete")
             if file.is_file():
                 mode = 0o755 if file.stat().st_mode & 0o100 else 0o644
                 files[str(file.relative_to(checkout))] = (mode, file.read_bytes())
@@ -60,10 +60,11 @@ def bundle(checkout: Path, facts: Mapping[str, str]) -> bytes:
 
 
 def command(token: str, address: str, port: int, authority: bytes) -> str:
-    """The line to run on a new machine: it fetches the bundle, proven by the authority's fingerprint, and runs it.
+    """Return the line to run on a new machine, which fetches, verifies and runs the bundle.
 
-    wget or curl, whichever is there; and sudo, which a machine with a password of root may not have. The token comes by
-    standard input, since arguments are everybody's to read.
+    The authority's fingerprint in the line proves the certificate that the download trusts.
+    It uses wget or curl, whichever exists, and sudo if it exists, since a machine with a root password may lack it. The
+    token goes through standard input, because every user can read arguments.
     """
     digest = hashlib.sha256(authority).hexdigest()
     script = f"""

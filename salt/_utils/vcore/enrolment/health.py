@@ -1,4 +1,4 @@
-"""Keys that wait, and whether a machine can join."""
+"""Keys that wait for acceptance, and a check of what new machines fetch."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from .admission import LISTED, Refusals
 
 
 def facts(pillar: Mapping[str, Any], paths: Paths, so_far: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``pending``: the keys that wait, those of nodes that are there marked as such."""
+    """Return ``pending``: the keys that wait; those under names of existing nodes are marked."""
     return {"pending": waiting(paths, paths.keys, known=pillar["nodes"])}
 
 
 def problems(facts: Mapping[str, Any]) -> list[str]:
-    """Return the keys that wait under the names of nodes: a machine that was made anew, or somebody else."""
+    """Return the keys that wait under names of nodes: they are of reinstalled machines, or of somebody else."""
     keys = facts.get("pending", {}).get("keys", [])
-    return [f"key of {key['id']}: a node has this name, and another key of its name waits: {key['reason']}"
+    return [f"key of {key['id']}: a node has this name, and another key with the same name waits: {key['reason']}"
             for key in keys if key.get("node")]  # fmt: skip
 
 
 def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
-    """Fetch what new machines are offered, as one of them does that trusts the authority."""
+    """Fetch the bundle as new machines do, trusting only the authority, and compare it with the file."""
     if "enrolment" not in pillar["services"]:
         return []
     port = pillar["services"]["enrolment"]["ports"]["https"]["number"]
@@ -46,16 +46,16 @@ def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
 
 
 def waiting(paths: Paths, pki: Path, known: Collection[str] = ()) -> dict[str, Any]:
-    """Return the keys that wait for somebody to accept them, and those that came under an id which another key has:
-    ``{count, keys: [{id, reason, node}]}``, at most twenty listed.
+    """Return the keys that wait for acceptance, and those denied because another key has their id.
 
-    ``node`` says that the id is one of ``known``, and that another key of this id is accepted.
+    ``{count, keys: [{id, reason, node}]}``, with at most twenty keys listed. ``node`` says that the id is one of
+    ``known``, and that another key with this id is accepted.
     """
     accepted = set(_ids(pki / "minions"))
     reasons = Refusals(paths.state / "enrolment.json").read()
     denied = dict.fromkeys(_ids(pki / "minions_denied"), DENIED)
     found = {**{name: reasons.get(name) or UNPROVEN for name in _ids(pki / "minions_pre")}, **denied}
-    # Those that could be nodes first: a flood of others must not hide them.
+    # Keys that could be of nodes come first: a flood of others must not hide them.
     first = sorted(
         found, key=lambda name: (name not in known, NODE_NAME.fullmatch(name) is None, found[name] == UNPROVEN, name)
     )[:LISTED]
@@ -66,11 +66,11 @@ def waiting(paths: Paths, pki: Path, known: Collection[str] = ()) -> dict[str, A
     return {"count": len(found), "keys": keys}
 
 
-#: Why a key waits of which nothing else is known, and why one is not even let wait.
-UNPROVEN = "it brought no proof that holds; if it is yours: salt-key -a {}"
+#: Why a key waits without a more specific reason, and why Salt's master denied one.
+UNPROVEN = "it came without a valid proof; if it is yours: salt-key -a {}"
 
 
-DENIED = "another key has this id; if that machine was made anew: salt-key -d {}"
+DENIED = "another key has this id; if that machine was reinstalled: salt-key -d {}"
 
 
 def _ids(folder: Path) -> list[str]:
@@ -85,6 +85,6 @@ def _reason(name: str, reason: str) -> str:
 
 
 def printable(text: str, length: int = 63) -> str:
-    """A text of strangers, in one line of plain characters."""
+    """Return text from strangers as one line of at most ``length`` printable characters."""
     plain = text[: length + 1].encode("unicode_escape").decode("ascii")
     return plain if len(plain) <= length else f"{plain[: length - 1]}…"

@@ -1,4 +1,4 @@
-"""How keys that wait look to people."""
+"""The display of keys that wait in ``vcore.status``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PLACE = 60
 
 
 def status(facts: Mapping[str, Any]) -> list[RenderableType]:
-    """Return the keys that wait, where there are any; those under the names of nodes stand out."""
+    """Return the table of keys that wait, if there are any; those under names of nodes are highlighted."""
     pending = facts.get("pending", {})
     if not pending.get("count"):
         return []

@@ -1,11 +1,11 @@
-"""How a new machine proves that an administrator of the core wants it: tokens, proofs, and what it joins by.
+"""Tokens and proofs, by which a new machine shows that an administrator of the core wants it.
 
-A *token* is made on the head and typed on the new machine. It says what it is good for, until when, and ends in an
-HMAC that only the head can make. The machine never sends it: it sends a *proof*, the same words with an HMAC over its
-id and public key, whose key is the token's. Whoever overhears a proof can use it for that very key and id only, and
-whoever lacks the token cannot make another.
+A *token* is made on the head and entered on the new machine. It says what it is valid for and until when, and ends in
+an HMAC that only the head can make. The machine never sends the token. It sends a *proof*: the same content with an
+HMAC over its id and public key, keyed with the token's HMAC. An intercepted proof is only valid for this id and key,
+and nobody can make another one without the token.
 
-Standard library only: new machines run this package, see :mod:`vcore.enrolment.__main__`.
+Standard library only, because new machines run this package, see :mod:`vcore.enrolment.__main__`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..base.names import NODE_NAME
 VERSION = "vc1"
 
 
-#: The secret that all tokens are made with: service and name.
+#: The secret with which all tokens are made: service and name.
 TOKEN_KEY = ("enrolment", "token-key")
 
 
@@ -33,36 +33,36 @@ TOKEN_KEY = ("enrolment", "token-key")
 KEY_LENGTH = 32
 
 
-#: The grain that carries a proof, and the one beside it that says which code the machine has.
+#: The grain with a proof, and the one with the version of the machine's modules.
 GRAIN, CODE_GRAIN = "vcore_enrol", "vcore_code"
 
 
-#: The role that a token grants; a node has no other one but by the site file.
+#: The role that a token grants; only the site file gives a node other roles.
 ROLE = "compute"
 
 
-#: What a token can be good for.
+#: The possible scopes of a token.
 SCOPE = re.compile(rf"node={NODE_NAME.pattern}|role={ROLE}")
 
 
-#: Tokens and proofs: version, scope, end (seconds since 1970), nonce, HMAC.
+#: The form of tokens and proofs: version, scope, expiry (seconds since 1970), nonce, HMAC.
 FORM = re.compile(rf"{VERSION}\.({SCOPE.pattern})\.([1-9][0-9]{{0,11}})\.([0-9a-f]{{16}})\.([0-9a-f]{{64}})")
 
 
-#: Of a public key that is longer, nobody wants to hear.
+#: The longest public key that is accepted, in characters.
 LONGEST_KEY = 4096
 
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-#: The longest that a token may live, in seconds.
+#: The longest lifetime of a token, in seconds.
 LONGEST = 7 * 86400
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A token or a proof, taken apart: nothing of it is proven yet."""
+    """A parsed token or proof; nothing of it is verified yet."""
 
     scope: str
     expiry: int
@@ -71,7 +71,7 @@ class Claim:
 
     @property
     def signed(self) -> bytes:
-        """What a token's HMAC covers."""
+        """The bytes that a token's HMAC covers."""
         return f"{self.scope}\n{self.expiry}\n{self.nonce}".encode()
 
     def __str__(self) -> str:
@@ -79,20 +79,20 @@ class Claim:
 
 
 def parse(text: object) -> Claim:
-    """Take a token or a proof apart.
+    """Parse a token or a proof.
 
     Raises:
-        Refused: it is neither.
+        Refused: the text is neither.
     """
     found = FORM.fullmatch(text) if isinstance(text, str) and text.isascii() else None
     if not found:
-        raise Refused("this is no token of a core")
+        raise Refused("this is not an enrolment token")
     scope, expiry, nonce, mac = found.groups()
     return Claim(scope, int(expiry), nonce, mac)
 
 
 def well_formed(minion: object, public_key: object, proof: object) -> bool:
-    """Whether it is worth the while to look closer; cheap, since anybody can ask as often as they like."""
+    """Return whether id, key and proof have the right form; cheap, because anybody can ask as often as they like."""
     return (
         isinstance(minion, str)
         and NODE_NAME.fullmatch(minion) is not None
@@ -104,10 +104,10 @@ def well_formed(minion: object, public_key: object, proof: object) -> bool:
 
 
 def seconds(ttl: object) -> int:
-    """How long a token is to live, in seconds: of words such as ``30m``, ``1h``, ``2d``.
+    """Convert the lifetime of a token, such as ``30m``, ``1h`` or ``2d``, to seconds.
 
     Raises:
-        VcoreError: no such word, or more than seven days.
+        VcoreError: it has another form, or is more than seven days.
     """
     found = re.fullmatch(r"([1-9][0-9]{0,6})([smhd])", str(ttl), re.ASCII)
     length = int(found[1]) * UNITS[found[2]] if found else 0
@@ -117,16 +117,16 @@ def seconds(ttl: object) -> int:
 
 
 def scope_of(node: object = None, role: object = None) -> str:
-    """What a token is good for: one node by name, or any new node, which gets a role.
+    """Return the scope of a token: one node by name, or any new node, which gets a role.
 
     Raises:
-        VcoreError: a name that no node can have, another role, or both.
+        VcoreError: the name is not valid, the role is another one, or both are given.
     """
     if node is not None and role is not None:
-        raise VcoreError("say node= or role=, not both: a token is for one name, or for any new node")
+        raise VcoreError("give node= or role=, not both: a token is for one name, or for any new node")
     if node is None:
         if role not in (None, ROLE):
-            raise VcoreError(f"role={str(role)[:40]!r}: a token grants the role {ROLE}, the site file others")
+            raise VcoreError(f"role={str(role)[:40]!r}: a token grants only the role {ROLE}; the site file others")
         return f"role={ROLE}"
     if not isinstance(node, str) or not NODE_NAME.fullmatch(node):
         raise VcoreError(f"node={str(node)[:70]!r} is no name for a node (a-z, 0-9, -, a letter first)")
@@ -134,23 +134,26 @@ def scope_of(node: object = None, role: object = None) -> str:
 
 
 def make_token(key: bytes, scope: str, expiry: int, nonce: str | None = None) -> str:
-    """A token that is good for ``scope`` until ``expiry``, in seconds since 1970."""
+    """Return a token that is valid for ``scope`` until ``expiry`` (seconds since 1970)."""
     claim = Claim(scope, expiry, nonce or secrets.token_hex(8))
     return str(replace(claim, mac=_token_mac(key, claim).hex()))
 
 
 def prove(token: str, minion: str, public_key: str) -> str:
-    """The proof that the machine which holds ``public_key`` was given ``token``, under the name ``minion``.
+    """Return the proof that the machine named ``minion`` with ``public_key`` was given ``token``.
 
     Raises:
-        Refused: no token, or no public key.
+        Refused: the token or the public key is not one.
     """
     claim = parse(token)
     return str(replace(claim, mac=_proof_mac(bytes.fromhex(claim.mac), claim, minion, public_key)))
 
 
 def genuine(key: bytes, proof: object, minion: object, public_key: object) -> bool:
-    """Whether a proof is of a token of this core, for this id and key, whatever its end; it costs no look at a file."""
+    """Return whether a proof was made with a token of this core for this id and key, even if it has expired.
+
+    It reads no file.
+    """
     if not well_formed(minion, public_key, proof):
         return False
     try:
@@ -161,22 +164,22 @@ def genuine(key: bytes, proof: object, minion: object, public_key: object) -> bo
 
 
 def verify(key: bytes, proof: object, minion: object, public_key: object, *, now: float) -> Claim:
-    """What a proof claims, once it holds: made of a token of this core that has not ended, for this id and key.
+    """Return the claim of a proof after verifying it: made for this id and key, with a token of this core in force.
 
     Raises:
-        Refused: it does not hold.
+        Refused: it is not valid; the message says why.
     """
     if not isinstance(minion, str) or not NODE_NAME.fullmatch(minion):
         raise Refused("its id is no name for a node")
     if not isinstance(public_key, str) or len(public_key) > LONGEST_KEY:
-        raise Refused("its public key is none")
+        raise Refused("its public key is not valid")
     claim = parse(proof)
     body(public_key)
     if not genuine(key, proof, minion, public_key):
-        raise Refused("its proof is not of a token of this core, or of another id or key")
-    # Behind the HMAC: what an unproven claim says of itself is nothing to go by.
+        raise Refused("its proof was not made with a token of this core, or is for another id or key")
+    # After the HMAC, because the content of an unverified claim means nothing.
     if claim.expiry <= now:
-        raise Refused(f"its token ended at {moment(claim.expiry)}")
+        raise Refused(f"its token expired at {moment(claim.expiry)}")
     if claim.scope.startswith("node=") and claim.scope != f"node={minion}":
         raise Refused(f"its token is for {claim.scope.removeprefix('node=')}")
     return claim
@@ -192,23 +195,23 @@ def _proof_mac(token: bytes, claim: Claim, minion: str, public_key: str) -> str:
 
 
 def body(pem: str) -> str:
-    """The base64 of a PEM block in one line, however its lines end.
+    """Return the base64 content of a PEM block as one line, whatever its line endings.
 
     Raises:
-        Refused: it is no PEM block.
+        Refused: the text is not a PEM block.
     """
     lines = [line.strip() for line in pem.strip().splitlines()]
     inner = "".join(lines[1:-1])
     if len(lines) < 3 or not lines[0].startswith("-----BEGIN ") or not re.fullmatch(r"[A-Za-z0-9+/]+={0,2}", inner):
-        raise Refused("its public key is none")
+        raise Refused("its public key is not valid")
     return inner
 
 
 def fingerprint(pem: str) -> str:
-    """The fingerprint of a public key as Salt shows and pins it: SHA-256 of its inner lines, in pairs of digits.
+    """Return the fingerprint of a public key as Salt shows and pins it: SHA-256 of its inner lines, in pairs of digits.
 
     Raises:
-        Refused: it is no PEM block.
+        Refused: the text is not a PEM block.
     """
     body(pem)
     inner = "".join(f"{line.strip()}\n" for line in pem.strip().splitlines()[1:-1])
@@ -216,36 +219,31 @@ def fingerprint(pem: str) -> str:
 
 
 def moment(expiry: float) -> str:
-    """A time in seconds since 1970, in words."""
+    """Return a time in seconds since 1970 as text, such as ``2025-01-31 12:00:00 UTC``."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(expiry))
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# What a new machine fetches, and the line that does it
-# ---------------------------------------------------------------------------------------------------------------
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# On the head: what a proof that holds may have
+# On the head: what a valid proof grants
 # ---------------------------------------------------------------------------------------------------------------
 
 
 def granted(resolved: Mapping[str, Any], entry: Mapping[str, Any] | None, claim: Claim, minion: str) -> list[str]:
-    """The roles that a node gets by a proof that holds; none where the site file names the node, whose word counts.
+    """Return the roles that a valid proof gives a node; none if the site file names the node, because it decides then.
 
-    ``entry`` is what the registry has of a node of that name.
+    ``entry`` is the registry's entry of this name, if any.
 
-    A token for any new node is good for a plain compute node only: the name of a node that the site has more in store
-    for needs a token for that name.
+    A token for any new node is only valid for a plain compute node: a node to which the site gives more needs a token
+    for its name.
 
     Raises:
-        Refused: it may not have this name.
+        Refused: the node may not have this name.
     """
     if minion == resolved["head"]["name"]:
         raise Refused("its id is the head's")
     node = resolved["nodes"].get(minion)
     if node and node.get("retiring"):
-        raise Refused("a node of its id is being taken out; wait until that has ended")
+        raise Refused("a node with its id is being retired; wait until that has ended")
     if claim.scope == f"role={ROLE}" and node:
         more = [f"the role {role}" for role in node["roles"] if role != ROLE]
         more += [f"the service {name}" for name, service in resolved["services"].items() if service["node"] == minion]
@@ -253,8 +251,3 @@ def granted(resolved: Mapping[str, Any], entry: Mapping[str, Any] | None, claim:
             remedy = f"make a token for it: salt-run vcore.enrol_token node={minion}"
             raise Refused(f"the site gives {minion} {', '.join(more)}; {remedy}")
     return [ROLE] if node is None or (entry and entry["roles"]) else []
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# On a new machine
-# ---------------------------------------------------------------------------------------------------------------
