@@ -52,9 +52,9 @@ def test_show_says_which_services_there_are(core):
 @pytest.mark.parametrize(
     ("minion", "command", "says"),
     [
-        ("compute-1", "vcore.status", "this is answered on the head of a core only; ask there"),
+        ("compute-1", "vcore.status", "this works on the head of a core only; run it there"),
         ("stranger", "vcore.doctor", "this minion's pillar has no vcore: the site names no node of its id"),
-        ("compute-1", "vcore_secret.list", "this is answered on the head of a core only; ask there"),
+        ("compute-1", "vcore_secret.list", "this works on the head of a core only; run it there"),
     ],
 )
 def test_elsewhere_the_commands_of_the_head_say_so_in_a_sentence(core, minion, command, says):

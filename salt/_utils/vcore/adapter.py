@@ -44,9 +44,12 @@ def imports(*later: str) -> Iterator[Callable[[], bool | tuple[bool, str]]]:
 
 @contextmanager
 def salt_errors(failed: str = "") -> Iterator[None]:
-    """Turn what the brain or the file system refuses into Salt's error, which is shown without a traceback.
+    """Turn errors of the brain and the file system into Salt's own, which is shown without a traceback.
 
-    ``failed`` says what could not be done, before the file system's own words.
+    ``failed`` says what could not be done; it precedes the file system's message.
+
+    Raises:
+        CommandExecutionError: the body raised VcoreError or OSError.
     """
     try:
         yield
@@ -57,10 +60,10 @@ def salt_errors(failed: str = "") -> Iterator[None]:
 
 
 def node(pillar: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a node, the head or another one, knows of the core, from its ``__pillar__``.
+    """Return the part of the core's configuration in the ``__pillar__`` of any node, the head included.
 
     Raises:
-        VcoreError: the site has a mistake, in the words of the external pillar, or does not name this node.
+        VcoreError: the site has a mistake (the message is the external pillar's), or does not name this node.
     """
     if "_errors" in pillar:
         raise VcoreError("\n".join(pillar["_errors"]))
@@ -71,14 +74,14 @@ def node(pillar: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def head(pillar: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The whole configuration of the core, from the head's ``__pillar__``.
+    """Return the core's whole configuration from the head's ``__pillar__``.
 
     Raises:
-        VcoreError: as :func:`node` does, or this node is not the head.
+        VcoreError: as for :func:`node`, or this node is not the head.
     """
     data = node(pillar)
     if "head" not in data.get("node", {}).get("roles", []):
-        raise VcoreError("this is answered on the head of a core only; ask there")
+        raise VcoreError("this works on the head of a core only; run it there")
     return data
 
 

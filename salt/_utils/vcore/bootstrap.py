@@ -1,6 +1,6 @@
 """The parts of bootstrap.sh that need Python: ``python -m vcore.bootstrap COMMAND``.
 
-bootstrap.sh can only use them once Salt's environment is there; what comes before it does in the shell.
+bootstrap.sh can only use them once Salt's environment is installed; everything before that it does in the shell.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ PKI = Path("/etc/salt/pki")
 
 
 def read(paths: Paths, site_file: Path) -> site.Configuration:
-    """Check a site file and return what it says.
+    """Validate a site file and return its configuration.
 
     Raises:
-        VcoreError: with one line for each problem.
+        VcoreError: the file has problems; the message has one line for each.
     """
     return site.load(paths, site_file=site_file)
 
 
 def data(configuration: site.Configuration) -> list[Path]:
-    """The folders below the base directory that the services of the catalogue own, whether they are on or off."""
+    """Return the folders below the base directory of all services in the catalogue, whether they are on or off."""
     return [Path(configuration.site.base_directory) / name for name in sorted(catalogue.of(configuration))]
 
 
 def keys(minion: str, pki: Path = PKI) -> str:
-    """Make the master's and the minion's keys, accept exactly that minion key, return the master's fingerprint.
+    """Create the master's and the minion's keys, accept exactly this minion key, and return the master's fingerprint.
 
-    Done before either daemon starts, so that no key is ever accepted over the network and the minion
-    never speaks to another master.
+    This happens before either daemon starts, so that no key is ever accepted over the network and the minion never
+    talks to another master.
 
     Raises:
-        VcoreError: the master knows the minion by another key.
+        VcoreError: the master has accepted another key for this minion.
     """
     from salt.crypt import write_keys
     from salt.utils.crypt import pem_finger
@@ -57,7 +57,7 @@ def keys(minion: str, pki: Path = PKI) -> str:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         private, public = folder / f"{role}.pem", folder / f"{role}.pub"
         if not (private.is_file() and public.is_file()):
-            # Half a pair is what an interrupted run leaves; nobody has seen its public part.
+            # An interrupted run leaves half a pair; nobody has seen its public key yet.
             private.unlink(missing_ok=True)
             public.unlink(missing_ok=True)
             write_keys(str(folder), role, 4096)
@@ -67,7 +67,7 @@ def keys(minion: str, pki: Path = PKI) -> str:
         if pem_finger(str(accepted)) != pem_finger(str(own)):
             raise VcoreError(
                 f"the master knows the minion {minion} by another key than {own}; "
-                f"if that is right, take the old one away with: salt-key -d {minion}"
+                f"if that is expected, delete the old key with: salt-key -d {minion}"
             )
     else:
         write_atomic(accepted, own.read_bytes(), mode=0o644)
@@ -75,18 +75,18 @@ def keys(minion: str, pki: Path = PKI) -> str:
 
 
 class Follower:
-    """Reads the lines of progress that are written from now on."""
+    """Reads the progress messages that are written from now on."""
 
     def __init__(self, paths: Paths) -> None:
         self.path = paths.progress
         self.position = self.path.stat().st_size if self.path.exists() else 0
 
     def lines(self) -> Iterator[str]:
-        """The lines that are new since the last call."""
+        """Yield the progress messages that were written since the last call."""
         if not self.path.exists():
             return
         if self.path.stat().st_size < self.position:
-            self.position = 0  # it was begun anew
+            self.position = 0  # the file was replaced
         with self.path.open() as stream:
             stream.seek(self.position)
             for line in stream:
@@ -98,7 +98,7 @@ class Follower:
 
 
 def failures(states: Any) -> list[str]:
-    """What went wrong in a convergence, a line or more each; what only failed because of something else is left out."""
+    """Return the failures of a convergence, one or more lines each, without those that only follow from others."""
     if not isinstance(states, dict):
         return [str(line) for line in states] if isinstance(states, list) else [str(states)]
     failed = [state for state in states.values() if state["result"] is False]
@@ -110,14 +110,14 @@ def failures(states: Any) -> list[str]:
 
 
 def converge(paths: Paths, *, indent: str = "      ") -> int:
-    """Apply all states of this node, print progress, changes and failures; return salt-call's exit code."""
+    """Apply all states of this node, print progress, changes and failures, and return salt-call's exit code."""
     command = [str(Path(sys.executable).with_name("salt-call")), "--retcode-passthrough", "--out=json"]
     follower, start = Follower(paths), time.monotonic()
     with (
         subprocess.Popen(
             [*command, "state.apply", "queue=True"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
         ) as process,
-        # Read beside the waiting, or a long return would fill the pipe and stop Salt.
+        # Read while waiting: a long return would fill the pipe and block Salt.
         ThreadPoolExecutor(1) as reader,
     ):
         output = reader.submit(process.stdout.read)  # type: ignore[union-attr]
@@ -128,7 +128,7 @@ def converge(paths: Paths, *, indent: str = "      ") -> int:
     try:
         states = json.loads(output.result())["local"]
     except (ValueError, KeyError):
-        states = [output.result().strip() or "salt-call ended without a word; see /var/log/salt/minion"]
+        states = [output.result().strip() or "salt-call ended without output; see /var/log/salt/minion"]
     for failure in failures(states) if process.returncode else []:
         print(textwrap.indent(failure, indent + "! "), file=sys.stderr, flush=True)
     if isinstance(states, dict):
@@ -138,7 +138,7 @@ def converge(paths: Paths, *, indent: str = "      ") -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; a problem is printed on standard error and gives exit code 1."""
+    """Run one command and return its exit code: 1 for a problem, which is printed on standard error."""
     parser = argparse.ArgumentParser(prog="python -m vcore.bootstrap")
     parser.add_argument("--checkout", type=Path, required=True)
     commands = parser.add_subparsers(dest="command", required=True)

@@ -1,7 +1,7 @@
-"""The reference of what can be configured, written from the models: ``python -m vcore.reference [--check]``.
+"""Generates the reference of everything that can be configured: ``python -m vcore.reference [--check]``.
 
-``docs/settings.md`` is what an administrator writes in pillar/site.sls, ``docs/service-yaml.md`` what a developer
-writes in service.yaml. Both follow from the JSON Schema of the models, so they say what the validator checks.
+``docs/settings.md`` documents pillar/site.sls for administrators, ``docs/service-yaml.md`` service.yaml for developers.
+Both follow from the JSON Schema of the models, so they say exactly what validation checks.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ NOTE = "<!-- Written by python -m vcore.reference from the models. Change those,
 SETTINGS_INTRODUCTION = """
 # Settings
 
-Everything that can stand below `vcore:` in `pillar/site.sls` and in a flavor. [configuring.md](configuring.md) says
-how it is used. What has a default, or none, can be left out. A size is a number of bytes, or a number with K, M, G or
-T behind it, such as 512M.
+Every key that is allowed below `vcore:` in `pillar/site.sls` and in a flavor. [configuring.md](configuring.md) explains
+how to use them. Every key that is not marked as required can be left out. A size is a number of bytes, or a number
+followed by K, M, G or T, such as 512M.
 
 `salt-run vcore.schema --out json` prints the same as JSON Schema.
 """
@@ -51,7 +51,7 @@ one is written. What has a default, or none, can be left out. A mode is an octal
 size is a number of bytes, or a number with K, M, G or T behind it, such as 512M. A file that breaks these rules fails
 every state run with one line that names file and key.
 
-These keys describe what later parts of the project will use, and have no effect yet: `ports.<port>.audience`,
+These keys are for later parts of the project and have no effect yet: `ports.<port>.audience`,
 `volumes.<volume>.backup`, `wizard`, `settings.<setting>.advanced`.
 """
 
@@ -60,7 +60,7 @@ def _pattern(alias: Any) -> str:
     return str(pydantic.TypeAdapter(alias).json_schema().get("pattern"))
 
 
-#: Patterns in plain words; one that is not here is shown as it is.
+#: Patterns in plain words; any other pattern is shown as it is.
 PATTERNS = {
     _pattern(NodeName): "name (a-z, 0-9, -; a letter first; at most 63 characters)",
     _pattern(ServiceName): "name (a-z, 0-9, -; a letter first; at most 31 characters)",
@@ -89,7 +89,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Section:
-    """One model, and the key path that leads to it; the path of the root may be empty."""
+    """One model, and the key path to it; the path of the root may be empty."""
 
     path: str
     description: str
@@ -97,14 +97,14 @@ class Section:
 
 
 def sections(root: Schema, path: str = "") -> Iterator[Section]:
-    """A model and all models below it, each where it is used, parents first."""
+    """Yield a model and all models below it, each where it is used, parents first."""
     yield from _sections(root, path, root.get("$defs", {}))
 
 
 def _sections(model: Schema, path: str, definitions: Schema) -> Iterator[Section]:
     required = set(model.get("required", ()))
     entries = tuple(
-        # pydantic leaves a description out where it is that of the model below.
+        # pydantic omits a description that is the same as that of the model below.
         Entry(
             name, {"description": _definition(schema, definitions).get("description", ""), **schema}, name in required
         )
@@ -119,7 +119,7 @@ def _sections(model: Schema, path: str, definitions: Schema) -> Iterator[Section
 
 
 def _definition(schema: Schema, definitions: Schema) -> Schema:
-    """The model that a schema refers to; empty where it refers to none."""
+    """Return the model that a schema refers to; empty where it refers to none."""
     found: Schema = definitions[schema["$ref"].rsplit("/", 1)[1]] if "$ref" in schema else {}
     return found
 
@@ -129,7 +129,7 @@ def _singular(name: str) -> str:
 
 
 def _below(entry: Entry) -> tuple[str, Schema] | None:
-    """How the path to the model below a key goes on, and the schema that refers to it; None for a plain value."""
+    """Return the rest of the path to the model below a key, and the schema that refers to it; None for plain values."""
     schema = entry.schema
     members = [member for member in schema.get("anyOf", ()) if member.get("type") != "null"]
     if len(members) == 1:
@@ -143,7 +143,7 @@ def _below(entry: Entry) -> tuple[str, Schema] | None:
 
 
 def join(path: str, name: str) -> str:
-    """A key path with one more key."""
+    """Return a key path with one more key."""
     return f"{path}.{name}" if path else name
 
 
@@ -153,7 +153,7 @@ def join(path: str, name: str) -> str:
 
 
 def kind(schema: Schema) -> str:
-    """The type of a value and what it may be, in plain words."""
+    """Return the type and the allowed values of a schema in plain words."""
     unit = schema.get("unit")
     if [member.get("type") for member in schema.get("anyOf", ())] == ["integer", "string"]:
         least = schema["ge"] if schema.get("ge", 1) > 1 else None
@@ -196,7 +196,7 @@ def _bounds(least: int | None, most: int | None, show: Any) -> str:
 
 
 def size(value: int) -> str:
-    """Bytes as a site file writes them: 512M, 2G."""
+    """Return a number of bytes as a site file writes it: 512M, 2G."""
     for letter, factor in (("T", 1024**4), ("G", 1024**3), ("M", 1024**2), ("K", 1024)):
         if value % factor == 0:
             return f"{value // factor}{letter}"
@@ -204,13 +204,13 @@ def size(value: int) -> str:
 
 
 def code(value: Any) -> str:
-    """A value as YAML would have it, in a table cell."""
+    """Return a value in YAML notation, as code in a table cell."""
     text = value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
     return f"`{text}`".replace("|", "\\|")
 
 
 def default(entry: Entry) -> str:
-    """The value that a key has when nobody sets it."""
+    """Return the default of a key as a table cell: ``required`` if it has none, empty if the default is null."""
     if entry.required:
         return "required"
     value = entry.schema.get("default", [] if entry.schema.get("type") == "array" else None)
@@ -223,13 +223,13 @@ def default(entry: Entry) -> str:
 
 
 def anchor(heading: str) -> str:
-    """The fragment that leads to a heading, as GitHub and others make it."""
+    """Return the fragment identifier that GitHub and others give a heading."""
     kept = "".join(letter for letter in heading.lower() if letter.isalnum() or letter in " -_")
     return kept.replace(" ", "-")
 
 
 def table(section: Section, defaults: Mapping[str, str] | None = None) -> str:
-    """The keys of one model; ``defaults`` replaces what the schema says of them."""
+    """Return the table of a model's keys; ``defaults`` replaces the schema's defaults, by key."""
     lines = ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
     for entry in section.entries:
         below = _below(entry)
@@ -255,7 +255,7 @@ def _models(root: Schema, path: str) -> Iterator[str]:
 
 
 def settings(catalogue: Catalogue) -> str:
-    """The text of docs/settings.md."""
+    """Return the text of docs/settings.md."""
     services = (_service(name, service) for name, service in catalogue.items())
     models = _models(site.model().model_json_schema(), "vcore")
     return "".join([NOTE, SETTINGS_INTRODUCTION, *models, SERVICES_INTRODUCTION, *services])
@@ -295,7 +295,7 @@ def _service(name: str, service: Service) -> str:
 
 
 def service_file() -> str:
-    """The text of docs/service-yaml.md."""
+    """Return the text of docs/service-yaml.md."""
     return "".join([NOTE, SERVICE_INTRODUCTION, *_models(services_catalogue.model().model_json_schema(), "")])
 
 
@@ -305,7 +305,7 @@ def service_file() -> str:
 
 
 def documents(paths: Paths) -> dict[Path, str]:
-    """The generated files of a checkout, and what belongs into them."""
+    """Return the generated files of a checkout with the text that they should have."""
     folder = paths.checkout / "docs"
     return {
         folder / "settings.md": settings(services_catalogue.load(paths.services)),
@@ -314,7 +314,7 @@ def documents(paths: Paths) -> dict[Path, str]:
 
 
 def stale(paths: Paths) -> str:
-    """How the generated files differ from what belongs into them, as a unified diff; empty when they do not."""
+    """Return a unified diff from the generated files to what the models say; empty if they are up to date."""
     return "".join(
         line
         for path, text in documents(paths).items()
@@ -328,7 +328,7 @@ def stale(paths: Paths) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the files, or with ``--check`` say whether they are up to date."""
+    """Write the files, or with ``--check`` report whether they are up to date; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m vcore.reference", description="Write the reference in docs/.")
     parser.add_argument("--check", action="store_true", help="write nothing; fail with a diff if a file is stale")
     parser.add_argument("--checkout", type=Path, default=Path(__file__).resolve().parents[3])

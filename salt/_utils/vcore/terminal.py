@@ -1,6 +1,6 @@
-"""What areas show people of what functions such as ``vcore.status`` return: the pieces that their tables are made of.
+"""How areas display what functions such as ``vcore.status`` return: the faces, and the building blocks of tables.
 
-``salt/_output/vcore.py`` asks the areas for them; the whole, and nothing but it, is what ``--out json`` prints.
+``salt/_output/vcore.py`` asks the areas. ``--out json`` bypasses all of this and prints the complete data.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ __all__ = ["Group", "RenderableType", "Shapes", "Status", "Table", "Text", "age"
 
 @areas.face("tables")
 class Status(Protocol):
-    """What an area adds to the page of ``vcore.status``."""
+    """An area's part of the page of ``vcore.status``."""
 
-    #: Where on the page: those of a lower number stand above.
+    #: Position on the page: parts with lower numbers come first.
     PLACE: int
 
     def status(self, facts: Mapping[str, Any]) -> Sequence[RenderableType]:
-        """Return what to show of the facts, whose keys may be missing."""
+        """Return the area's part of the page; keys of ``facts`` may be missing."""
 
 
 @areas.face("tables")
 class Shapes(Protocol):
-    """How what an area's own functions return looks."""
+    """How an area displays the values that its own functions return."""
 
-    #: For each: what tells such a value, and what shows it.
+    #: For each kind of value: a function that recognises it, and one that displays it.
     SHAPES: Sequence[tuple[Callable[[Any], bool], Callable[[Any], RenderableType]]]
 
 
 def has(key: str) -> Callable[[Any], bool]:
-    """Return what tells a mapping with this key."""
+    """Return a function that recognises mappings with this key."""
     return lambda value: isinstance(value, Mapping) and key in value
 
 
 def plain(value: Any) -> Text:
-    """Return text on which the terminal does nothing: much of it was written by others, into the directory, say."""
+    """Return text without control characters, since strangers may have written it, into the directory for instance."""
     if isinstance(value, list | tuple):
         value = ", ".join(map(str, value)) or "-"
     return Text("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in str(value)))
 
 
 def table(*columns: str, right: Sequence[int] = (), whole: Sequence[int] = ()) -> Table:
-    """Return an empty table; columns of ``right`` are aligned to the right, those of ``whole`` are never folded."""
+    """Return an empty table; columns in ``right`` are right-aligned, those in ``whole`` are never folded."""
     made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for index, column in enumerate(columns):
         justify: Any = "right" if index in right else "left"
@@ -59,12 +59,12 @@ def table(*columns: str, right: Sequence[int] = (), whole: Sequence[int] = ()) -
 
 
 def good(text: str, ok: bool) -> Text:
-    """Return text in the colour of what is well, or is not."""
+    """Return text in the colour of success or failure."""
     return Text(text, style="green" if ok else "bold red")
 
 
 def age(seconds: float) -> str:
-    """Return a length of time in its largest unit: ``3 d``, ``4 min``."""
+    """Return a duration in its largest unit: ``3 d``, ``4 min``."""
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= size:
             return f"{int(seconds // size)} {unit}"
@@ -72,7 +72,7 @@ def age(seconds: float) -> str:
 
 
 def since(stamp: str | None) -> str:
-    """Return how long ago an RFC 3339 time (UTC) was; Docker writes it with nanoseconds."""
+    """Return the time since an RFC 3339 time (UTC), which Docker writes with nanoseconds; ``-`` for none."""
     if not stamp:
         return "-"
     return age(time.time() - (time.mktime(time.strptime(stamp[:19], "%Y-%m-%dT%H:%M:%S")) - time.timezone))

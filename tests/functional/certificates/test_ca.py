@@ -705,7 +705,7 @@ def test_trust_on_a_node_without_m2crypto(core, trust_store, tmp_path):
     assert applied[:2] == [True, plan[1]]
     assert set(plan[1]) == {str(path) for path in (*files, store.bundle)}
     assert again[:2] == [True, {}]
-    assert root == leaf == [False, {}, "this is answered on the head of a core only; ask there"]
+    assert root == leaf == [False, {}, "this works on the head of a core only; run it there"]
     openssl("verify", "-CAfile", store.bundle, elsewhere / "issued" / "ldap" / "tls.crt")
     plan, applied, again, *_ = on_a_node(core, "untrusted")
     assert plan[0] is None
