@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Turns a bare machine into the head of a Virtual Core, or into a node of one. Safe to run again, and after any
-# interruption: each step looks at what is there and does the rest.
+# Turns a bare machine into the head of a Virtual Core, or into a node of one. Safe to run again, also after an
+# interruption: each step checks what is done already and does the rest.
 set -Eeuo pipefail
 umask 022
 
@@ -10,7 +10,7 @@ readonly PREFIX=/opt/virtual-core VENV=/opt/virtual-core/venv
 readonly CONFIGURATION=/etc/virtual-core STATE=/var/lib/virtual-core
 readonly LOG=$STATE/bootstrap.log LOCK=/run/virtual-core-bootstrap.lock
 readonly MINION=/etc/salt/minion.d/virtual-core.conf KEYS=/etc/salt/pki/minion PROOF=/etc/salt/minion.d/enrolment.conf
-readonly MODULES=/var/cache/salt/minion/extmods # where a node's minion keeps the core's
+readonly MODULES=/var/cache/salt/minion/extmods # where a node's minion keeps the core's modules
 
 usage() {
     cat <<EOF
@@ -20,7 +20,7 @@ Usage: sudo ./bootstrap.sh [OPTION...]
 Makes this machine the head node of a Virtual Core: Docker, Salt, certificate
 authority, image registry, and the services of pillar/site.sls. With --join it
 becomes a node of the core whose head has the address HEAD. Run it again to
-repair, to upgrade, or to go on after an interruption.
+repair, to upgrade, or to continue after an interruption.
 
   --site FILE    use FILE as the site configuration (it becomes pillar/site.sls;
                  the one that was there is kept as pillar/site.sls.previous)
@@ -39,11 +39,11 @@ repair, to upgrade, or to go on after an interruption.
   --uninstall    take the core off this machine; its data, authority and secrets
                  stay, and so do the packages
   --purge        with --uninstall: remove data, authority, secrets and images too
-  --yes          ask nothing
+  --yes          do not ask for confirmation
   --help         this text
 
-Exit codes: 0 done; 1 a step failed; 2 wrong usage; 3 this machine is not fit;
-4 the site file has mistakes.
+Exit codes: 0 done; 1 a step failed; 2 wrong usage; 3 this machine does not meet
+the requirements; 4 the site file has mistakes.
 EOF
 }
 
@@ -63,7 +63,7 @@ systemd_runs() { [[ -d /run/systemd/system ]]; }
 . "$CHECKOUT/etc/versions.sh"
 pinned() { versions "$CHECKOUT/versions.yaml" "$1"; }
 
-# --- The two roles: the steps are the same, what differs is in these tables ---------------------------------------
+# --- The two roles: these tables hold everything in which they differ ----------------------------------------------
 
 role_of_head() {
     STEPS=(packages environment site docker salt convergence)
@@ -76,18 +76,18 @@ role_of_head() {
 }
 role_of_node() {
     STEPS=(packages environment docker minion acceptance membership)
-    SITE=$CHECKOUT/etc/core.yaml # what the head says of itself
+    SITE=$CHECKOUT/etc/core.yaml # the facts about the core, from the bundle
     PACKAGES=(ca-certificates iproute2 procps "$PYTHON" "$PYTHON-venv")
-    # What only masters, proxies and clouds use is left out; with it goes the compiler.
+    # Packages that only masters, proxies and clouds use are left out, so that no compiler is needed.
     SECTIONS=(python) LEFT_OUT=(apache-libcloud cherrypy gitpython timelib virtualenv) COMMANDS=(salt-call)
     PORTS=(7946) MEMORY=900 DISK=4000 OTHER_KEYS=$KEYS/minion_master.pub
-    # Without the head, which may be gone.
+    # Works without the head, which may be gone.
     ABSENT=(--local "--file-root=$CHECKOUT/salt/states" state.apply roles.compute.absent)
 }
 
-# --- Preflight: everything that can be known before the first change ---------------------------------------------
+# --- Preflight: everything that can be checked before the first change -------------------------------------------
 
-# Numbers of a.b.c.d/n: first and last address.
+# Print the first and the last address of a.b.c.d/n as numbers.
 range() {
     local address=${1%/*} length=${1#*/} a b c d number mask
     IFS=. read -r a b c d <<<"$address"
@@ -98,7 +98,7 @@ range() {
 
 readonly NETWORK_PATTERN='([0-9]{1,3}\.){3}[0-9]{1,3}/([12]?[0-9]|3[0-2])'
 
-# The subnets that the site file names, or the default ones. The head looks again, with a real YAML parser.
+# Print the subnets in the site file, or the default ones. The head checks them again with a real YAML parser.
 subnets() {
     local file=${SITE_FILE:-$SITE} key default found
     while read -r key default; do
@@ -109,7 +109,7 @@ bridge_subnet 172.18.1.0/24
 ingress_subnet 172.18.2.0/24'
 }
 
-# The host's networks as network/length interface, but for the core's own bridge.
+# Print the host's networks as "network/length interface", except for the core's own bridge.
 routes() {
     local interface destination mask n length
     while read -r interface destination _ _ _ _ _ mask _; do
@@ -121,7 +121,7 @@ routes() {
     done </proc/net/route
 }
 
-# Whether a process runs in a container of the core: what listens on the network of its node has no proxy.
+# Whether a process runs in a container of the core. Containers on the network of their node have no docker-proxy.
 in_own_container() {
     local pid
     while read -r pid; do
@@ -131,8 +131,8 @@ in_own_container() {
     return 1
 }
 
-# Whether a listener (port, process, its command line) is the core itself, from an earlier run: Salt, the swarm, or a
-# service's.
+# Whether a listener (port, process id, command line) belongs to the core itself, from an earlier run: to Salt, the
+# swarm or a service.
 is_own() {
     local service
     case $3 in
@@ -147,7 +147,7 @@ is_own() {
     esac
 }
 
-# TCP ports of the core that something else listens on: the port and the program.
+# Print the core's TCP ports on which something else listens, each with the program.
 taken_ports() {
     local port listener pid
     has ss || return 0
@@ -164,7 +164,7 @@ taken_ports() {
     )
 }
 
-# Whether a file can be downloaded. Through apt's own downloader, which is always there, and knows its proxy.
+# Whether a file can be downloaded, by apt's own downloader, which is always there and knows apt's proxy.
 answers() {
     local folder code=0
     folder=$(mktemp -d)
@@ -173,8 +173,8 @@ answers() {
     return "$code"
 }
 
-# Whether one of the mirrors that apt uses has the release $1; a list of mirrors stands in a file of its own. A machine
-# that was never updated, as a cloud's image, has no lists that apt could ask: what it would fetch says it, too.
+# Whether one of apt's mirrors has the release $1; a list of mirrors is in a file of its own. The mirrors are taken from
+# what `apt-get update` would fetch, because a machine that was never updated, such as a new cloud image, has no lists.
 a_mirror_answers() {
     local address
     while read -r address; do
@@ -188,19 +188,19 @@ a_mirror_answers() {
     return 1
 }
 
-# What is in the way of joining, a line each.
+# Print the problems that prevent joining, one line each.
 joining_problems() {
     local port
     [[ -n $FINGER ]] ||
-        say 'head: its fingerprint is not known; run the command that salt-run vcore.enrol_token prints there, or say --finger'
+        say 'head: its fingerprint is not known; run the command that salt-run vcore.enrol_token prints there, or give --finger'
     for port in 4505 4506; do
         # shellcheck disable=SC2016  # bash -c fills it in
         timeout 5 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$MASTER" "$port" 2>/dev/null ||
-            say "head: $MASTER does not answer on port $port, its Salt master's; look at the address, the network, a firewall"
+            say "head: its Salt master does not answer at $MASTER, port $port; check the address, the network and firewalls"
     done
     [[ -n $TOKEN ]] || return 0
     ((EXPIRY > $(now))) ||
-        say "token: it ended at $(date -d "@$EXPIRY"), and here it is $(date); make another one, or set this clock"
+        say "token: it expired at $(date -d "@$EXPIRY"), and the clock here says $(date); make another one, or set the clock"
     [[ $SCOPE == role=* || $SCOPE == "node=$NODE" ]] ||
         say "token: it is for ${SCOPE#*=}, and this is $NODE; say --id ${SCOPE#*=}"
 }
@@ -213,7 +213,7 @@ preflight() {
         debian-12 | debian-13) : ;;
         ubuntu-22.04 | ubuntu-24.04)
             say "  note  $PRETTY_NAME takes the same path as Debian, but nobody has tested it yet"
-            # Its own Python is too old for the core; the newer one is in universe.
+            # Its default Python is too old for the core; a newer one is in universe.
             if [[ $VERSION_ID == 22.04 ]]; then PYTHON=python3.11; fi
             ;;
         *) problems+=("operating system: $PRETTY_NAME is not supported; take Debian 12 or 13, or Ubuntu 22.04 or 24.04") ;;
@@ -225,7 +225,7 @@ preflight() {
     disk=$(df -Pm /var | awk 'NR == 2 {print $4}')
     ((disk >= DISK)) || problems+=("disk: $disk MiB free below /var; at least $DISK MiB are needed")
     while read -r port program; do
-        problems+=("port $port: taken by $program; stop it, or move it to another port")
+        problems+=("port $port: used by $program; stop it, or move it to another port")
     done < <(taken_ports)
     while read -r network interface; do
         read -r first last < <(range "$network")
@@ -249,18 +249,18 @@ preflight() {
         fi
     done
     if [[ -e $OTHER_KEYS && ! -e $MINION && ! -e $STATE/salt.keys ]]; then
-        problems+=("Salt: $OTHER_KEYS is of another installation; move /etc/salt/pki away if nothing needs it")
+        problems+=("Salt: $OTHER_KEYS belongs to another installation; move /etc/salt/pki away if nothing needs it")
     fi
     if [[ $ROLE == node ]]; then
         while read -r problem; do problems+=("$problem"); done < <(joining_problems)
     fi
     a_mirror_answers "${VERSION_CODENAME:-stable}" ||
-        problems+=("package mirror: none of apt's answers for ${VERSION_CODENAME:-stable}; look at the network, apt's proxy and /etc/apt")
-    # Where no index of the site's own is named, the environment's step is the first to ask one, and says so.
+        problems+=("package mirror: none of apt's mirrors has ${VERSION_CODENAME:-stable}; check the network, apt's proxy and /etc/apt")
+    # Without an index of the site's own, the step "environment" is the first to use one, and reports failures itself.
     [[ -z ${PIP_INDEX_URL:-} ]] || answers "${PIP_INDEX_URL%/}/uv/" ||
-        problems+=("Python package index $PIP_INDEX_URL: not reachable; look at the network and PIP_INDEX_URL")
+        problems+=("Python package index $PIP_INDEX_URL: not reachable; check the network and PIP_INDEX_URL")
     if ((${#problems[@]})); then
-        complain "This machine is not fit yet; nothing was changed."
+        complain "This machine does not meet the requirements yet; nothing was changed."
         printf '  - %s\n' "${problems[@]}" >&2
         exit 3
     fi
@@ -268,16 +268,16 @@ preflight() {
     say "  ok    ${PRETTY_NAME}, $(nproc) cores, $memory MiB memory, $disk MiB free, $(systemd_runs && echo systemd || echo 'no systemd')"
 }
 
-# --- Steps: each has a title, a test whether it is done, and a way to do it --------------------------------------
+# --- Steps: each has a title (_title), a test whether it is done (_done), and a function that does it (_do) ------
 
-# dpkg also knows packages that were removed, or that others only mention.
+# The status matters: dpkg also knows packages that were removed, or that others only mention.
 installed() { [[ $(dpkg-query -W -f='${db:Status-Abbrev}' "$1" 2>/dev/null) == ii* ]]; }
 
 packages() {
     local list=("${PACKAGES[@]}")
     if ! has dockerd || installed docker.io; then
         list+=(docker.io iptables)
-        # Debian 13 has the command line in a package of its own; in older releases docker.io holds it.
+        # Debian 13 has the command line in a package of its own; in older releases docker.io contains it.
         if apt-cache show docker-cli >/dev/null 2>&1; then list+=(docker-cli); fi
     fi
     printf '%s\n' "${list[@]}"
@@ -292,15 +292,15 @@ packages_done() {
 packages_do() {
     local n options=(-o DPkg::Lock::Timeout=300)
     export DEBIAN_FRONTEND=noninteractive
-    # What an interrupted run left; dpkg itself does not wait for others, such as unattended upgrades.
+    # Complete what an interrupted run left. dpkg itself does not wait for others, such as unattended upgrades.
     for ((n = 0; n < 60; n++)); do
         [[ -n $(dpkg --audit) ]] || break
         dpkg --configure -a 9>&- && break
         sleep 5
     done
     apt-get "${options[@]}" update
-    # A daemon that a package starts must not inherit this run's lock; apt has one of its own.
-    # Never at the price of a package that is there, such as another vendor's Docker.
+    # Daemons that a package starts must not inherit this run's lock (9>&-); apt has one of its own. Installed packages,
+    # such as another vendor's Docker, must not be removed.
     packages | xargs apt-get "${options[@]}" install -y --no-install-recommends --no-remove 9>&-
 }
 
@@ -309,7 +309,7 @@ requirements() { local section; for section in "${SECTIONS[@]}"; do pinned "$sec
 environment_stamp() { { requirements; pinned constraints; "$PYTHON" --version; say "$CHECKOUT"; } | sha256sum | cut -c1-16; }
 environment_done() { [[ -x $VENV/bin/salt-call && $(cat "$VENV/.complete" 2>/dev/null) == "$(environment_stamp)" ]]; }
 environment_do() {
-    # Downloads are checked against the host's own authorities, which a site behind an inspecting proxy has extended.
+    # Verify downloads with the host's own authorities, to which a site behind an inspecting proxy has added its own.
     export PIP_CERT=${PIP_CERT:-/etc/ssl/certs/ca-certificates.crt}
     export SSL_CERT_FILE=${SSL_CERT_FILE:-$PIP_CERT} PIP_DISABLE_PIP_VERSION_CHECK=1
     rm -f "$VENV/.complete"
@@ -318,14 +318,14 @@ environment_do() {
     "$VENV/bin/pip" install -q "$(requirements | grep '^uv==')"
     local index
     index=${PIP_INDEX_URL:-$("$VENV/bin/pip" config get global.index-url 2>/dev/null || true)}
-    # In the environment, since such an address may hold a password.
+    # Passed in the environment, because such an address may contain a password.
     if [[ -n $index ]]; then export UV_DEFAULT_INDEX=$index; fi
     requirements >"$PREFIX/requirements.txt"
     pinned constraints >"$PREFIX/constraints.txt"
     printf '%s ; sys_platform == "never"\n' "${LEFT_OUT[@]:-nothing}" >"$PREFIX/overrides.txt"
     "$VENV/bin/uv" pip install --python "$VENV/bin/python" --system-certs --link-mode copy --compile-bytecode \
         -r "$PREFIX/requirements.txt" -c "$PREFIX/constraints.txt" --overrides "$PREFIX/overrides.txt"
-    # A node gets the brain from its master, with everything else.
+    # A node gets the brain from its master, like all other modules.
     if [[ $ROLE == head ]]; then
         say "$CHECKOUT/salt/_utils" >"$(echo "$VENV"/lib/python3*/site-packages)/virtual-core.pth"
     fi
@@ -360,7 +360,7 @@ site_do() {
     mv "$candidate" "$SITE"
 }
 
-# What --purge deletes, written down while the site can be read: the folders of all services that there are.
+# Record what --purge deletes while the site can be read: the folders of all services of the catalogue.
 remember_data() { brain data "$SITE" >"$STATE/data" && chmod 600 "$STATE/data"; }
 
 docker_title() { say 'Docker runs'; }
@@ -373,16 +373,16 @@ docker_do() {
     fi
     local n
     for ((n = 0; n < 60; n++)); do docker_done && return 0; sleep 1; done
-    say 'dockerd does not answer; its log says why (journalctl -u docker, or /var/log/dockerd.log)'
+    say 'dockerd does not answer; see its log (journalctl -u docker, or /var/log/dockerd.log)'
     return 1
 }
 
-# A file of etc/ with its placeholders filled in.
+# Print a file of etc/ with its placeholders filled in.
 rendered() {
     sed -e "s|@CHECKOUT@|$CHECKOUT|g" -e "s|@ID@|$NODE|g" -e "s|@MASTER@|$MASTER|g" \
         -e "s|@MASTER_FINGER@|${FINGER:-}|g" "$CHECKOUT/etc/$1"
 }
-# Writes standard input to a file of a mode (644), in one step.
+# Write standard input to the file $1 with the mode $2 (default: 644), atomically.
 install_file() {
     local target=$1 temporary
     mkdir -p "$(dirname "$target")"
@@ -391,7 +391,7 @@ install_file() {
     chmod "${2:-644}" "$temporary"
     mv "$temporary" "$target"
 }
-# Salt's daemons name themselves by their command line.
+# Salt's daemons are recognised by their command lines.
 daemon_pattern() { printf '^%s/bin/python[^ ]* %s/bin/salt-%s' "$VENV" "$VENV" "$1"; }
 daemon_runs() {
     if systemd_runs; then systemctl is-active --quiet "salt-$1"; else pgrep -f "$(daemon_pattern "$1")" >/dev/null; fi
@@ -415,7 +415,7 @@ daemon_start() {
     fi
 }
 
-# Salt keeps code in memory: when it changes, the daemons are started anew.
+# Salt keeps code in memory: when the code changes, the daemons have to be restarted.
 salt_stamp() { { environment_stamp; find "$CHECKOUT/salt" -name '*.py' -print0 | sort -z | xargs -0 cat; } | sha256sum; }
 
 salt_title() { say 'Salt master and minion, the minion accepted by its fingerprint'; }
@@ -428,12 +428,12 @@ salt_done() {
         cmp -s <(FINGER=$finger rendered minion.conf) /etc/salt/minion.d/virtual-core.conf &&
         daemon_runs master && daemon_runs minion && minion_answers
 }
-# The master's publisher first: a ping that nobody hears waits half a minute for its answer.
+# Check for a connected minion first: a ping that nobody receives waits half a minute for its answer.
 minion_answers() {
     [[ -n $(ss -Htn state established '( sport = :4505 )') ]] && "$VENV/bin/salt" -t 5 "$NODE" test.ping >/dev/null 2>&1
 }
 salt_main_file() { say "# See $1.d/ for the configuration of Virtual Core."; }
-# Configuration (a file of etc/) and unit of a daemon.
+# Install the configuration (a file of etc/) and the unit of a daemon.
 daemon_install() {
     rendered "$2" | install_file "/etc/salt/$1.d/virtual-core.conf"
     # Salt warns on every call where its main file is missing.
@@ -444,10 +444,10 @@ daemon_install() {
 }
 salt_do() {
     local role FINGER
-    touch "$STATE/salt.keys" # from here on the keys are the core's own
+    touch "$STATE/salt.keys" # the keys are the core's own from here on
     FINGER=$(brain keys "$NODE")
     for role in master minion; do daemon_install "$role" "$role.conf"; done
-    # A minion whose master goes away first takes half a minute to notice.
+    # The minion first: it takes half a minute to notice that its master is gone.
     for role in minion master; do daemon_stop "$role"; done
     for role in master minion; do daemon_start "$role"; done
     local n
@@ -463,16 +463,16 @@ salt_do() {
 }
 
 convergence_title() { say 'Convergence: authority, swarm, images, services'; }
-convergence_done() { return 1; } # Salt itself is the judge
+convergence_done() { return 1; } # Salt itself decides what is left to do
 convergence_do() { brain converge; }
 
 # --- Steps of a node ---------------------------------------------------------------------------------------------
 
-# What a node has of the brain before its master sends the rest.
+# The part of the brain that a node has before its master sends the rest.
 enrolment() { PYTHONPATH=$CHECKOUT/salt/_utils "$VENV/bin/python" -m vcore.enrolment "$@"; }
 finger_of() { enrolment finger "$KEYS/$1.pub" 2>/dev/null || true; }
 
-# What the head would send to a machine that it does not know yet. One that it knows may have newer code of it already.
+# Install the modules that the head would send to a new machine. A machine that it knows already may have newer ones.
 lay_out_code() {
     local place
     rm -rf "$MODULES"
@@ -482,22 +482,22 @@ lay_out_code() {
 
 minion_title() { say "Salt minion $NODE, which knows the head by its fingerprint"; }
 minion_stamp() { { environment_stamp; rendered node.conf; } | sha256sum; }
-# A minion that was connected when the head forgot its key does not notice: with a token it always asks anew.
+# A connected minion does not notice when the head deletes its key; therefore a token always makes it ask anew.
 minion_done() {
     [[ -z $TOKEN && -f $KEYS/minion.pub && $(cat "$STATE/salt.stamp" 2>/dev/null) == "$(minion_stamp)" ]] &&
         cmp -s <(rendered node.conf) "$MINION" && daemon_runs minion
 }
 minion_do() {
     local proof
-    touch "$STATE/salt.keys" # from here on the keys are the core's own
+    touch "$STATE/salt.keys" # the keys are the core's own from here on
     if [[ ! -f $KEYS/minion.pem || ! -f $KEYS/minion.pub ]]; then
         lay_out_code
-        # Half a pair is what an interrupted run leaves; nobody has seen its public part.
+        # An interrupted run leaves half a pair; nobody has seen its public key yet.
         install -d -m 700 "$KEYS"
         rm -f "$KEYS"/minion.{pem,pub}
         "$VENV/bin/python" -c 'import sys; from salt.crypt import write_keys; write_keys(sys.argv[1], "minion", 4096)' "$KEYS"
     fi
-    # The head may be another one than last time, or have been made anew.
+    # The head may be another one than last time, or reinstalled.
     [[ $(finger_of minion_master) == "$FINGER" ]] || rm -f "$KEYS/minion_master.pub" "$STATE/convergence.json"
     if [[ -n $TOKEN ]]; then
         rm -f "$STATE/convergence.json"
@@ -511,7 +511,7 @@ minion_do() {
     minion_stamp >"$STATE/salt.stamp"
 }
 
-# A minion listens to its master once that has accepted its key.
+# A minion connects to its master's publisher once the master has accepted its key.
 accepted() { ss -Htn state established '( dport = :4505 )'; }
 
 acceptance_title() { say "The head, $MASTER, accepts the key of $NODE"; }
@@ -523,25 +523,25 @@ acceptance_do() {
     while [[ -z $(accepted) ]]; do
         if [[ $said == no ]] && (($(now) - start >= grace)); then
             said=yes
-            say "      The head has not accepted it yet; salt-call vcore.status says why, there. By hand, also there:"
+            say "      The head has not accepted it yet; salt-call vcore.status on the head says why. To accept it by hand there:"
             say "        salt-key -f $NODE    has to show $(finger_of minion)"
             say "        salt-key -a $NODE"
         fi
         if (($(now) - start >= patience)); then
-            complain "      It did not within $((patience / 60)) minutes. $(tail -n 1 /var/log/salt/minion 2>/dev/null)"
+            complain "      The head has not accepted it within $((patience / 60)) minutes. $(tail -n 1 /var/log/salt/minion 2>/dev/null)"
             return 1
         fi
         sleep 0.5
     done
-    rm -f "$PROOF" # it has done its work
+    rm -f "$PROOF" # it is not needed any more
 }
 
 membership_title() { say 'Convergence by the head: names, trust, swarm, services'; }
 membership_done() { converged && in_swarm && ! tasks | grep -q starting; }
-# Each convergence leaves a record; the head tries again when one fails.
+# Each convergence leaves a record; the head tries again if one fails.
 converged() { grep -qs '"ok": true' "$STATE/convergence.json"; }
 in_swarm() { [[ $(docker info --format '{{.Swarm.LocalNodeState}}' 2>/dev/null) == active ]]; }
-# The services of the core that run here, and whether they are starting, healthy or unhealthy.
+# Print the core's services that run here, and whether they are starting, healthy or unhealthy.
 tasks() {
     docker ps --filter label=com.docker.swarm.service.name \
         --format '{{.Label "com.docker.swarm.service.name"}} {{.Status}}' | sed -nE 's/^([^ ]+) .*[ (]([a-z]+)\)$/\1 is \2/p'
@@ -564,14 +564,14 @@ membership_do() {
             milestone "not all states could be applied yet:$(sed -n '/"failed"/,$ s/^ *\(".*"\)/ \1/p' "$STATE/convergence.json")"
         fi
         while read -r task; do milestone "service $task"; done < <(tasks)
-        # It may be that the swarm has nothing for this node.
+        # The swarm may have no service for this node.
         if membership_done && { [[ -n $(tasks) ]] || (($(now) - ${SEEN[all states are applied]:-$(now)} >= 30)); }; then
             return 0
         fi
-        # On a slow machine a look costs seconds, which the states need.
+        # On a slow machine this check costs seconds that the states need.
         sleep $((1 + 4 * ($(now) - began)))
     done
-    complain "      Not within $((patience / 60)) minutes. On the head: salt-call vcore.status, then salt $NODE state.apply"
+    complain "      Not done within $((patience / 60)) minutes. On the head, see salt-call vcore.status, then run salt $NODE state.apply"
     return 1
 }
 
@@ -589,10 +589,10 @@ run_step() {
         SECONDS_OF[$step]=0
         return
     fi
-    # In the background, since errexit does not hold in a list with ||. A step keeps the lock: when this script is
-    # killed, the next run waits until what it had started has ended.
+    # In the background, because errexit has no effect in a list with ||. A step keeps the lock: if this script is
+    # killed, the next run waits until everything that it had started has ended.
     case $step in
-        site) site_do ;; # it ends with an exit code of its own
+        site) site_do ;; # exits with a code of its own
         convergence | acceptance | membership) "${step}_do" & ;;
         *) ("${step}_do") >>"$LOG" 2>&1 </dev/null & ;;
     esac
@@ -601,13 +601,13 @@ run_step() {
     if ((code)); then
         complain "      failed after ${SECONDS_OF[$step]} s"
         tail -c +"$((position + 1))" "$LOG" | tail -n 30 | sed "s|^|      $LOG: |" >&2
-        complain "      When that is mended, run bootstrap.sh again: it goes on from here."
+        complain "      When that is fixed, run bootstrap.sh again: it continues from here."
         exit 1
     fi
     say "      ${GREEN}done${PLAIN} in ${SECONDS_OF[$step]} s"
 }
 
-# What each step took, for those who measure.
+# Record how long each step took, for measurements.
 write_timings() {
     local step entries=()
     for step in "${STEPS[@]}"; do entries+=("\"$step\": ${SECONDS_OF[$step]}"); done
@@ -617,7 +617,7 @@ write_timings() {
 take_lock() {
     exec 9>"$LOCK"
     flock -n 9 && return 0
-    say 'Another run, or what a killed one had started, is still at work; waiting for it to end.'
+    say 'Another run, or a process that a killed run had started, is still at work; waiting for it to end.'
     flock -w 3600 9 || die 1 'It has not ended within an hour; look for it with: ps axf'
 }
 
@@ -630,7 +630,7 @@ install_role() {
     take_lock
     for step in "${STEPS[@]}"; do
         number=$((number + 1))
-        # From here on the site file says what the head is called.
+        # From here on the site file determines the name of the head.
         if [[ $ROLE == head && $step == docker ]]; then
             NODE=$(brain validate "$SITE")
             remember_data
@@ -659,7 +659,7 @@ EOF
 
 dry_run() {
     local step number=0
-    say 'Nothing is changed. A run would do:'
+    say 'Nothing is changed. The steps of a run would be:'
     for step in "${STEPS[@]}"; do
         number=$((number + 1))
         if [[ $step != packages && ! -x $VENV/bin/python ]] || ! "${step}_done" 2>/dev/null; then
@@ -671,17 +671,17 @@ dry_run() {
     if [[ $ROLE == head && -x $VENV/bin/python && -f ${SITE_FILE:-$SITE} ]] && ! brain validate "${SITE_FILE:-$SITE}" >/dev/null; then exit 4; fi
 }
 
-# --- Taking it off again -----------------------------------------------------------------------------------------
+# --- Uninstalling ------------------------------------------------------------------------------------------------
 
 confirm() {
     [[ $YES == yes ]] && return 0
-    [[ -t 0 ]] || die 2 "$1 Say --yes to do it without being asked."
+    [[ -t 0 ]] || die 2 "$1 Give --yes to do this without confirmation."
     local answer
     read -r -p "$1 [y/N] " answer
     [[ $answer == [yY]* ]]
 }
 
-# A node without these modules, which it joins with, has nothing that they would take off.
+# A node without these modules, which it joins with, has nothing that they would have to remove.
 can_take_off() { [[ -x $VENV/bin/salt-call && -f $MINION && ($ROLE == head || -d $MODULES/states) ]]; }
 
 uninstall_role() {
@@ -692,17 +692,17 @@ uninstall_role() {
     take_lock
     if can_take_off; then
         say 'Services, swarm and trust'
-        # A head that still commands a node would put back what is taken off.
+        # A head that is still connected to the node would restore what is removed.
         if [[ $ROLE == node ]]; then
             daemon_stop minion
             pkill -9 -f "$(daemon_pattern minion)" || true
         fi
         if ! "$VENV/bin/salt-call" --retcode-passthrough "${ABSENT[@]}"; then
             if [[ $ROLE == node ]]; then daemon_start minion; fi
-            die 1 'Not all of it could be taken off; nothing else was changed. Mend what is said above, and run this again.'
+            die 1 'Not everything could be removed; nothing else was changed. Fix the errors above, and run this again.'
         fi
     elif has docker && [[ -n $(docker ps --quiet --filter label=com.docker.swarm.service.name 2>/dev/null) ]]; then
-        die 1 'Services run here, but Salt is not there to take them off. Run bootstrap.sh to repair it, then this again.'
+        die 1 'Services run here, but Salt is missing to remove them. Run bootstrap.sh to repair it, then this again.'
     fi
     say 'Salt'
     for role in minion master; do
@@ -719,13 +719,13 @@ uninstall_role() {
     for command in "${COMMANDS[@]}"; do
         if [[ $(readlink "/usr/local/bin/$command") == "$VENV"/* ]]; then rm -f "/usr/local/bin/$command"; fi
     done
-    # What a node keeps of its head, this script among it, stays where it is: the line that it joined by replaces it.
+    # The files that a node has from its head, including this script, stay; the line by which it joins replaces them.
     rm -rf "$VENV" "$PREFIX"/{requirements,constraints,overrides}.txt /etc/salt/pki /var/cache/salt
     rmdir --ignore-fail-on-non-empty "$PREFIX" 2>/dev/null || true
     if [[ $ROLE == node ]]; then rm -rf "$STATE"; fi
     if [[ $PURGE == yes ]]; then
         say 'Data, authority, secrets and images'
-        # By name: an id that other images build on is refused.
+        # By name: docker refuses ids on which other images are based.
         if has docker; then
             docker images --filter label=vcore.image --format '{{.Repository}}:{{.Tag}}' | sed '/<none>/d' |
                 xargs -r docker rmi --force >/dev/null
@@ -738,7 +738,7 @@ uninstall_role() {
     elif [[ $ROLE == head ]]; then
         say "Kept: the services' data, $CONFIGURATION (authority and secrets), $SITE"
     else
-        say "On the head, salt-run vcore.retire $NODE takes it out of the core's records."
+        say "On the head, run salt-run vcore.retire $NODE to remove it from the core's records."
     fi
     say 'Done. Docker and the other packages stay; apt can remove them.'
 }
@@ -768,32 +768,32 @@ while (($#)); do
     esac
     shift
 done
-[[ -z $PURGE || $ACTION == uninstall_role ]] || die 2 '--purge goes with --uninstall'
+[[ -z $PURGE || $ACTION == uninstall_role ]] || die 2 '--purge is only valid with --uninstall'
 [[ -z $SITE_FILE || -r $SITE_FILE ]] || die 2 "the site file $SITE_FILE cannot be read"
 [[ -z $TOKEN_FILE || -r $TOKEN_FILE ]] || die 2 "the token file $TOKEN_FILE cannot be read"
 
-# A node stays one: it has a minion that is told so, or this script from its head, without a site.
+# A node stays a node: it has a minion with a node's configuration, or this script from its head, without a site.
 ROLE='node'
 if [[ -e /etc/salt/master.d/virtual-core.conf || (-z $JOIN && -d $CHECKOUT/pillar && ! -e $MINION) ]]; then ROLE='head'; fi
 if [[ $ROLE == head ]]; then
     [[ -z $JOIN ]] || die 2 'this machine is the head of a core; it cannot join another one'
-    [[ -z $TOKEN_FILE$FINGER ]] || die 2 '--token-file and --finger go with --join'
+    [[ -z $TOKEN_FILE$FINGER ]] || die 2 '--token-file and --finger are only valid with --join'
     MASTER=127.0.0.1
 else
     [[ -z $SITE_FILE ]] || die 2 '--site is for a head'
     configured() { sed -nE "s/^$1: \"?([^\"]*)\"?\$/\1/p" "$2" 2>/dev/null || true; }
     MASTER=${JOIN:-$(configured master "$MINION")}
-    # A name goes with its key: without one, this is a machine that has left, or was made of the disk of one that has.
+    # A name belongs to a key: without a key, this machine has left the core, or is a copy of one that has.
     if [[ -e $KEYS/minion.pub ]]; then NODE=${NODE:-$(configured id "$MINION")}; fi
     FINGER=${FINGER:-$(configured master_finger "$CHECKOUT/etc/core.yaml")}
     FINGER=${FINGER:-$(configured master_finger "$MINION")}
     [[ $ACTION == uninstall_role || $MASTER =~ ^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$ ]] ||
-        die 2 'say which head to join, by its address: --join HEAD'
+        die 2 'give the address of the head to join: --join HEAD'
     [[ -z $FINGER || $FINGER =~ ^([0-9a-f]{2}:){31}[0-9a-f]{2}$ ]] ||
-        die 2 "a fingerprint is 32 pairs of hexadecimal digits with colons between them, and not $FINGER"
+        die 2 "a fingerprint is 32 pairs of hexadecimal digits separated by colons, not $FINGER"
 fi
 
-# The token comes by standard input or in a file, since everybody can read arguments.
+# The token comes from standard input or a file, because every user can read arguments.
 if [[ -n $JOIN && $ACTION == install_role ]]; then
     if [[ -n $TOKEN_FILE ]]; then
         read -r TOKEN <"$TOKEN_FILE" || true
@@ -802,7 +802,7 @@ if [[ -n $JOIN && $ACTION == install_role ]]; then
     fi
     if [[ -n $TOKEN || -n $TOKEN_FILE ]]; then
         [[ $TOKEN =~ ^vc1\.(role=compute|node=[a-z][a-z0-9-]{0,62})\.([1-9][0-9]{0,11})\.[0-9a-f]{16}\.[0-9a-f]{64}$ ]] ||
-            die 2 'what was given as a token is none; on the head, salt-run vcore.enrol_token makes one'
+            die 2 'this is not an enrolment token; run salt-run vcore.enrol_token on the head to make one'
         SCOPE=${BASH_REMATCH[1]} EXPIRY=${BASH_REMATCH[2]}
         if [[ $SCOPE == node=* ]]; then NODE=${NODE:-${SCOPE#*=}}; fi
     fi

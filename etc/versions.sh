@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Reads versions.yaml without a YAML parser, for scripts that run before there is one.
+# Reads versions.yaml without a YAML parser, for scripts that run before one is installed.
 
-# versions FILE SECTION: the section's entries as name==version lines.
+# versions FILE SECTION: print the section's entries as name==version lines.
 versions() {
     awk -v section="$2:" '
         /^[^ #]/ { inside = ($1 == section) }

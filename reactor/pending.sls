@@ -1,6 +1,6 @@
 #!py
-# A key that is not accepted yet: one that came with a proof of a token of this core goes to the runner that looks at it.
-# Anybody can send as many others as they like, so all of these end here, where that costs least.
+# Passes a waiting key that came with a proof of a token of this core to the runner that reviews it. Anybody can send
+# any number of other keys, so these are ignored here, where that costs least.
 from vcore.enrolment import tokens
 from vcore.base.errors import NotFound
 from vcore.base.paths import Paths
@@ -16,7 +16,7 @@ def run():
     try:
         secret = Store(Paths.from_opts(__opts__).secrets).read(*tokens.TOKEN_KEY)
     except NotFound:
-        return {}  # no token was ever made
+        return {}  # no token has been made yet
     if not tokens.genuine(secret, proof, minion, key):
         return {}
     review = {"args": {"id": minion, "pub": key, "proof": proof, "code": grains.get(tokens.CODE_GRAIN)}}

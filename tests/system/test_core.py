@@ -142,7 +142,7 @@ def test_taking_the_core_off_is_asked_for_first(head):
     before = footprint(head)
     done = head.run(f"{SOURCE}/bootstrap.sh --uninstall --purge", check=False)
     assert done.returncode == 2
-    assert "DELETE its data, certificate authority and secrets. Say --yes" in done.stderr
+    assert "DELETE its data, certificate authority and secrets. Give --yes" in done.stderr
     answered = f"echo n | script --quiet --return --command '{SOURCE}/bootstrap.sh --uninstall' /dev/null"
     done = head.run(answered, check=False)
     assert done.returncode == 1
@@ -309,9 +309,9 @@ LACKS = (
     "network 172.18.0.0/24: overlaps 172.18.0.0/16, which this host reaches by clash; set vcore.network in",
     "Docker 19.3.1: older than 20.10.0; upgrade or remove it",
     "Salt: another installation is at /root/unfit/bin/salt-call; remove it, the core brings its own",
-    "Salt: /etc/salt/pki is of another installation; move /etc/salt/pki away if nothing needs it",
-    "package mirror: none of apt's answers for trixie; look at the network, apt's proxy and /etc/apt",
-    "Python package index http://127.0.0.1:9/simple: not reachable; look at the network and PIP_INDEX_URL",
+    "Salt: /etc/salt/pki belongs to another installation; move /etc/salt/pki away if nothing needs it",
+    "package mirror: none of apt's mirrors has trixie; check the network, apt's proxy and /etc/apt",
+    "Python package index http://127.0.0.1:9/simple: not reachable; check the network and PIP_INDEX_URL",
 )
 
 
@@ -319,7 +319,7 @@ def test_everything_that_a_machine_lacks_is_listed_at_once(client):
     done = client.run(["bash", "-c", UNFIT, f"{SOURCE}/bootstrap.sh"], check=False)
     client.run("rm -r /root/unfit /etc/salt")
     assert done.returncode == 3, done.stderr
-    assert "This machine is not fit yet; nothing was changed." in done.stderr
+    assert "This machine does not meet the requirements yet; nothing was changed." in done.stderr
     for problem in LACKS:
         assert f"  - {problem}" in done.stderr
     assert client.run("ls -d /opt/virtual-core /var/lib/virtual-core", check=False).stdout == ""
@@ -338,7 +338,7 @@ def test_a_machine_that_is_not_fit_is_left_alone(client):
     finally:
         client.run("systemctl stop blocker.socket")
     assert done.returncode == 3
-    assert "port 5000: taken by systemd" in done.stderr
+    assert "port 5000: used by systemd" in done.stderr
     assert client.run("ls -d /opt/virtual-core /var/lib/virtual-core /etc/salt", check=False).stdout == ""
 
 
