@@ -1,5 +1,5 @@
-# What each node gets. Roles come from the site file by minion id, never from what a minion says of itself; a minion
-# that the site does not name has no `vcore` pillar and gets nothing.
+# The states of each node. Roles come from the site file by minion id, never from what a minion says about itself; a
+# minion that the site does not name has no `vcore` pillar and gets nothing.
 base:
   '*':
 {%- if pillar.get("vcore") %}

@@ -1,4 +1,4 @@
-# The services that the site switches on, each behind the ones that it requires.
+# The services that the site switches on, each after the ones that it requires.
 include:
 {%- for name in pillar["vcore"]["services"] %}
   - services.{{ name }}

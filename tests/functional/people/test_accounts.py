@@ -195,7 +195,7 @@ def test_what_is_not_acceptable_is_refused_before_anything_is_done(core: Account
     assert "belongs to the uid 4711" in refused(core, vcore, "user_add", "foreign")
     (core.homes / "foreign").rmdir()
     (core.homes / "link").symlink_to("/etc")
-    assert "is no folder" in refused(core, vcore, "user_add", "link")
+    assert "is not a folder" in refused(core, vcore, "user_add", "link")
     (core.homes / "link").unlink()
 
 

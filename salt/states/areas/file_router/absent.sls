@@ -1,4 +1,4 @@
-# Routes from other file servers are unmounted, behind the containers that have files of theirs open.
+# Unmount routes from other file servers, after the containers that have files of theirs open have ended.
 No routes from other file servers are mounted here:
   vcore_route.absent:
     - require:

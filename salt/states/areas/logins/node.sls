@@ -1,5 +1,5 @@
-# Logins of the core's people on this machine itself; taken off again where the site no longer wants them.
-# Behind everything else: the authority's certificate and the directory's password are made by other states.
+# Logins of the core's people on this machine itself; they are removed if the site no longer wants them. Last, because
+# other states make the authority's certificate and the directory's password.
 {%- set core = pillar["vcore"] %}
 {%- if core["node"]["logins"] %}
 

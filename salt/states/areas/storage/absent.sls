@@ -1,4 +1,4 @@
-# Homes and data are unmounted; the files stay where they lie. It needs no pillar, since the head may be gone.
+# Unmount homes and data; the files stay where they are. This needs no pillar, because the head may be gone.
 No homes and data are mounted here:
   vcore_storage.absent:
     - require:

@@ -1,4 +1,4 @@
-# Homes and data, on nodes that work with them; the file router's own folders come first, where they are here.
+# Homes and data on nodes that use them. The file router's own folders, if it runs here, come first.
 include:
   - roles.node.names
 {%- if pillar["vcore"]["node"]["storage"] %}

@@ -1,5 +1,5 @@
-# Takes the role off this machine: swarm, names, trust, and what areas have brought. Files stay where they lie. It needs
-# no pillar, since the head may be gone.
+# Remove the role from this machine: swarm, names, trust, and the states of areas. Files stay where they are. This needs
+# no pillar, because the head may be gone.
 include:
 {%- for sls in salt["cp.list_states"]() if sls.startswith("areas.") and sls.endswith(".absent") %}
   - {{ sls }}

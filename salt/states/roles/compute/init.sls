@@ -1,4 +1,4 @@
-# A compute node: it trusts the core, so that it can pull images and reach the directory, and runs what the swarm gives it.
+# A compute node: it trusts the core, to pull images and reach the directory, and runs the tasks that the swarm assigns.
 include:
   - roles.node
 

@@ -1,4 +1,4 @@
-# Takes the role off this machine: services, swarm, trust, names, and what areas have brought. Data, authority and secrets
+# Remove the role from this machine: services, swarm, trust, names, and the states of areas. Data, authority and secrets
 # stay.
 include:
 {%- for sls in salt["cp.list_states"]() if sls.startswith("areas.") and sls.endswith(".absent") %}

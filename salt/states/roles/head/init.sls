@@ -13,7 +13,7 @@ Services that the site does not want are gone:
     - require:
       - sls: roles.head.swarm
 
-# Behind everything else: what runs decides what may go.
+# Last, because the services that run decide which images are still needed.
 Images that no service uses are gone from the registry:
   vcore_image.pruned:
     - order: last

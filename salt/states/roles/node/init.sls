@@ -1,4 +1,4 @@
-# Every node of the core: names, data folders, and what areas and the services that run here want of the machine itself.
+# Every node of the core: names, data folders, and the states of areas and of services that run here.
 {%- set core = pillar["vcore"] %}
 
 include:

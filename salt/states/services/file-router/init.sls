@@ -6,7 +6,7 @@ include:
   - services.file-router.node
 
 extend:
-  # A new image is asked whether it serves the configuration, so that has to be known before.
+  # A new image has to accept the configuration, so the image has to exist before.
   The file router has its configuration:
     vcore_file_router.configured:
       - require:

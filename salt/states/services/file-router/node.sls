@@ -1,4 +1,4 @@
-# On the node that the file router runs on: its configuration, and that it serves it.
+# On the node on which the file router runs: its configuration, and a check that it is in force.
 include:
   - services.file-router.routes
 

@@ -2,7 +2,7 @@
 {%- set controller = "slurm-controller" in pillar["vcore"]["services"] %}
 {{- service("slurm-accounting") }}
 
-# Before the controller: it does not start with a partition whose quality of service it does not find.
+# Before the controller, which does not start if a partition's quality of service does not exist.
 SLURM has the accounts of the site and the people of the directory:
   vcore_slurm_accounting.present:
     - part: first
@@ -14,7 +14,7 @@ SLURM has the accounts of the site and the people of the directory:
       - vcore_slurm: SLURM has its configuration
       - vcore_swarm: The service slurm-controller runs
 
-# Behind it: it tells slurmdbd that there are GPUs.
+# After the controller, which tells slurmdbd that there are GPUs.
 SLURM has the limits of GPUs of the site:
   vcore_slurm_accounting.present:
     - part: gpus

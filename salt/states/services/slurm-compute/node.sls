@@ -1,4 +1,4 @@
-# On each compute node: by which name SLURM knows it.
+# On each compute node: the name by which SLURM knows it.
 SLURM on this node knows its name:
   vcore_slurm.node_named:
     - require:

@@ -1,7 +1,7 @@
 {%- from "services/macros.jinja" import service with context %}
 {{- service("slurm-controller") }}
 
-# A new image is asked whether it takes the configuration, so that has to be known before.
+# A new image has to accept the configuration, so the image has to exist before.
 SLURM has its configuration:
   vcore_slurm.configured:
     - require:
