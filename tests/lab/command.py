@@ -40,7 +40,7 @@ def count(text: str) -> int:
 
 
 def compute_name(text: str) -> str:
-    """Check the name of a host that is to be made: its number is in its address."""
+    """Check the name of a new host, whose number becomes part of its address."""
     if not re.fullmatch(r"compute-[1-9][0-9]{0,2}", text) or int(text.partition("-")[2]) > 200:
         raise argparse.ArgumentTypeError("a host is named compute-1 to compute-200")
     return text
@@ -93,8 +93,8 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-#: What a lab's site says beside the example, where it has compute nodes. Its hosts cannot mount what the file router
-#: exports, and share a folder instead.
+#: Additions to the example site for labs with compute nodes. Lab hosts cannot mount the file router's exports, and
+#: share a folder instead.
 CLUSTER = f"""
   slurm: {{mode: managed}}
   storage: {{kind: path, path: {SHARED}}}
@@ -102,7 +102,7 @@ CLUSTER = f"""
 
 
 def site(options: argparse.Namespace) -> bytes | None:
-    """Return the site file that the head gets; None where bootstrap.sh makes it of the example."""
+    """Return the site file for the head; None if bootstrap.sh makes it from the example."""
     if options.site:
         return options.site.read_bytes()
     if options.compute:
@@ -111,13 +111,13 @@ def site(options: argparse.Namespace) -> bytes | None:
 
 
 def enter(lab: Lab, host: str, *command: str) -> None:
-    """Become `docker exec` of a command on a host; a terminal only where there is one."""
+    """Replace this process by `docker exec` of a command on a host, with a terminal if there is one."""
     terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
     os.execvp("docker", ["docker", "exec", "--interactive", *terminal, lab.require(host), *command])
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command and return its exit code."""
     lab = Lab(options.name)
     ensure_docker(getattr(options, "yes", False))
     if options.command == "up":
@@ -164,7 +164,7 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    """Run the command line; errors of a lab are one sentence on standard error and exit code 1."""
+    """Run the command line and return its exit code; LabError is one sentence on standard error and exit code 1."""
     try:
         return execute(parser().parse_args())
     except LabError as error:

@@ -1,8 +1,8 @@
-"""A guest with a kernel of its own, emulated by qemu: for what the kernel of this machine and its containers lacks.
+"""A guest with a kernel of its own, emulated by qemu, for features that the kernel of this machine lacks.
 
-It is a minimal Debian with that release's kernel, systemd and sshd; KVM is not needed. It sees this machine
-as 10.0.2.2 and reaches whatever this machine reaches, Docker's networks included; servers see this machine's address.
-With a bridge of this machine, such as that of a lab's network, it is on that network, too, with an address of its own.
+It is a minimal Debian with that release's kernel, systemd and sshd; KVM is not needed. It sees this machine as 10.0.2.2
+and reaches everything that this machine reaches, Docker's networks included; servers see this machine's address. With a
+bridge of this machine, such as a lab's, it is also on that network, with an address of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lab.machine import LabError, progress
 
 SOURCES = Path(__file__).parent / "guest"
 CACHE = Path("/var/cache/vcore-lab/guest")
-#: Programs of this machine that it takes, and the Debian packages that have them.
+#: Programs that are needed on this machine, and the Debian packages that contain them.
 PROGRAMS = {
     "qemu-system-x86_64": "qemu-system-x86",
     "mmdebstrap": "mmdebstrap",
@@ -47,11 +47,11 @@ READY = "guest: ready "
 
 
 class CommandFailed(LabError):
-    """A command in the guest that should have succeeded: what it was, its exit code, and the end of its output."""
+    """A command in the guest failed; the message has the command, its exit code, and the end of its output."""
 
 
 def require_programs() -> None:
-    """Refuse where a program is missing, with the line that installs it."""
+    """Raise LabError if a program is missing, with the command that installs it."""
     if missing := [package for program, package in PROGRAMS.items() if not shutil.which(program)]:
         command = "apt-get install --no-install-recommends " + " ".join(missing)
         raise LabError(f"the guest needs programs that are missing: `{command}`")
@@ -72,7 +72,7 @@ def recipe() -> list[str]:
 
 
 def disk() -> tuple[Path, Path]:
-    """Return the guest's disk and kernel, built now unless those of the same recipe are there."""
+    """Return the guest's disk and kernel, which are built unless those of the same recipe exist."""
     content = b"".join((SOURCES / name).read_bytes() for name in sorted(FILES))
     digest = hashlib.sha256(
         repr((recipe(), listed("masked"), listed("disabled"), DISK_SIZE, FILES)).encode() + content
@@ -116,7 +116,7 @@ def build(folder: Path) -> None:
                 link.unlink()
         for path in (root / "etc/ssh").glob("ssh_host_*"):
             path.unlink()  # each guest makes its own
-        # It asks no public server for anything, and to link their authorities anew takes it two minutes.
+        # The guest contacts no public servers, and linking their authorities again would take it two minutes.
         (root / "etc/ca-certificates.conf").write_text("")
         for path in (root / "etc/ssl/certs").iterdir():
             path.unlink()
@@ -132,26 +132,26 @@ def build(folder: Path) -> None:
 
 
 def write_disk(folder: Path, disk: Path) -> None:
-    """Make a disk of a folder's content; it may hold as much again as a guest's own."""
+    """Make a disk with a folder's content, of the same size as a guest's own."""
     # Without a journal and with tables filled in later: it lives as long as the guest runs.
     options = ("-q", "-t", "ext4", "-O", "^has_journal", "-E", "lazy_itable_init=1", "-m", "0", "-L", "guest")
     machine.run("mke2fs", *options, "-d", str(folder), str(disk), DISK_SIZE)
 
 
 def drop_cache() -> None:
-    """Remove the disks that guests start from."""
+    """Remove the disks from which guests start."""
     shutil.rmtree(CACHE, ignore_errors=True)
 
 
 def free_port() -> int:
-    """Return a port of the loopback address that nothing listens on."""
+    """Return a port of the loopback address on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 class Guest:
-    """One guest: ``with Guest() as guest: guest.run("uname -r")``. What it writes to its disk goes with it."""
+    """One guest: ``with Guest() as guest: guest.run("uname -r")``. Changes to its disks are lost when it ends."""
 
     def __init__(
         self,
@@ -164,11 +164,11 @@ class Guest:
         disks: Mapping[str, Path] | None = None,
         kernel: str = "",
     ) -> None:
-        """Describe a guest of so many MiB of memory and processors; `start` starts it.
+        """Describe a guest with `memory` MiB and `processors` processors; `start` starts it.
 
-        With `bridge`, a bridge of this machine, it has a second interface there, with an address such as 10.213.0.9/24.
-        `disks`, made by `write_disk`, are mounted at these folders; they stay as they are, as its own does. `kernel` is
-        added to the kernel's command line.
+        With `bridge`, a bridge of this machine, it has a second interface there, with `address` such as 10.213.0.9/24.
+        `disks`, made by `write_disk`, are mounted at these folders; like its own disk, they are not changed. `kernel`
+        is added to the kernel's command line.
         """
         self.kernel = kernel
         self.disks = dict(disks or {})
@@ -190,7 +190,7 @@ class Guest:
         self.close()
 
     def start(self) -> None:
-        """Start it on a fresh disk, and wait until it can be used."""
+        """Start the guest on a fresh disk, and wait until it can be used."""
         require_programs()
         image, kernel = disk()
         self.folder = Path(tempfile.mkdtemp(prefix="vcore-guest-"))
@@ -247,7 +247,7 @@ class Guest:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def _wait_ready(self) -> str:
-        """Wait for the console to say that sshd listens; returns the host key that it names."""
+        """Wait until the console says that sshd listens, and return the host key that it names."""
         began = reported = time.monotonic()
         while time.monotonic() - began < BOOT_TIMEOUT:
             for line in self.console().splitlines():
@@ -297,7 +297,7 @@ class Guest:
         return self.process is not None and self.process.poll() is None
 
     def console(self) -> str:
-        """Return what the guest has written to its console."""
+        """Return the output on the guest's console."""
         path = self.folder / "console.log"
         return path.read_text(errors="replace") if path.is_file() else ""
 
@@ -318,7 +318,7 @@ class Guest:
         data = input.encode() if isinstance(input, str) else input or b""
         remote = [*self._ssh(), "-o", "ControlMaster=no", "root@127.0.0.1", "--", shlex.join(limited)]
         try:
-            # A process that hangs in the kernel, as on a server that is gone, outlives even SIGKILL.
+            # A process that hangs in the kernel, because a file server is gone for instance, outlives even SIGKILL.
             done = subprocess.run(remote, input=data, capture_output=True, check=False, timeout=timeout + 15)
             code, output, errors = done.returncode, done.stdout, done.stderr
         except subprocess.TimeoutExpired as error:
@@ -333,7 +333,7 @@ class Guest:
 
     @contextmanager
     def background(self, command: str | list[str]) -> Iterator[subprocess.Popen[str]]:
-        """Run a command beside others, with pipes. Its input ends with the block, and so must the command."""
+        """Run a command in parallel, with pipes. The end of the block closes its input, and it has to end then."""
         arguments = ["bash", "--norc", "-c", command] if isinstance(command, str) else command
         remote = [*self._ssh(), "-o", "ControlMaster=no", "root@127.0.0.1", "--", shlex.join(arguments)]
         pipe = subprocess.PIPE
@@ -350,20 +350,20 @@ class Guest:
                     process.kill()
 
     def copy(self, source: Path, target: str) -> None:
-        """Copy a file or a folder of this machine into a folder of the guest, which is made."""
+        """Copy a file or a folder of this machine into a folder of the guest, which is created."""
         archive = subprocess.run(["tar", "-C", source.parent, "-c", source.name], capture_output=True, check=True)
         self.run(["mkdir", "-p", target])
         self.run(["tar", "--no-same-owner", "-C", target, "-x"], input=archive.stdout, timeout=300)
 
     def keep_log(self, path: Path) -> str:
-        """Write console and kernel messages to a file; returns the end."""
+        """Write console and kernel messages to a file, and return the last 25 lines."""
         kernel = self.run(["dmesg"], check=False, timeout=20).stdout if self.running and self.connection else ""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{self.console()}\n=== dmesg\n{kernel}")
         return "\n".join(path.read_text().splitlines()[-25:])
 
     def power_off(self) -> None:
-        """Switch it off in good order."""
+        """Shut the guest down properly."""
         self.run(["systemctl", "--no-block", "poweroff"])
         assert self.process
         try:
@@ -372,13 +372,13 @@ class Guest:
             raise LabError(f"the guest does not switch off; its console ends with:\n{self._end()}") from None
 
     def kill(self) -> None:
-        """End it as a power cut does."""
+        """End the guest as a power cut does."""
         if self.process:
             self.process.kill()
             self.process.wait()
 
     def close(self) -> None:
-        """End it and remove all that it left on this machine."""
+        """End the guest, and remove everything of it from this machine."""
         self.kill()
         if self.connection:
             self.connection.kill()

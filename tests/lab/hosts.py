@@ -1,4 +1,4 @@
-"""The hosts of one lab: how they are created, filled, watched and removed. Docker's labels are the only record."""
+"""Create, fill, watch and remove the hosts of a lab. Docker's labels are the only record of them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ CACHE = "vcore-lab-cache"
 # A folder that all hosts of a lab have in common, as machines with a parallel file system do.
 SHARED = "/shared"
 LABEL = "vcore.lab"
-# What of a host is on the machine's own file system, as on a real disk.
+# The parts of a host that are on the machine's own file system, as on a real disk.
 VOLUMES = {"docker": "/var/lib/docker", "srv": "/srv"}
-# All that systemd and dockerd need in a container; --privileged asks for more than some machines have to give.
+# The capabilities that systemd and dockerd need in a container; --privileged asks for more than some machines can give.
 # fmt: off
 CAPABILITIES = (
     "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "IPC_LOCK", "KILL", "LEASE", "MKNOD",
@@ -66,13 +66,14 @@ class Lab:
         return ipaddress.IPv4Network(found[0]["IPAM"]["Config"][0]["Subnet"])
 
     def bridge(self) -> str:
-        """Return the bridge of the lab's network on this machine, which a guest can be on."""
+        """Return the bridge of the lab's network on this machine, to which a guest can be connected."""
         self.subnet()
         return f"br-{inspect('network', self.network)[0]['Id'][:12]}"
 
     def disks(self, host: str, folder: Path) -> dict[str, Path]:
-        """Write disks with what a host has of Docker's images and of Salt's environment, for a guest that need not make
-        them: where they belong, and the files. Docker on the host must not run meanwhile.
+        """Write disks with a host's Docker images and Salt environment, so that a guest need not make them.
+
+        Returns the disk files by the folders to which they belong. Docker on the host must not run meanwhile.
         """
         machine.require_root("reading a host's disks")
         container, disks = self.container(host), {}
@@ -84,7 +85,7 @@ class Lab:
         return disks
 
     def require(self, host: str) -> str:
-        """Return the container of a running host, or say what is there."""
+        """Return the container of a running host; raise LabError, with the hosts that exist, if it does not run."""
         hosts = self.hosts()
         if host not in hosts:
             there = f"it has {', '.join(hosts)}" if hosts else "it is not up: `./lab up` starts it"
@@ -103,12 +104,12 @@ class Lab:
             done = docker(*command, check=False)
             if done.returncode == 0:
                 return
-            if "overlaps" not in done.stderr:  # which is one that somebody took meanwhile
+            if "overlaps" not in done.stderr:  # an overlap means that somebody took the subnet meanwhile
                 raise LabError(f"the network {self.network} cannot be created: {done.stderr.strip()}")
         raise LabError("no subnet in 10.213.0.0/16 is free of this machine's routes: the lab needs one /24.")
 
     def free_subnets(self) -> list[ipaddress.IPv4Network]:
-        """Return those that a lab's network can have."""
+        """Return the subnets that a lab's network can have."""
         networks = docker("network", "ls", "--quiet").stdout.split()
         taken = [pool["Subnet"] for entry in inspect("network", *networks) for pool in entry["IPAM"]["Config"] or ()]
         used = [ipaddress.ip_network(name, strict=False) for name in (*taken, *machine.routes(), *TAKEN_INSIDE)]
@@ -165,7 +166,7 @@ class Lab:
                 units = " ".join(line.split()[0] for line in failed.splitlines())
                 progress(f"{host}: systemd runs, but these units failed: {units}")
                 return
-            # Once may be a reboot that is under way.
+            # One restart may be a reboot that is under way.
             if inspect("container", container)[0]["RestartCount"] > restarts + 2:
                 log = docker("logs", "--tail", "10", container, check=False)
                 raise LabError(f"host {host} does not start:\n{log.stdout}{log.stderr}")
@@ -196,7 +197,7 @@ class Lab:
         docker("exec", "--interactive", "--env", "LC_ALL=C", container, "sh", "-c", script, data=listing)
 
     def up(self, compute: int, yes: bool) -> None:
-        """Create and start the head and so many compute nodes; hosts that are there already are kept, and started."""
+        """Create and start the head and ``compute`` compute nodes; existing hosts are kept and started."""
         image = ensure_image(yes)
         self.create_network()
         docker("volume", "create", CACHE)
@@ -220,10 +221,10 @@ class Lab:
             list(pool.map(start, names))
 
     def clone(self, source: str, hosts: list[str]) -> None:
-        """Make more hosts of one that is there, as it is: with its packages, images and files, without its identity.
+        """Copy an existing host to new ones, with its packages, images and files, without its identity.
 
-        The source is powered off for as long as it is copied. Whoever has a place in a core takes that along, too, so
-        the source is best one that has none, or has left it.
+        The source is powered off while it is copied. Copies also inherit a place in a core, so the source should be a
+        host that never joined one, or has left it.
         """
         container, present = self.container(source), self.hosts()
         if source not in present:
@@ -258,13 +259,13 @@ class Lab:
             list(pool.map(start, hosts))
 
     def introduce(self, host: str, names: dict[str, str]) -> None:
-        """Have a host know others, name → address, by its /etc/hosts."""
+        """Add other hosts (name → address) to a host's /etc/hosts."""
         for name, address in names.items():
             script = f"grep -qx '{address} {name}' /etc/hosts || echo '{address} {name}' >> /etc/hosts"
             docker("exec", self.container(host), "sh", "-c", script)
 
     def bootstrap(self, site: bytes | None) -> int:
-        """Run bootstrap.sh in the head with its live output, with this site file if any; returns its exit code."""
+        """Run bootstrap.sh in the head, with live output and this site file if any, and return its exit code."""
         if not (CHECKOUT / "bootstrap.sh").is_file():
             raise LabError(f"{CHECKOUT}/bootstrap.sh is missing; `./lab up --bare` starts the hosts only.")
         terminal = ["--tty"] if sys.stdout.isatty() else []
@@ -277,12 +278,12 @@ class Lab:
         return os.spawnvp(os.P_WAIT, "docker", command)
 
     def join(self, compute: int) -> int:
-        """Have `compute-1` … join the head's core, all at once, by the line that it prints; 1 if any did not."""
+        """Make `compute-1` … join the head's core, all at once, by the line that it prints; return 1 if any failed."""
         command = ("exec", self.container("head"), "salt-run", "--out=json", "vcore.enrol_token")
         line = json.loads(docker(*command).stdout).splitlines()[-1]
 
         def one(host: str) -> bool:
-            # The line holds a token: by standard input, which no list of processes shows.
+            # The line contains a token, so it goes through standard input, which no list of processes shows.
             done = docker("exec", "-i", self.container(host), "bash", data=line.encode(), check=False)
             last = (done.stdout + done.stderr).strip().splitlines()[-1:]
             progress(f"{host} {'has joined' if done.returncode == 0 else 'has not joined'}: {' '.join(last)}")

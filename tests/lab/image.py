@@ -1,4 +1,4 @@
-"""The image that lab hosts start from: a minimal Debian 13 with systemd, built once and kept."""
+"""The image of lab hosts: a minimal Debian 13 with systemd, built once and kept."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def archive(files: dict[str, tuple[bytes, int]]) -> bytes:
 
 
 def context() -> bytes:
-    """Return the build context: the image's sources, and below machine/ how this machine reaches its mirrors."""
+    """Return the build context: the image's sources and, below machine/, this machine's access to its mirrors."""
     debian, security = machine.mirrors()
     keyring = "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"
     sources = f"Types: deb\nURIs: {debian}\nSuites: {SUITE} {SUITE}-updates\nComponents: main\n{keyring}"
@@ -44,7 +44,7 @@ def context() -> bytes:
 
 
 def make_base(yes: bool) -> None:
-    """Make the base image: pulled from the registry, or where that cannot be reached, made with mmdebstrap."""
+    """Make the base image: pull it from the registry or, if that cannot be reached, build it with mmdebstrap."""
     if inspect("image", BASE):
         return
     progress(f"pulling {REGISTRY_IMAGE}")
@@ -63,7 +63,7 @@ def make_base(yes: bool) -> None:
 
 
 def ensure_image(yes: bool) -> str:
-    """Return the reference of the lab host's image, built now unless one of the same input is there."""
+    """Return the reference of the lab hosts' image, which is built unless one from the same input exists."""
     data = context()
     reference = f"{REPOSITORY}:{hashlib.sha256(data).hexdigest()[:12]}"
     with machine.one_at_a_time("host-image"):

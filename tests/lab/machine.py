@@ -1,4 +1,4 @@
-"""What a lab needs of this machine, and what its hosts take over from it: mirrors, proxies, certificates, resolvers."""
+"""This machine's side of a lab: what it needs, and what hosts take over: mirrors, proxies, certificates, resolvers."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ def inspect(kind: str, *names: str) -> list[dict[str, Any]]:
 
 @contextmanager
 def one_at_a_time(name: str) -> Iterator[None]:
-    """Only one process of this user makes something of this name; the next one finds it made."""
+    """Let only one process of this user at a time make the thing of this name; the next process finds it made."""
     with Path(tempfile.gettempdir(), f"virtual-core-{os.getuid()}-{name}.lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 
 
 def require_root(purpose: str) -> None:
-    """Refuse in one sentence what only root can do."""
+    """Raise LabError unless this process runs as root."""
     if os.geteuid() != 0:
         raise LabError(f"{purpose} needs root: run it again with sudo.")
 
@@ -83,7 +83,7 @@ def agree(question: str, yes: bool) -> bool:
 
 
 def install(packages: list[str], purpose: str, yes: bool) -> None:
-    """Offer to install Debian packages; LabError where the answer is no or apt-get is not there."""
+    """Offer to install Debian packages; raise LabError if the answer is no or there is no apt-get."""
     command = "apt-get install --no-install-recommends " + " ".join(packages)
     if not shutil.which("apt-get") or not agree(f"{purpose} Install it with `{command}`?", yes):
         raise LabError(f"{purpose} Install it (`{command}`), or let --yes do so.")
@@ -95,7 +95,7 @@ def install(packages: list[str], purpose: str, yes: bool) -> None:
 
 
 def ensure_docker(yes: bool) -> None:
-    """See that Docker is installed and answers: offer to install it, start it where no systemd does."""
+    """Ensure that Docker is installed and answers: offer to install it, and start it, if need be without systemd."""
     answer = docker("version", check=False) if shutil.which("docker") else None
     if answer and answer.returncode == 0:
         return
@@ -145,7 +145,7 @@ def pip_settings() -> dict[str, str]:
 
 
 def environment(no_proxy: str) -> dict[str, str]:
-    """Return what lab hosts need of this machine's environment to reach package mirrors and registries.
+    """Return the variables of this machine's environment by which lab hosts reach package mirrors and registries.
 
     ``no_proxy`` names the lab's own addresses, which never go through a proxy.
     """

@@ -1,1 +1,1 @@
-"""What tests of more than one folder use. pytest puts tests/ on the path, for the sake of its conftest.py."""
+"""Code that tests of more than one folder use. pytest puts tests/ on the path, because of its conftest.py."""

@@ -1,4 +1,4 @@
-"""A live master with its reconciler, and as many live minions as a test wants, each a node with a swarm of its own."""
+"""A live master with its reconciler, and as many live minions as a test wants, in a swarm of stand-in daemons."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .swarm_api import SwarmApi
 BIN = Path(sys.executable).parent
 HEAD = "head"
 
-#: Services are off: what runs is not what is tested.
+#: All services are off, because these tests are not about them.
 SITE = """\
 vcore:
   site: {domain: core.test, organization: Department of Tests}
@@ -41,7 +41,7 @@ vcore:
   services: {off}
 """
 
-#: What a compute node's states are here: a file that counts convergences; one can be made to fail, or to take a while.
+#: The states of a compute node here: a file counts convergences; tests can make one fail, or take longer.
 STATES = """\
 {%- set root = opts["root_dir"] %}
 {%- if salt["file.file_exists"](root ~ "/slow") %}
@@ -65,7 +65,7 @@ The role was taken off:
     - name: {{ opts["root_dir"] }}/absent
 """
 
-#: Records what the reconciler asks SLURM's client for, where SLURM itself is not what is tested.
+#: A stand-in for SLURM's client that records the reconciler's calls, because these tests are not about SLURM.
 SLURM = '''\
 """What the reconciler asks of SLURM, written down."""
 import json, time
@@ -144,7 +144,7 @@ def jobs_on(pillar, names):
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports that nobody listens on at this moment."""
+    """Return ports on which nothing listens at the moment."""
     sockets = [socket.socket() for _ in range(number)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))
@@ -217,13 +217,13 @@ class Cluster:
         return {**os.environ, **more}
 
     def options(self) -> dict[str, Any]:
-        """The master's options."""
+        """Return the master's options."""
         return salt.config.master_config(str(self.root / "master" / "conf" / "master"))
 
     # --- the master --------------------------------------------------------------------------------------------
 
     def start_master(self, **engine: Any) -> None:
-        """Start the master; with options for its engine, or without one (``off=True``)."""
+        """Start the master with these options of its engine, or without the engine (``off=True``)."""
         engines = [] if engine.get("off") else [{"vcore_reconcile": engine}]
         (self.root / "master/conf/master.d/zz-engine.conf").write_text(yaml.safe_dump({"engines": engines}))
         command = [BIN / "salt-master", "-c", self.root / "master/conf", "--log-file-level=info"]
@@ -239,7 +239,7 @@ class Cluster:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(10)
-        # Its children may outlive it by a moment, and hold its ports.
+        # Its children may outlive it by a moment and keep its ports.
         self.until(lambda: not _group(process.pid), 20, "processes outlive their daemon")
 
     def _start(self, name: str, command: Iterable[Any], environment: dict[str, str]) -> None:
@@ -295,7 +295,7 @@ class Cluster:
             )
 
     def give_code(self, name: str) -> None:
-        """Lay the modules where a sync would lay them."""
+        """Put the modules where a sync would put them."""
         place = self.root / name / "var/cache/salt/minion/extmods"
         for kind in nodes_code.KINDS:
             shutil.copytree(self.checkout / "salt" / f"_{kind}", place / kind, dirs_exist_ok=True)
@@ -323,7 +323,7 @@ class Cluster:
         )  # fmt: skip
 
     def converged(self, name: str) -> int:
-        """How often a node was converged."""
+        """Return how often a node was converged."""
         path = self.root / name / "converged"
         return len(path.read_text().split()) if path.exists() else 0
 
@@ -333,23 +333,23 @@ class Cluster:
         return decisions.load(self.paths)
 
     def asked(self, what: str) -> list[dict[str, Any]]:
-        """What SLURM's client was asked for."""
+        """Return the recorded calls of SLURM's client of one kind."""
         path = self.root / "slurm.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         return [entry for entry in map(json.loads, lines) if entry["what"] == what]
 
     def rounds(self) -> list[str]:
-        """The lines that the engine logged of its rounds."""
+        """Return the lines that the engine logged about its rounds."""
         place = self.root / "master.out"
         log = place.read_text() if place.exists() else ""
         return re.findall(r"Reconciler: round of (.*)", log)
 
     def registered(self) -> list[str]:
-        """Nodes that the registry knows the place of."""
+        """Return the nodes whose swarm id the registry knows."""
         return sorted(name for name, entry in self.registry.read().items() if entry["swarm_id"])
 
     def until(self, holds: Callable[[], Any], seconds: float, what: str = "") -> Any:
-        """Wait until something holds; returns what it was. On a machine that is busy it may take four times as long."""
+        """Wait until ``holds`` returns something true, and return that; a busy machine gets four times the seconds."""
         end = time.monotonic() + 4 * seconds
         while True:
             if found := holds():
@@ -359,7 +359,7 @@ class Cluster:
 
 
 def _group(leader: int) -> list[str]:
-    """The processes of a group, but zombies."""
+    """Return the process ids of a group, without zombies."""
     found = []
     for place in Path("/proc").glob("[0-9]*/stat"):
         try:

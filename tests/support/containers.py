@@ -9,7 +9,7 @@ from vcore.host import containers
 
 
 def execute(api: docker.APIClient, container: str | None, *command: str, **options: Any) -> tuple[int, str]:
-    """Run a command in a container: exit code and all output. ``options``: ``user``, ``workdir``, ``environment``."""
+    """Run a command in a container; return exit code and output. Options: ``user``, ``workdir``, ``environment``."""
     assert container, "it does not run"
     code, output = containers.execute(container, command, client=api, **options)
     return code, output.decode(errors="replace")

@@ -1,4 +1,4 @@
-"""What a step costs, told without what else a busy machine does at the same time."""
+"""The cost of a step, independent of everything else that a busy machine does at the same time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def least_seconds(holds: Callable[[], bool], times: int = 5) -> float:
-    """The fewest seconds of CPU time, of this process and of several times, that something takes and holds."""
+    """Run ``holds``, which has to return True, several times; return the least CPU time of this process in seconds."""
     seconds = []
     for _ in range(times):
         began = time.process_time()

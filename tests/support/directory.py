@@ -38,7 +38,7 @@ def build_image() -> str:
 
 
 def free_port() -> int:
-    """A port of the loopback address that nothing listens on."""
+    """Return a port of the loopback address on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -58,7 +58,7 @@ class Core:
         self.make_volume()
 
     def site(self, settings: dict[str, Any]) -> str:
-        """The site file, with these settings of the directory."""
+        """Return the site file, with these settings of the directory."""
         lines = "".join(f"        {name}: {value}\n" for name, value in settings.items())
         return (
             f"vcore:\n  base_directory: {self.folder}/data\n  nodes:\n    head:\n      roles: [head]\n"
@@ -66,25 +66,25 @@ class Core:
         )
 
     def _pillar(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """What the external pillar gives a head at 127.0.0.1 whose directory is published on a free port."""
+        """Return the external pillar of a head at 127.0.0.1 whose directory is published on a free port."""
         pillar = sites.pillar(self.folder / "site", self.site(settings))
         pillar["services"]["ldap"]["ports"]["ldaps"]["number"] = self.port
         return pillar
 
     def make_volume(self) -> None:
-        """The data folder, as the states make it."""
+        """Make the data folder as the states do."""
         definition = self.pillar["services"]["ldap"]["volumes"]["data"]
         self.data.mkdir(parents=True)
         os.chown(self.data, definition["owner"], definition["group"])
         self.data.chmod(int(definition["mode"], 8))
 
     def make_secrets(self) -> None:
-        """The secrets of the service, as the states generate them."""
+        """Generate the secrets of the service as the states do."""
         for name, definition in self.pillar["services"]["ldap"]["secrets"].items():
             Store(self.paths.secrets).write("ldap", name, generate(definition["kind"], definition["length"]))
 
     def make_authority(self) -> None:
-        """A throwaway authority, and the certificate that it gives the directory."""
+        """Make a throwaway authority, and the directory's certificate."""
         self.paths.authority.mkdir(parents=True)
         ca, leaf = self.paths.authority / "ca", self.folder / "leaf"
         new = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=test"]
@@ -97,11 +97,11 @@ class Core:
         Path(f"{leaf}.key").chmod(0o400)
 
     def password(self, name: str = "admin") -> str:
-        """A stored password."""
+        """Return a stored password."""
         return Store(self.paths.secrets).read("ldap", f"{name}-password").decode()
 
     def configuration(self) -> str:
-        """config.ldif as the swarm config holds it."""
+        """Return config.ldif as the swarm config contains it."""
         names = templates.context(self.pillar["services"]["ldap"], self.pillar, "")
         return templates.render(SERVICE / "files", "config.ldif.j2", names).decode()
 
@@ -138,7 +138,7 @@ class Core:
             self.wait()
 
     def wait(self, timeout: float = 120) -> float:
-        """Wait for the first bind as the administrator; the seconds that it took."""
+        """Wait for the first bind as the administrator, and return the seconds that it took."""
         began = time.monotonic()
         while time.monotonic() - began < timeout:
             try:
@@ -156,11 +156,11 @@ class Core:
         self.api.wait(self.container, timeout=30)
 
     def exited(self, timeout: int = 30) -> int:
-        """Wait for the container to end by itself; its exit code."""
+        """Wait for the container to end by itself, and return its exit code."""
         return self.api.wait(self.container, timeout=timeout)["StatusCode"]
 
     def logs(self) -> str:
-        """What the container wrote."""
+        """Return the container's log."""
         return self.api.logs(self.container).decode(errors="replace")
 
     def execute(self, *command: str) -> tuple[int, str]:
@@ -174,7 +174,7 @@ class Core:
             self.container = None
 
     def bind(self, dn: str = ADMINISTRATOR, password: str | None = None) -> ldap.ldapobject.LDAPObject:
-        """A plain python-ldap connection, verified, bound; for whatever a test wants to try."""
+        """Return a plain python-ldap connection, verified and bound, for anything that a test wants to try."""
         connection = ldap.initialize(entries.uri(self.pillar))
         connection.set_option(ldap.OPT_NETWORK_TIMEOUT, 5)
         connection.set_option(ldap.OPT_TIMEOUT, 10)
@@ -185,7 +185,7 @@ class Core:
         return connection
 
     def bring_up(self) -> None:
-        """A directory with the core's own entries."""
+        """Start a directory with the core's own entries."""
         self.make_secrets()
         self.make_authority()
         self.start()
@@ -194,7 +194,7 @@ class Core:
 
 
 def loaders(core: Core) -> Any:
-    """Salt's real loaders for a minion that is the head of this core; its pillar is read anew by each state."""
+    """Return Salt's real loaders for a minion that is the head of this core; each state reads its pillar anew."""
     import salt.config
     from saltfactories.utils.functional import Loaders
 

@@ -6,7 +6,7 @@ a folder that it shares with the machine, so tests talk to it as to any other da
     with Dockerd() as daemon:
         docker.APIClient(base_url=daemon.url)
 
-What its containers bind-mount lies inside of this container, not on the machine.
+Bind mounts of its containers refer to folders inside this container, not on the machine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SUITE = "trixie"
 RECIPE = hashlib.sha256(repr((PACKAGES, SUITE)).encode()).hexdigest()[:12]
 IMAGE = f"virtual-core/test-dockerd:{RECIPE}"
 
-#: What dockerd needs of the kernel; --privileged asks for more than some machines can give.
+#: The capabilities that dockerd needs; --privileged asks for more than some machines can give.
 CAPABILITIES = """
     SYS_ADMIN NET_ADMIN NET_RAW SYS_PTRACE MKNOD SYS_CHROOT SETUID SETGID SETPCAP SETFCAP CHOWN DAC_OVERRIDE
     DAC_READ_SEARCH FOWNER FSETID KILL NET_BIND_SERVICE AUDIT_WRITE IPC_LOCK SYS_NICE SYS_MODULE LEASE SYSLOG
@@ -67,7 +67,7 @@ class Dockerd:
             IMAGE,
             name=self.name,
             hostname=self.name,
-            # The host outlives its daemon, so that a test can kill that one; wait also reaps what it leaves.
+            # The host outlives its daemon, so that a test can kill the daemon; wait also reaps its children.
             command=["/bin/sh", "-c", "while :; do sleep 3600 & wait; done"],
             volumes=["/var/lib/docker"],
             host_config=self.machine.create_host_config(
@@ -122,7 +122,7 @@ class Dockerd:
         return self.machine.inspect_container(self.name)["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
 
     def run(self, script: str) -> str:
-        """Run a shell script on the daemon's host, with ``docker`` talking to the daemon; its output."""
+        """Run a shell script on the daemon's host, where ``docker`` talks to the daemon, and return its output."""
         environment = {"DOCKER_HOST": "unix:///shared/docker.sock"}
         code, output = execute(self.machine, self.name, "/bin/sh", "-ec", script, environment=environment)
         assert code == 0, f"exit code {code} of:\n{script}\n{output}"

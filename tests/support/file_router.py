@@ -1,4 +1,4 @@
-"""The file router as its image makes it: a container beside the directory's, and one with clients."""
+"""The file router for tests: its real image in a container beside the directory's, and a container with clients."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Network:
         self.subnet = api.inspect_network(self.id)["IPAM"]["Config"][0]["Subnet"]
 
     def remove(self) -> None:
-        """Take it away; what was on it has to be gone."""
+        """Remove the network; its containers have to be gone."""
         self.api.remove_network(self.id)
 
 
@@ -69,7 +69,7 @@ class FileCore(Core):
         super().__init__(folder, **more)
 
     def site(self, settings: dict[str, Any]) -> str:
-        """The site file, with the file router on it."""
+        """Return the site file, with the file router on it."""
         found = yaml.safe_load(super().site(settings))
         found["vcore"].setdefault("services", {})[SERVICE] = {"enabled": True, "settings": self.file_settings}
         network = self.network.subnet if self.network else "10.0.0.0/8"
@@ -90,7 +90,7 @@ class FileCore(Core):
         self.api.connect_container_to_network(self.container, self.network.id, aliases=["ldap"])
 
     def add_group(self, name: str, number: int, *members: str) -> None:
-        """A group of people."""
+        """Add a group of people."""
         with contextlib.closing(Connection(self)) as connection:
             connection.add(
                 f"cn={name},ou=groups,{SUFFIX}",
@@ -111,7 +111,7 @@ class FileCore(Core):
         first: bool = False,
         keys: list[str] | None = None,
     ) -> None:
-        """A person as the core adds one; with ``first`` the password has to be changed."""
+        """Add a person as the core does; with ``first`` the password has to be changed."""
         with contextlib.closing(Connection(self)) as connection:
             connection.add(
                 person_dn(name),
@@ -130,25 +130,25 @@ class FileCore(Core):
             connection.passwd(name, password, first=first)
 
     def modify_person(self, name: str, **values: Any) -> None:
-        """Replace attributes of a person; None takes one away."""
+        """Replace attributes of a person; None removes one."""
         with contextlib.closing(Connection(self)) as connection:
             connection.replace(person_dn(name), **values)
 
     # -- the file router
 
     def volume(self, name: str) -> Path:
-        """Where a volume of the file router lies on this machine."""
+        """Return the path of a volume of the file router on this machine."""
         return Path(self.pillar["services"][SERVICE]["volumes"][name]["source"])
 
     def configure(self, **files: str) -> None:
-        """Write the configuration as the brain makes it; ``files`` with _ for . and - take the place of its own."""
+        """Write the configuration as the brain makes it; ``files``, named with _ for . and -, replace its own."""
         for name, content in {**self.wanted(), "settle.json": json.dumps(self.settle())}.items():
             key = name.replace(".", "_").replace("-", "_")
             mode = 0o600 if name == SECRET_FILE else 0o644
             write_atomic(self.volume("configuration") / name, files.get(key, content).encode(), mode=mode)
 
     def wanted(self) -> dict[str, str]:
-        """The files of the configuration; exports keep their numbers."""
+        """Return the files of the configuration; exports keep their numbers."""
         path = self.volume("configuration") / "ganesha.conf"
         numbers = ganesha.numbers_in(path.read_text()) if path.exists() else {}
         return {
@@ -156,12 +156,12 @@ class FileCore(Core):
         }
 
     def settle(self) -> dict[str, Any]:
-        """What the container makes by itself."""
+        """Return settle.json: what the container creates by itself."""
         settings: dict[str, Any] = json.loads(self.wanted()["settle.json"])
         return settings
 
     def make_volumes(self) -> None:
-        """The folders of the volumes, as the states make them."""
+        """Make the folders of the volumes as the states do."""
         for name, definition in self.pillar["services"][SERVICE]["volumes"].items():
             self.volume(name).mkdir(parents=True, exist_ok=True)
             self.volume(name).chmod(int(definition["mode"], 8))
@@ -205,7 +205,7 @@ class FileCore(Core):
             self.wait_for_router()
 
     def wait_for_router(self, timeout: float = 160) -> float:
-        """Wait until the file router is healthy; the seconds that it took."""
+        """Wait until the file router is healthy, and return the seconds that it took."""
         began, answer = time.monotonic(), (1, "")
         while time.monotonic() - began < timeout:
             if not self.api.inspect_container(self.router)["State"]["Running"]:
@@ -217,11 +217,11 @@ class FileCore(Core):
         pytest.fail(f"the file router does not start: {answer[1]}\n{self.router_logs()}")
 
     def on_router(self, *command: str, user: str = "") -> tuple[int, str]:
-        """Run a program in the file router's container: exit code and output."""
+        """Run a program in the file router's container, and return exit code and output."""
         return execute(self.api, self.router, *command, user=user)
 
     def router_logs(self) -> str:
-        """What the file router's container wrote."""
+        """Return the log of the file router's container."""
         return self.api.logs(self.router).decode(errors="replace")
 
     def remove_router(self) -> None:
@@ -233,11 +233,11 @@ class FileCore(Core):
     # -- the clients
 
     def on_client(self, *command: str) -> tuple[int, str]:
-        """Run a program on a machine of the network with smbclient, ssh and NFS clients: exit code and output."""
+        """Run a program in the container with smbclient, ssh and NFS clients, and return exit code and output."""
         return execute(self.api, self.client(), *command)
 
     def client(self) -> str:
-        """The container of the clients, which is started when it is first wanted."""
+        """Return the container of the clients, which is started on first use."""
         if self.clients is None:
             self.clients = self.api.create_container(
                 build_client(),
@@ -250,7 +250,7 @@ class FileCore(Core):
         return self.clients
 
     def nfs(self, path: str, uid: int = 10001, gid: int = 10000) -> str:
-        """The address of a path for libnfs's programs."""
+        """Return the address of a path for libnfs's programs."""
         return f"nfs://{SERVICE}/{path}?version=4&uid={uid}&gid={gid}"
 
     def ssh(
@@ -263,8 +263,9 @@ class FileCore(Core):
         port: int | None = None,
         data: str = "",
     ) -> tuple[int, str]:
-        """Log in to the file router, or what has the ``port``, from this machine: exit code and both outputs;
-        ``options`` are further ones, ``data`` is typed.
+        """Log in to the file router, or to ``port``, from this machine, and return exit code and both outputs.
+
+        ``options`` are more options of ssh, ``data`` is the input.
         """
         settings = {
             "UserKnownHostsFile": "/dev/null",
@@ -298,7 +299,7 @@ class FileCore(Core):
     # -- all of it
 
     def bring_up(self) -> None:
-        """The directory with its entries, and the file router with its configuration."""
+        """Start the directory with its entries, and the file router with its configuration."""
         super().bring_up()
         self.make_volumes()
         self.configure()
@@ -325,7 +326,7 @@ class Connection:
         self.connection.add_s(dn, [(name, octets(value)) for name, value in values.items() if octets(value)])
 
     def replace(self, dn: str, **values: Any) -> None:
-        """Replace attributes; None takes one away."""
+        """Replace attributes; None removes one."""
         self.connection.modify_s(dn, [(ldap.MOD_REPLACE, name, octets(value)) for name, value in values.items()])
 
     def passwd(self, name: str, password: str, *, first: bool = False) -> None:
@@ -334,17 +335,17 @@ class Connection:
         self.replace(person_dn(name), pwdReset="TRUE" if first else None)
 
     def close(self) -> None:
-        """End it."""
+        """Close the connection."""
         self.connection.unbind_s()
 
 
 def person_dn(name: str) -> str:
-    """The DN of a person."""
+    """Return the DN of a person."""
     return f"uid={name},ou=people,{SUFFIX}"
 
 
 def octets(value: Any) -> list[bytes]:
-    """Values as python-ldap wants them."""
+    """Return a value, a list of values or None as python-ldap expects them."""
     values = value if isinstance(value, list) else [] if value is None else [value]
     return [str(entry).encode() for entry in values]
 

@@ -19,7 +19,7 @@ from vcore.images import downloads
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEBIAN = "virtual-core/test-debian:trixie"
-#: Nothing set: mirror, proxy and authorities are this machine's.
+#: Nothing is set, so mirror, proxy and authorities are this machine's.
 SETTINGS = {
     "source": "mmdebstrap",
     "mirror": None,
@@ -30,12 +30,12 @@ SETTINGS = {
 }
 #: The registry name under which the brain keeps what it built here; nothing answers to it.
 REGISTRY = "registry.vcore-functional.test:5000"
-#: Where bare Debian's tarball lies from one run to the next.
+#: Folder that keeps bare Debian's tarball between runs.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "virtual-core"
 
 
 def machine() -> docker.APIClient:
-    """A client of the machine's own daemon; the test fails with what to do where there is none."""
+    """Return a client of the machine's own daemon; without a daemon, the test fails with a remedy."""
     try:
         return docker.APIClient(base_url="unix:///var/run/docker.sock", version="auto", timeout=300)
     except docker.errors.DockerException as error:
@@ -43,13 +43,13 @@ def machine() -> docker.APIClient:
 
 
 def reference(name: str) -> str:
-    """What an image is called that :func:`build` made."""
+    """Return the reference of an image that :func:`build` made."""
     return DEBIAN if name == images_builder.DEBIAN else f"virtual-core/test-{name}:1"
 
 
 @functools.cache
 def build(name: str) -> str:
-    """Build the image ``name``, and those below it, from this checkout; its reference.
+    """Build the image ``name``, and those below it, from this checkout, and return its reference.
 
     Docker's own layer cache makes the second time quick.
     """
@@ -122,5 +122,5 @@ HEALTHCHECK NONE
 
 @functools.cache
 def build_client() -> str:
-    """An image with smbclient, ssh and libnfs's nfs-ls, nfs-cp and nfs-cat; its reference."""
+    """Build an image with smbclient, ssh and libnfs's nfs-ls, nfs-cp and nfs-cat, and return its reference."""
     return _build("client", {"Dockerfile": images_builder.Entry("file", CLIENT.encode())})

@@ -1,4 +1,4 @@
-"""The login host as its image makes it, beside a directory, a file router and a SLURM of two nodes."""
+"""The login host for tests: its real image beside a directory, a file router and a SLURM of two nodes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class LoginCore(FileCore):
         super().__init__(folder, shares={}, instruments={})
 
     def site(self, settings: dict[str, Any]) -> str:
-        """The site file, with a batch queue."""
+        """Return the site file, with a batch queue."""
         found = yaml.safe_load(super().site(settings))
         found["vcore"]["slurm"] = {"mode": "managed"}
         found["vcore"]["services"][SERVICE] = {
@@ -71,7 +71,7 @@ class LoginCore(FileCore):
         return yaml.safe_dump(found)
 
     def bring_up(self) -> None:
-        """All of it; the login host before there is a controller."""
+        """Start everything; the login host comes before the controller."""
         super().bring_up()
         secret = self.pillar["services"][CONTROLLER]["secrets"]["key"]
         Store(self.paths.secrets).write(CONTROLLER, "key", b"k" * secret["length"])
@@ -144,11 +144,11 @@ class LoginCore(FileCore):
         return container
 
     def on_login(self, *command: str, user: str = "") -> tuple[int, str]:
-        """Run a program in the login host's container: exit code and output."""
+        """Run a program in the login host's container, and return exit code and output."""
         return execute(self.api, self.login_host, *command, user=user)
 
     def on_node(self, node: str, *command: str) -> tuple[int, str]:
-        """Run a program as root in a node's container: exit code and output."""
+        """Run a program as root in a node's container, and return exit code and output."""
         return execute(self.api, self.slurm[node], *command)
 
     def login(self, name: str, *command: str, **more: Any) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""Make what several tests use and what takes long, before they ask for it: images, and the disk of guests.
+"""Make the images and the disk of guests, which several tests use and which take long, before the tests need them.
 
 python -m support.prepare functional system
 """
@@ -14,7 +14,7 @@ from lab import guest, image
 from support import dockerd
 from support.images import build, build_client, machine
 
-#: By folder of tests: what it needs, what takes longest first.
+#: What each folder of tests needs, the slowest first.
 WANTED: dict[str, dict[str, Callable[[], object]]] = {
     "functional": {
         "host of dockerd": lambda: dockerd.build_image(machine()),
@@ -34,7 +34,7 @@ WANTED: dict[str, dict[str, Callable[[], object]]] = {
 
 
 def main(folders: list[str]) -> int:
-    """Make it, and say how long it took; what cannot be made is left to the test that needs it."""
+    """Make everything, print how long it took, and return the exit code; failures are left to the tests."""
     failed = 0
     for name, make in {name: make for folder in folders for name, make in WANTED[folder].items()}.items():
         began = time.monotonic()

@@ -1,4 +1,4 @@
-"""Sites of tests: from the text of a site file to what Salt's pillar holds."""
+"""Sites for tests: from the text of a site file to Salt's pillar."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OURS = Paths(checkout=CHECKOUT)
 
 @dataclass(frozen=True)
 class Elsewhere(Paths):
-    """The folders of a core whose catalogue and flavors may lie outside of its checkout."""
+    """The folders of a core whose catalogue and flavors may be outside its checkout."""
 
     services: Path = OURS.services  # type: ignore[misc]
     flavors: Path = OURS.flavors  # type: ignore[misc]
@@ -32,9 +32,9 @@ def resolved(
     head_address: str = "10.0.0.1",
     enrolled: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write a site file into ``folder``; what follows from it, on a head of this address that has no other network.
+    """Write a site file into ``folder`` and resolve it, on a head with this address that has no other network.
 
-    Flavors are the checkout's; so is the catalogue, unless ``services`` is another one.
+    Flavors are the checkout's, and so is the catalogue unless ``services`` is another one.
     """
     return resolve.resolve(load(folder, text, services=services, head_address=head_address, enrolled=enrolled))
 
@@ -49,7 +49,7 @@ def load(
     routes: Iterable[Route] = (),
     enrolled: dict[str, Any] | None = None,
 ) -> site.Configuration:
-    """The configuration that a site file makes; arguments as of :func:`resolved`."""
+    """Write a site file into ``folder`` and return its configuration; arguments are as for :func:`resolved`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "site.sls").write_text(text, encoding="utf-8")
     paths = Elsewhere(
@@ -66,5 +66,5 @@ def load(
 
 
 def pillar(folder: Path, text: str, minion: str = "head") -> dict[str, Any]:
-    """``__pillar__["vcore"]`` of a node of the site."""
+    """Return ``__pillar__["vcore"]`` of a node of the site."""
     return resolve.node_pillar(resolved(folder, text), minion)

@@ -1,4 +1,4 @@
-"""SLURM as its images make it: a controller, compute nodes and a host of people, beside the directory's container."""
+"""SLURM for tests: real images of a controller, compute nodes and a host for people, beside a directory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ sys.path.insert(0, str(CHECKOUT / "salt" / "_grains"))
 
 
 def hardware(**more: Any) -> dict[str, Any]:
-    """What the grain says of this machine, which every container of it has."""
+    """Return the hardware facts of this machine from the grain; they are the same in all containers."""
     import vcore_hardware  # type: ignore[import-not-found]
 
     facts: dict[str, Any] = vcore_hardware.vcore_hardware()["vcore_hardware"]
@@ -58,11 +58,11 @@ class Network:
         pytest.fail("no free network")
 
     def address(self, number: int) -> str:
-        """An address on it."""
+        """Return an address on the network."""
         return f"{self.prefix}.{number}"
 
     def remove(self) -> None:
-        """Take it away; what was on it has to be gone."""
+        """Remove the network; its containers have to be gone."""
         self.api.remove_network(self.id)
 
 
@@ -80,7 +80,7 @@ class SlurmCore(Core):
     # -- the site
 
     def site(self, settings: dict[str, Any]) -> str:
-        """The site file."""
+        """Return the site file."""
         found = yaml.safe_load(super().site(settings))
         found["vcore"]["slurm"] = self.slurm
         if self.network:
@@ -105,7 +105,7 @@ class SlurmCore(Core):
         self.pillar = self._pillar({})
 
     def enrol(self, name: str, number: int, **more: Any) -> None:
-        """Have the registry know a node; the pillar is resolved anew."""
+        """Register a node, and resolve the pillar anew."""
         self.enrolled[name] = {
             "roles": ["compute"],
             "enrolled": 1764150000,
@@ -122,7 +122,7 @@ class SlurmCore(Core):
     # -- containers
 
     def volume(self, service: str, name: str) -> Path:
-        """Where a volume of a service lies on this machine."""
+        """Return the path of a volume of a service on this machine."""
         return Path(self.pillar["services"][service]["volumes"][name]["source"])
 
     def run(
@@ -137,7 +137,7 @@ class SlurmCore(Core):
         healthy: bool = True,
         start: bool = True,
     ) -> str:
-        """Start a container with what swarm would hand to the service; ``volumes`` are folders of this machine."""
+        """Start a container with the files that swarm would give it; ``volumes`` maps host folders to paths."""
         self.remove_one(name)
         definition = self.pillar["services"][service]
         binds = {source: (target, "rw") for source, target in volumes.items()}
@@ -196,7 +196,7 @@ class SlurmCore(Core):
         (node / "name").write_text(f"{name}\n")
 
     def home(self) -> Path:
-        """The homes that all share."""
+        """Return the folder of the homes that all containers share."""
         folder = self.folder / "data" / "storage" / "home"
         self.mark(folder, "home")
         for name, number in PEOPLE.items():
@@ -209,13 +209,13 @@ class SlurmCore(Core):
         return folder
 
     def data_folder(self) -> Path:
-        """The data that all share."""
+        """Return the folder of the data that all containers share."""
         folder = self.folder / "data" / "storage" / "data"
         self.mark(folder, "data")
         return folder
 
     def mark(self, folder: Path, kind: str) -> None:
-        """Make it the storage that the nodes look for."""
+        """Mark a folder as the storage for which the nodes look."""
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / mounting.MARKER).exists():
             (folder / mounting.MARKER).write_text(
@@ -223,7 +223,7 @@ class SlurmCore(Core):
             )
 
     def wait_healthy(self, name: str, timeout: float = 180) -> float:
-        """Wait until a container is healthy; the seconds that it took."""
+        """Wait until a container is healthy, and return the seconds that it took."""
         began, answer = time.monotonic(), (1, "")
         while time.monotonic() - began < timeout:
             if not self.api.inspect_container(self.containers[name])["State"]["Running"]:
@@ -235,11 +235,11 @@ class SlurmCore(Core):
         pytest.fail(f"{name} does not start: {answer[1]}\n{self.logs_of(name)}")
 
     def on(self, name: str, *command: str, user: str = "", folder: str = "/") -> tuple[int, str]:
-        """Run a program in a container: exit code and output."""
+        """Run a program in a container, and return exit code and output."""
         return execute(self.api, self.containers[name], *command, user=user, workdir=folder)
 
     def logs_of(self, name: str) -> str:
-        """What a container wrote."""
+        """Return a container's log."""
         return self.api.logs(self.containers[name]).decode(errors="replace")
 
     def remove_one(self, name: str) -> None:
@@ -250,7 +250,7 @@ class SlurmCore(Core):
     # -- people
 
     def as_person(self, who: str, command: str, *, check: bool = True) -> str:
-        """Run a command of a shell on the host of people, as one of them, in the own home; what it wrote."""
+        """Run a shell command as a person in their home on the host for people, and return its output."""
         words = ["runuser", "-u", who, "--", "env", f"HOME=/home/{who}", "sh", "-c", command]
         code, output = self.on("login", *words, folder=f"/home/{who}")
         if check and code:
@@ -258,9 +258,9 @@ class SlurmCore(Core):
         return output
 
     def start_login(self) -> None:
-        """A host where people submit jobs: the image slurm with sackd."""
+        """Start a host on which people submit jobs: the image slurm with sackd."""
         volumes = {str(self.home()): "/home", str(self.data_folder()): "/data"}
-        # What the service of the login host would be given is what a compute node is given.
+        # The login host's service would get the same files as a compute node.
         self.run("login", "slurm", 101, COMPUTE, volumes, healthy=False, capabilities=("SYS_NICE",))
         for _ in range(100):
             if self.on("login", "getent", "passwd", "ada")[0] == 0:
@@ -283,13 +283,13 @@ class SlurmCore(Core):
     # -- all of it
 
     def nodes(self) -> dict[str, Any]:
-        """The nodes as slurmctld shows them."""
+        """Return the nodes as slurmctld shows them."""
         from vcore.slurm import queue
 
         return queue.show_nodes(self.pillar)
 
     def wait_for(self, names: list[str], *states: str, timeout: float = 160) -> float:
-        """Wait until nodes are in one of these states, with no flag; the seconds that it took."""
+        """Wait until nodes are in one of these states without flags, and return the seconds that it took."""
         began = time.monotonic()
         found: dict[str, Any] = {}
         while time.monotonic() - began < timeout:
@@ -301,7 +301,7 @@ class SlurmCore(Core):
         pytest.fail(f"{names} are not {states}: {json.dumps(found, indent=1)}\n{logs}")
 
     def prepare(self) -> None:
-        """The directory with two people, and the secrets."""
+        """Start the directory with two people, and make the secrets."""
         self.make_secrets()
         self.make_authority()
         store = Store(self.paths.secrets)

@@ -1,4 +1,4 @@
-"""SLURM's services as their images make them: containers of accounting, controller and node around a directory."""
+"""SLURM's services for tests: real images of accounting, controller and node in containers beside a directory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SERVICES = ("slurm-accounting", "slurm-controller", "slurm-compute")
 
 
 class Subnet(Network):
-    """A network on which containers can be given addresses: Docker allows that where the subnet was asked for."""
+    """A network whose containers can be given addresses, which Docker only allows if the subnet was asked for."""
 
     def __init__(self, api: Any) -> None:
         super().__init__(api)
@@ -49,7 +49,7 @@ class SlurmCore(FileCore):
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self.slurm = settings
         self.containers: dict[str, str] = {}
-        # By their numbers: another checkout's tests may take the names meanwhile.
+        # By id: the tests of another checkout may reuse the names meanwhile.
         self.images = {service: machine().inspect_image(build(service))["Id"] for service in SERVICES}
         super().__init__(folder, shares={}, instruments={})
 
@@ -76,11 +76,11 @@ class SlurmCore(FileCore):
         return self.address(1)
 
     def address(self, number: int) -> str:
-        """An address on the network; the first is this machine's, which is the head here."""
+        """Return an address on the network; the first is this machine's, which is the head here."""
         return f"{self.network.subnet.rsplit('.', 1)[0]}.{number}"
 
     def settle_pillar(self) -> None:
-        """The pillar of the site as it is now, on the ports of these tests."""
+        """Resolve the pillar of the current site, with the ports of these tests."""
         self.pillar = self._pillar({})
         self.pillar["services"]["ldap"]["ports"]["ldaps"]["number"] = self.port
         self.pillar["nodes"][NODE]["hardware"] = HARDWARE
@@ -88,7 +88,7 @@ class SlurmCore(FileCore):
             write_pillar(self)
 
     def seen_by_containers(self) -> dict[str, Any]:
-        """The pillar, with the head at an address that the network knows, too."""
+        """Return the pillar, with the head at an address that the network knows, too."""
         pillar = json.loads(json.dumps(self.pillar))
         pillar["nodes"]["head"]["address"] = self.gateway
         controller = pillar["slurm"]["controller"].replace("127.0.0.1", self.gateway)
@@ -195,7 +195,7 @@ class SlurmCore(FileCore):
         self.eventually(health, lambda answer: answer[0] == 0, timeout)
 
     def on(self, service: str, *command: str, user: str = "") -> tuple[int, str]:
-        """Run a program in the container of a service: exit code and output."""
+        """Run a program in the container of a service, and return exit code and output."""
         return execute(self.api, self.containers[service], *command, user=user)
 
     def sql(self, statement: str) -> str:
@@ -204,16 +204,16 @@ class SlurmCore(FileCore):
         return output
 
     def configure_slurm(self) -> None:
-        """slurm.conf and its files as the brain makes them, where slurmctld reads them."""
+        """Write slurm.conf and its files, as the brain makes them, to where slurmctld reads them."""
         place = self.source("slurm-controller", "configuration")
         place.mkdir(parents=True, exist_ok=True)
         for name, content in slurm_configuration.files(self.seen_by_containers()).items():
-            # Its program belongs to the node's half, which these tests have nothing of.
+            # Its program belongs to the nodes, which these tests do not prepare.
             lines = [line for line in content.decode().splitlines() if not line.startswith("HealthCheck")]
             (place / name).write_text("\n".join([*lines, ""]))
 
     def bring_up_people(self) -> None:
-        """The directory, and people in groups."""
+        """Start the directory, and add people and groups."""
         super(FileCore, self).bring_up()
         self.settle_pillar()
         with accounts.opened(self.pillar, self.paths) as ours:
@@ -227,14 +227,14 @@ class SlurmCore(FileCore):
             ours.group_modify("statistics", {}, add=["ada", "grace"])
 
     def make_key(self) -> None:
-        """The cluster's key, as the states generate it."""
+        """Generate the cluster's key as the states do."""
         for name, definition in self.pillar["services"]["slurm-controller"]["secrets"].items():
             if definition["service"] is None:
                 secret = generate(definition["kind"], definition["length"])
                 Store(self.paths.secrets).write("slurm-controller", name, secret)
 
     def bring_up_slurm(self, before_the_controller: Callable[[], None]) -> None:
-        """The services, in the order of the states."""
+        """Start the services in the order of the states."""
         self.run("slurm-accounting")
         before_the_controller()
         self.configure_slurm()
@@ -242,7 +242,7 @@ class SlurmCore(FileCore):
         self.run_node()
 
     def run_node(self, *, wait: bool = True) -> None:
-        """The compute node, which a state has told its name."""
+        """Start the compute node with the name that a state would give it."""
         node = self.source("slurm-compute", "node")
         node.mkdir(parents=True, exist_ok=True)
         (node / "name").write_text(f"{NODE}\n")
@@ -256,7 +256,7 @@ class SlurmCore(FileCore):
     # -- people at work
 
     def submit(self, name: str, *options: str, script: str = "true", place: str = "slurm-compute") -> tuple[int, str]:
-        """``sbatch`` of a person; its exit code and what it says."""
+        """Run ``sbatch`` as a person, and return exit code and output."""
         words = " ".join((*options, f"--wrap '{script}'"))
         command = f"cd /tmp && exec sbatch --parsable --output /dev/null --mem 64 {words}"
         # Docker knows the people of the image's own files only.
@@ -264,13 +264,13 @@ class SlurmCore(FileCore):
         return self.on(place, *become, "bash", "-c", command)
 
     def job(self, name: str, *options: str, script: str = "true") -> str:
-        """A job that is accepted; its number."""
+        """Submit a job that has to be accepted, and return its number."""
         code, output = self.submit(name, *options, script=script)
         assert code == 0, output
         return output.strip()
 
     def accounted(self, job: str) -> list[str]:
-        """The row of a job in accounting: person, account, state."""
+        """Return person, account and state of a job in accounting."""
         code, output = self.on(
             "slurm-compute", "sacct", "-X", "-n", "-P", "-a", "-j", job, "--format=User,Account,State"
         )

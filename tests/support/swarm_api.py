@@ -1,7 +1,6 @@
-"""A stand-in for the Docker daemons of many hosts in one swarm: as much of the Engine API as the reconciler asks for.
+"""A stand-in for the Docker daemons of many hosts in one swarm: the part of the Engine API that the reconciler uses.
 
-Each host has a socket of its own, as it has a daemon of its own. The real thing, with real nodes, is in the system
-tests; thirty real daemons are too much for one machine.
+Each host has a socket of its own. The system tests use real nodes; thirty real daemons are too much for one machine.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class SwarmApi:
         self.add(manager, "10.1.0.1")
 
     def add(self, name: str, address: str) -> str:
-        """A host joins; returns its DOCKER_HOST."""
+        """Add a host to the swarm, and return its DOCKER_HOST."""
         identity = hashlib.sha256(name.encode()).hexdigest()[:25]
         self.nodes[name] = {
             "ID": identity,
@@ -49,11 +48,11 @@ class SwarmApi:
         return f"unix://{place}"
 
     def host(self, name: str) -> str:
-        """The DOCKER_HOST of a host."""
+        """Return the DOCKER_HOST of a host."""
         return f"unix://{self.folder / f'{name}.sock'}"
 
     def labels(self) -> dict[str, dict[str, str]]:
-        """The labels of the nodes, by name."""
+        """Return the labels of the nodes, by name."""
         return {name: dict(node["Spec"]["Labels"]) for name, node in self.nodes.items()}
 
     def close(self) -> None:
@@ -63,7 +62,7 @@ class SwarmApi:
             server.server_close()
 
     def answer(self, host: str, method: str, path: str, body: Any) -> tuple[int, Any]:
-        """The answer of a host's daemon to a request."""
+        """Return the answer of a host's daemon to a request."""
         own = self.nodes.get(host)
         manages = host == self.manager
         if path == "/version":
@@ -122,6 +121,6 @@ def _handler(api: SwarmApi, host: str) -> type[BaseHTTPRequestHandler]:
             return host
 
         def log_message(self, *_: Any) -> None:
-            """Nobody reads it."""
+            """Log nothing, because nobody reads it."""
 
     return Handler
