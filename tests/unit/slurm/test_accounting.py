@@ -211,7 +211,7 @@ def test_answers_that_are_none_are_refused_and_never_half_read(text):
 
 @pytest.mark.parametrize("name", ["ada,grace", "ada account=root", "ada\n", "*", "-i", "x" * 40])
 def test_a_name_that_is_none_reaches_no_command(pillar, name):
-    with pytest.raises(VcoreError, match="no name that SLURM could be told"):
+    with pytest.raises(VcoreError, match="which SLURM might not accept"):
         accounting.wanted(pillar, People(frozenset({name})))
 
 

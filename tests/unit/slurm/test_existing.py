@@ -124,7 +124,7 @@ def test_what_the_sites_slurm_says_itself_is_not_said_twice(tmp_path, files):
     [
         ("{mode: existing, key: /k}", "vcore.slurm.configuration: is required with mode: existing"),
         ("{mode: managed, key: /k}", "vcore.slurm.key: is for a SLURM that the site has (mode: existing)"),
-        ("{mode: pbs}", "vcore.slurm.mode: pbs is not supported: the core has jobs run by SLURM alone"),
+        ("{mode: pbs}", "vcore.slurm.mode: pbs is not supported: the core runs jobs with SLURM only"),
         ("{mode: Grid Engine}", "Grid Engine is not supported"),
         ("{mode: HTCondor}", "HTCondor is not supported"),
         ("{mode: slurm}", "has to be 'none', 'managed' or 'existing'"),

@@ -171,7 +171,7 @@ def test_whatever_a_node_says_there_is_a_line_for_it_or_none(tmp_path_factory, c
 
 @pytest.mark.parametrize("value", ["a b", "a\nNodeName=b", "a=b", "a#b", "a\\", '"a"', "", "a\x00", "ä"])
 def test_what_is_not_one_word_is_never_written(value):
-    with pytest.raises(VcoreError, match="cannot take"):
+    with pytest.raises(VcoreError, match="does not accept"):
         configuration.word(value)
 
 
@@ -180,7 +180,7 @@ def test_what_is_not_one_word_is_never_written(value):
     [
         ("  slurm: {partitions: {a: {default: true, qos: fast}}}\n", "a.qos: fast is not among slurm.qos"),
         ("  slurm: {partitions: {a: {default: true, max_time: '10:00'}}}\n", "1:00:00 is longer than max_time, 10:00"),
-        ("  slurm: {srun_ports: {first: 2000, last: 1999}}\n", "srun_ports: first is behind last"),
+        ("  slurm: {srun_ports: {first: 2000, last: 1999}}\n", "srun_ports: first is greater than last"),
         ("  slurm: {prolog: 'rm -rf /'}\n", "prolog: has to be a script"),
         ("  slurm: {cluster: 'a b'}\n", "cluster: has to match"),
     ],

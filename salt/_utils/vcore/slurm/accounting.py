@@ -1,12 +1,12 @@
 """Accounting of the batch queue: which accounts, people and qualities of service slurmdbd is to have, how that differs
-from what it has, and the commands that make the difference.
+from what it has, and the commands that close the gap.
 
 Everything here is pure. What people may charge follows from the directory and from ``slurm.accounts`` and
-``slurm.qos`` of the site; :mod:`vcore.slurm.sacctmgr` asks sacctmgr and has it carry out what differs.
+``slurm.qos`` of the site; :mod:`vcore.slurm.sacctmgr` asks sacctmgr and has it carry out the plan.
 
-Nothing is ever deleted: who may no longer charge an account cannot submit jobs to it (MaxSubmitJobs=0), and all that
-was ever charged stays. What administrators made with sacctmgr themselves is left alone; the accounts of the core are
-told from theirs by their organization.
+Nothing is ever deleted: people who may no longer charge an account cannot submit jobs to it (MaxSubmitJobs=0), and
+everything that was ever charged stays. What administrators made with sacctmgr themselves is left alone: the core marks
+its own accounts by their organization.
 
 Source: sacctmgr(1) and slurm.conf(5) of SLURM 24.11.
 """
@@ -26,15 +26,16 @@ from . import names as slurm_names
 SERVICE = slurm_names.ACCOUNTING
 #: The mark of the core's own accounts and qualities of service.
 OURS = "virtual-core"
-#: What slurmdbd calls GPUs, once a slurmctld has told it of them.
+#: What slurmdbd calls GPUs, once a slurmctld has registered them.
 GPU = frozenset({"gres/gpu"})
-#: What SLURM makes by itself: the account above all others, and the quality of service of everybody.
+#: What SLURM makes by itself: the account above all others, and everybody's quality of service.
 ROOT, NORMAL = "root", "normal"
-#: How many names one command may have: far below what the kernel takes for an argument.
+#: The most names in one command: far below the kernel's limit for an argument.
 CHUNK = 1000
 MIB = 1024**2
 
-#: What SLURM calls the settings of an account, and of a quality of service; a resource of a list stands behind a dot.
+#: SLURM's names for the settings of an account, and of a quality of service; a resource follows its list's name after
+#: a dot.
 ACCOUNT_LIMITS = {
     "max_cpus": "GrpTRES.cpu",
     "max_memory": "GrpTRES.mem",
@@ -52,7 +53,7 @@ QOS_LIMITS = {
     "max_cpus_per_user": "MaxTRESPerUser.cpu",
     "max_gpus_per_user": "MaxTRESPerUser.gres/gpu",
 }
-#: The columns of sacctmgr's answers that are asked for, in their order, and what each one is set by.
+#: The columns asked of sacctmgr, in order, each with the setting that changes it (None: nothing does).
 ASSOCIATION_COLUMNS = {
     "Account": None,
     "User": None,
@@ -78,7 +79,7 @@ QOS_COLUMNS = {
 TIMES = {"MaxWallDurationPerJob"}
 RESOURCES = {"GrpTRES": ("cpu", "mem", "gres/gpu"), "MaxTRESPerUser": ("cpu", "gres/gpu")}
 
-#: Settings by SLURM's names; what has no limit is not in it.
+#: Settings by SLURM's names; those without a limit are missing.
 Settings = dict[str, Any]
 
 
@@ -86,23 +87,23 @@ Settings = dict[str, Any]
 
 
 def slurm_conf_lines(pillar: Mapping[str, Any]) -> list[tuple[str, object]]:
-    """What slurm.conf says of accounting and of priorities, as keys and values; nothing where accounting is off."""
+    """Return slurm.conf's keys and values for accounting and priorities; none where accounting is off."""
     service = pillar["services"].get(SERVICE)
     if service is None:
         return []
     settings = service["settings"]
     return [
         ("AccountingStorageType", "accounting_storage/slurmdbd"),
-        # By its node's address: slurmctld, on the network of its node, does not know the names of the overlay.
+        # The node's address, because slurmctld runs on its node's network and cannot resolve names of the overlay.
         ("AccountingStorageHost", pillar["nodes"][service["node"]]["address"]),
         ("AccountingStoragePort", service["ports"]["slurmdbd"]["number"]),
         ("AccountingStorageEnforce", "associations,limits,qos" if settings["enforce"] else None),
-        # So that accounts and qualities of service can have limits of GPUs.
+        # Without it, accounts and qualities of service cannot have GPU limits.
         ("AccountingStorageTRES", "gres/gpu"),
         ("PriorityType", "priority/multifactor"),
         ("PriorityDecayHalfLife", f"{settings['half_life']}-0"),
         ("PriorityMaxAge", "7-0"),
-        # A quality of service outweighs fair share, and that the age of a job; all of them are parts of 1.
+        # Quality of service outweighs fair share, which outweighs a job's age; each factor is between 0 and 1.
         ("PriorityWeightQOS", 1_000_000),
         ("PriorityWeightFairshare", 100_000),
         ("PriorityWeightAge", 10_000),
@@ -110,7 +111,7 @@ def slurm_conf_lines(pillar: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 
 def cluster(pillar: Mapping[str, Any]) -> str:
-    """The name of the cluster, as slurm.conf and slurmdbd have it."""
+    """Return the name of the cluster in slurm.conf and slurmdbd."""
     return str(pillar["slurm"]["cluster"])
 
 
@@ -119,7 +120,7 @@ def cluster(pillar: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class People:
-    """The directory's people, who of them is locked, and the members of groups."""
+    """The directory's people, which of them are locked, and the members of each group."""
 
     names: frozenset[str] = frozenset()
     locked: frozenset[str] = frozenset()
@@ -130,8 +131,8 @@ class People:
 class Wanted:
     """What slurmdbd is to have.
 
-    ``accounts`` and ``qos`` are settings by name, ``members`` who may charge each account, ``extra`` the qualities of
-    service of people who have others than everybody.
+    ``accounts`` and ``qos`` are settings by name. ``members`` are the people who may charge each account. ``everybody``
+    are the qualities of service that all people have, ``extra`` those of people who have a different set.
     """
 
     cluster: str
@@ -144,20 +145,22 @@ class Wanted:
 
 
 def default_account(pillar: Mapping[str, Any]) -> str:
-    """The account of everybody."""
+    """Return the name of the account that everybody may charge."""
     return str(pillar["slurm"]["default_account"] or pillar["accounts"]["group"])
 
 
 def wanted(pillar: Mapping[str, Any], people: People) -> Wanted:
-    """What follows from the site and from the directory.
+    """Return what slurmdbd is to have, from the site and the directory.
 
     Raises:
-        VcoreError: the directory has a name that none of the core's has.
+        VcoreError: the directory has a name that the core would not give, and SLURM may not take.
     """
     slurm, everybody_group = pillar["slurm"], pillar["accounts"]["group"]
     for name in (*people.names, *people.groups):
         if not ACCOUNT_NAME.fullmatch(name):
-            raise VcoreError(f"the directory has {ascii(name)[:60]}, which is no name that SLURM could be told")
+            raise VcoreError(
+                f"the directory has the name {ascii(name)[:60]}, which SLURM might not accept; rename it there"
+            )
     active = people.names - people.locked
     default = default_account(pillar)
     accounts = {default: dict[str, Any](), **slurm["accounts"]}
@@ -216,8 +219,10 @@ def _limits(data: Mapping[str, Any], names: Mapping[str, str]) -> Settings:
 
 @dataclass(frozen=True)
 class Member:
-    """A person's association with an account: whether jobs may be submitted to it, and its own list of qualities of
-    service, None where it has its account's.
+    """A person's association with an account.
+
+    ``closed`` means that the person may not submit jobs to it. ``qos`` are its own qualities of service, None where the
+    account's apply.
     """
 
     closed: bool = False
@@ -226,7 +231,11 @@ class Member:
 
 @dataclass(frozen=True)
 class Shown:
-    """What slurmdbd has, of one cluster."""
+    """What slurmdbd has for one cluster.
+
+    ``organizations`` are those of accounts, ``accounts`` and ``qos`` are settings by name. ``members`` are keyed by
+    account and person, ``defaults`` are people's default accounts.
+    """
 
     clusters: frozenset[str] = frozenset()
     resources: frozenset[str] = frozenset()
@@ -239,7 +248,7 @@ class Shown:
 
 
 def questions(name: str) -> dict[str, list[str]]:
-    """The commands that tell all of it, of the cluster of this name; their answers are what :func:`shown` reads."""
+    """Return the commands that list everything slurmdbd has for a cluster; :func:`shown` reads their answers."""
 
     def ask(what: str, columns: Iterable[str], *more: str) -> list[str]:
         return ["sacctmgr", "--noheader", "--parsable2", "show", what, f"format={','.join(columns)}", *more]
@@ -250,28 +259,28 @@ def questions(name: str) -> dict[str, list[str]]:
         "organizations": ask("account", ["Account", "Organization"]),
         "users": ask("user", ["User", "DefaultAccount"], "withassoc", f"cluster={name}"),
         "qos": ask("qos", QOS_COLUMNS),
-        # Without these two an association shows what it inherits, too.
+        # Without these two options an association also shows what it inherits.
         "associations": ask("association", ASSOCIATION_COLUMNS, f"cluster={name}", "WOPLimits", "WithRawQOSLevel"),
     }
 
 
 def rows(text: str, columns: int, what: str) -> Iterator[list[str]]:
-    """The rows of an answer of sacctmgr with this number of columns.
+    """Return the rows of an answer of sacctmgr as cells.
 
     Raises:
-        VcoreError: it is something else.
+        VcoreError: a row does not have this number of columns; ``what`` names what is listed.
     """
     for line in text.splitlines():
         if not line:
             continue
         cells = line.split("|")
         if len(cells) != columns:
-            raise VcoreError(f"sacctmgr lists {what} in another way than the core reads them: {ascii(line)[:120]}")
+            raise VcoreError(f"sacctmgr lists {what} in a format that the core cannot read: {ascii(line)[:120]}")
         yield cells
 
 
 def shown(answers: Mapping[str, str]) -> Shown:
-    """What slurmdbd has, from the answers to :func:`questions`.
+    """Return what slurmdbd has, from the answers to :func:`questions`.
 
     Raises:
         VcoreError: an answer cannot be read.
@@ -285,7 +294,7 @@ def shown(answers: Mapping[str, str]) -> Shown:
         qos = frozenset(row["QOS"].split(",")) - {""}
         if user:
             before = members.get((account, user))
-            # Whoever has several associations, one a partition, is closed when all are.
+            # A person may have one association per partition, and is closed only when all of them are.
             closed = row["MaxSubmit"] == "0" and (before is None or before.closed)
             members[account, user] = Member(closed, qos or None)
         elif account == ROOT:
@@ -329,7 +338,7 @@ def _number(text: str) -> int | str:
 
 
 def _resources(text: str) -> dict[str, int | str]:
-    """``cpu=4,mem=8000M`` as numbers; memory in MiB."""
+    """Return the resources of a list such as ``cpu=4,mem=8000M`` as numbers, memory in MiB; other text is kept."""
     found: dict[str, int | str] = {}
     for part in text.split(","):
         kind, _, value = part.partition("=")
@@ -343,7 +352,7 @@ def _resources(text: str) -> dict[str, int | str]:
 
 
 def minutes(text: str) -> int | str:
-    """A duration as sacctmgr shows it, ``1-10:00:00``, in minutes; a text that is none stays one."""
+    """Convert a sacctmgr duration such as ``1-10:00:00`` to minutes, rounded up; return other text unchanged."""
     matched = re.fullmatch(r"(?:([0-9]{1,9})-)?([0-9]{2}):([0-9]{2}):([0-9]{2})", text)
     if not matched:
         return text
@@ -356,35 +365,37 @@ def minutes(text: str) -> int | str:
 
 @dataclass
 class Plan:
-    """What has to change, as a state shows it, and the commands that do it, in their order."""
+    """What has to change, as a state shows it, and the commands that change it, in order."""
 
     changes: dict[str, Any] = field(default_factory=dict)
     commands: list[list[str]] = field(default_factory=list)
 
 
-#: The parts of what is wanted, since slurmdbd and slurmctld each wait for the other: qualities of service that
-#: partitions have must be there before slurmctld starts, and limits of GPUs can be set only when it has told of GPUs.
+#: The parts of a plan. It takes two steps because slurmdbd and slurmctld each wait for the other: the qualities of
+#: service of partitions must exist before slurmctld starts, and GPU limits can be set only after it has registered
+#: GPUs.
 FIRST, GPUS, ALL = "first", "gpus", "all"
 
 
 def _is_part(part: str, name: str) -> bool:
-    """Whether a setting belongs to a part."""
+    """Return whether a setting belongs to a part."""
     return part == ALL or name.endswith(".gres/gpu") == (part == GPUS)
 
 
 def plan(wanted: Wanted, shown: Shown, part: str = ALL) -> Plan:
-    """Compare; an empty plan is a slurmdbd that has what is wanted. There are as many commands as kinds of changes,
-    however many people each is for.
+    """Compare what is wanted with what slurmdbd has; the plan is empty where both agree.
 
-    ``part`` is all of it, or ``FIRST`` or ``GPUS``, which together are all of it.
+    People who need the same change share a command, up to ``CHUNK`` of them. ``part`` is ``ALL``, or one of ``FIRST``
+    and ``GPUS``, which together make up all.
 
     Raises:
-        VcoreError: there are to be limits of GPUs, and SLURM knows of none.
+        VcoreError: GPU limits are wanted, but SLURM has not registered any GPUs.
     """
     limits = {name for settings in (*wanted.accounts.values(), *wanted.qos.values()) for name in settings}
     if part != FIRST and any(_is_part(GPUS, name) for name in limits) and not shown.resources >= GPU:
         raise VcoreError(
-            "the site limits GPUs, and slurmdbd knows of none yet: slurmctld tells it when it starts; apply again"
+            "the site limits GPUs, but slurmdbd knows of none yet: slurmctld registers them when it starts; start it, "
+            "then apply again"
         )
     found = Plan()
     if part == GPUS:
@@ -404,7 +415,7 @@ def _command(verb: str, what: str, *arguments: str) -> list[str]:
 
 
 def _plan_gpus(wanted: Wanted, shown: Shown, found: Plan) -> None:
-    """Limits of GPUs alone, of what the first part has made."""
+    """Plan only the GPU limits of the accounts and qualities of service that the first part has made."""
     where = f"cluster={wanted.cluster}"
     for name, settings in wanted.qos.items():
         there = shown.qos.get(name, {})
@@ -456,7 +467,7 @@ def _plan_accounts(wanted: Wanted, shown: Shown, found: Plan, part: str) -> None
             found.commands.append(_command("modify", "account", "where", f"name={name}", where, "set", *arguments))
             found.changes[f"account {name}"] = {"old": _part(there, new), "new": _part(settings, new)}
         if foreign:
-            # Found, not made: from now on it is the site's.
+            # An administrator made it and the site now names it: the core takes it over.
             found.commands.append(_command("modify", "account", "where", f"name={name}", "set", f"Organization={OURS}"))
             change = found.changes.setdefault(f"account {name}", {"old": {}, "new": {}})
             change["old"] = {**(change["old"] or {}), "Organization": shown.organizations[name]}
@@ -493,7 +504,7 @@ def _part(settings: Settings | None, names: Iterable[str]) -> Settings | None:
 
 
 def _set(settings: Settings, names: Collection[str]) -> list[str]:
-    """The arguments that set what is to differ; -1 takes a limit away."""
+    """Return the arguments that set these settings; -1 removes a limit."""
     arguments: list[str] = []
     resources: dict[str, list[str]] = {}
     for name in sorted(names):
@@ -509,13 +520,13 @@ def _set(settings: Settings, names: Collection[str]) -> list[str]:
 def _plan_members(wanted: Wanted, shown: Shown, found: Plan) -> None:
     where = f"cluster={wanted.cluster}"
     names_of_accounts = {*wanted.members, *(account for account, _ in shown.members)}
-    # That of everybody first: the first account of a person is the one of jobs that name none.
+    # Everybody's account first: a person's first account becomes the default of jobs that name none.
     for account in sorted(names_of_accounts, key=lambda name: (name != wanted.default, name)):
         members = wanted.members.get(account, frozenset())
         there = {user: member for (name, user), member in shown.members.items() if name == account and user != ROOT}
         add = sorted(members - there.keys())
         opened = sorted(user for user in members & there.keys() if there[user].closed)
-        # In an account that is not the site's, only who may submit nothing at all loses the right.
+        # From accounts that are not the site's, only people without any right to submit jobs are shut out.
         gone = there.keys() - (members if account in wanted.members else wanted.members[wanted.default])
         closed = sorted(user for user in gone if not there[user].closed)
         default = [f"DefaultAccount={wanted.default}"] if account == wanted.default else []
@@ -536,7 +547,7 @@ def _plan_members(wanted: Wanted, shown: Shown, found: Plan) -> None:
 
 
 def _plan_member_qos(wanted: Wanted, shown: Shown, found: Plan) -> None:
-    """Who has other qualities of service than everybody: a command for each list that several have."""
+    """Plan people's own qualities of service: one command for all people of an account with the same list."""
     lists: dict[tuple[str, frozenset[str] | None], list[str]] = {}
     for account, members in wanted.members.items():
         for user in members:
@@ -557,7 +568,10 @@ def _plan_member_qos(wanted: Wanted, shown: Shown, found: Plan) -> None:
 
 
 def _plan_defaults(wanted: Wanted, shown: Shown, found: Plan) -> None:
-    """Whose default account the site has no more gets that of everybody; what people chose themselves stays."""
+    """Plan everybody's account as the default of people whose default account the site no longer has.
+
+    Default accounts that people chose themselves stay.
+    """
     users = sorted(
         user
         for user in wanted.members[wanted.default]

@@ -1,8 +1,8 @@
-"""SLURM's configuration, as text out of the resolved pillar: everything here is pure.
+"""SLURM's configuration as text, from the resolved pillar. Everything here is pure.
 
-:mod:`vcore.slurm.controller` brings it into place. What a node said of itself is in here only through
-:mod:`vcore.nodes.hardware`, which is asked again before a line is written; what the site says was checked when it was
-resolved. Whatever is still not what SLURM takes as one word is an error here, and never a line.
+:mod:`vcore.slurm.controller` brings it into place. Facts that a node reports are validated again by
+:mod:`vcore.nodes.hardware` before they are written; the site's settings were checked when the site was resolved. A
+value that would still not be one word to SLURM raises an error and is never written.
 
 Sources: slurm.conf(5), gres.conf(5), cgroup.conf(5) of SLURM 24.11.
 """
@@ -29,30 +29,34 @@ from . import settings as slurm_settings
 Nodes = Mapping[str, Mapping[str, Any]]
 
 CONTROLLER, COMPUTE = slurm_names.CONTROLLER, slurm_names.COMPUTE
-#: Ports of the daemons, which are on the network of their nodes.
+#: Ports of the daemons, on the network of their nodes.
 CONTROLLER_PORT, NODE_PORT = 6817, 6818
-#: What the controller keeps on its volume; and a line for each job that ended.
+#: Where the controller keeps its state, and the log with a line for each job that ended; both are on its volume.
 STATE, COMPLETIONS = "/var/lib/slurm/slurmctld", "/var/lib/slurm/completions"
-#: Below this part of a node's memory, RealMemory does not go for what the site reserves.
+#: The part of a node's memory that jobs keep, however much the site reserves.
 LEAST_SHARE = 0.5
-#: Steps of RealMemory, so that another kernel, which keeps a little more for itself, is no other node.
+#: RealMemory is rounded down to this many MiB, so that a kernel that needs slightly more memory changes nothing.
 MEMORY_STEP = 64
 MIB = 1024**2
 
-#: Nothing that ends a value, a line, or begins a comment.
+#: Values without characters that end a value or a line, or begin a comment.
 WORD = re.compile(r"[A-Za-z0-9_.:/@%+,\[\]-]+")
 
 
 def word(value: object) -> str:
-    """A value as it stands in a file of SLURM's; what is not one word, or would be more than that, is an error."""
+    """Return a value as text for a file of SLURM's.
+
+    Raises:
+        VcoreError: SLURM would not read it as one word.
+    """
     text = str(value)
     if not WORD.fullmatch(text):
-        raise VcoreError(f"SLURM cannot take {ascii(text)[:80]} for a value")
+        raise VcoreError(f"SLURM does not accept {ascii(text)[:80]} as a value")
     return text
 
 
 def line(*values: tuple[str, object]) -> str:
-    """One line of ``Key=value``; a value of None is left out."""
+    """Return one line of ``Key=value`` pairs; values of None are left out."""
     return " ".join(f"{key}={word(value)}" for key, value in values if value is not None)
 
 
@@ -60,21 +64,21 @@ def line(*values: tuple[str, object]) -> str:
 
 
 def compute_nodes(pillar: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The nodes that SLURM gets, by name, in the order of their numbers: those whose hardware and address are known.
+    """Return the nodes whose hardware and address are known, which SLURM gets, by name in the order of their numbers.
 
-    Each with ``address``, ``hardware`` and what the site's rules say of it (``features``, ``weight``,
-    ``memory_reserve``). What a node says that cannot be is as if it said nothing; :func:`left_out` says why.
+    Each has ``address``, ``hardware`` and what the site's rules give it: ``features``, ``weight`` and
+    ``memory_reserve`` (bytes). Nodes with impossible hardware facts are left out; :func:`left_out` says why.
     """
     return _sorted_nodes(pillar)[0]
 
 
 def _known(pillar: Mapping[str, Any], nodes: Nodes | None) -> Nodes:
-    """The nodes, where the caller has not worked them out already."""
+    """Return ``nodes``, or work them out where the caller has not."""
     return compute_nodes(pillar) if nodes is None else nodes
 
 
 def left_out(pillar: Mapping[str, Any]) -> dict[str, str]:
-    """Why a compute node of the core is not one of SLURM's, by its name."""
+    """Return why compute nodes of the core are not among SLURM's nodes, by name."""
     return _sorted_nodes(pillar)[1]
 
 
@@ -99,7 +103,7 @@ def _order(name: str) -> list[tuple[int, str]]:
 
 
 def _rules(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What the site says of nodes, by name; later ones win, value by value."""
+    """Return the site's rules for each node by name; later rules win, value by value."""
     rules: dict[str, dict[str, Any]] = {}
     for names, rule in nodes.items():
         for name in nodes_hostlist.expand(names):
@@ -114,11 +118,11 @@ def _node(name: str, node: Mapping[str, Any], rule: Mapping[str, Any], settings:
     if not node["address"]:
         raise VcoreError("its address is not known: it has not joined the swarm, and the site names none")
     if not node["hardware"]:
-        # One that is being retired keeps its line for as long as it has jobs.
+        # A node that is being retired keeps its hardware, and so its line, while it has jobs.
         raise VcoreError("it is being retired" if node.get("retiring") else "its hardware is not known yet")
     facts = hardware.validate(node["hardware"])
     if settings["cgroups"] == "on" and facts["cgroups"] != "v2":
-        raise VcoreError("its kernel cannot hold jobs to their memory (no cgroup v2), and slurm.cgroups is on")
+        raise VcoreError("its kernel cannot limit jobs' memory (no cgroup v2), and slurm.cgroups is on")
     try:
         address = str(ipaddress.IPv4Address(node["address"]))
     except ValueError:
@@ -133,9 +137,9 @@ def _node(name: str, node: Mapping[str, Any], rule: Mapping[str, Any], settings:
 
 
 def real_memory(memory_mib: int, reserve: int) -> int:
-    """MiB that jobs may have of a node with ``memory_mib``; ``reserve`` bytes are kept for the node itself.
+    """Return the MiB of a node with ``memory_mib`` that jobs may have; ``reserve`` bytes are kept for the node itself.
 
-    It stays safely below what slurmd finds: a node that has less than its line says is drained.
+    The result stays safely below what slurmd finds, because SLURM drains a node that has less than its line says.
     """
     kept = max(math.ceil(reserve / MIB), math.ceil(memory_mib / 50))
     usable = max(memory_mib - kept, int(memory_mib * LEAST_SHARE))
@@ -143,20 +147,20 @@ def real_memory(memory_mib: int, reserve: int) -> int:
 
 
 def nodes_conf(pillar: Mapping[str, Any], nodes: Nodes | None = None) -> str:
-    """The file that slurm.conf includes: a line for each node."""
+    """Return nodes.conf, which slurm.conf includes: a line for each node."""
     lines = []
     for name, node in _known(pillar, nodes).items():
         facts = node["hardware"]
         lines.append(
             line(
                 ("NodeName", name),
-                # Always: a name that cannot be resolved stalls slurmctld for minutes.
+                # Always given, because a name that cannot be resolved stalls slurmctld for minutes.
                 ("NodeAddr", node["address"]),
                 ("Sockets", facts["sockets"]),
                 ("CoresPerSocket", facts["cores_per_socket"]),
                 ("ThreadsPerCore", facts["threads_per_core"]),
                 ("RealMemory", real_memory(facts["memory_mib"], node["memory_reserve"])),
-                # Half of it for everybody else who writes there; the least that slurmd has to find.
+                # Half, because others write there, too: slurmd must never find less than this.
                 ("TmpDisk", facts["scratch_mib"] // 2 // 1024 * 1024 or None),
                 ("Gres", ",".join(f"gpu:{kind}:{count}" for kind, count in _gpu_counts(facts)) or None),
                 ("Feature", ",".join(dict.fromkeys(node["features"])) or None),
@@ -177,7 +181,7 @@ def _gpu_counts(facts: Mapping[str, Any]) -> list[tuple[str, int]]:
 
 
 def gres_conf(pillar: Mapping[str, Any], nodes: Nodes | None = None) -> str:
-    """Which devices the GPUs of each node are, and those of parts of GPUs."""
+    """Return gres.conf: the devices of each node's GPUs and of parts of GPUs."""
     lines = []
     for name, node in _known(pillar, nodes).items():
         for gpu in node["hardware"]["gpus"]:
@@ -191,8 +195,10 @@ def gres_conf(pillar: Mapping[str, Any], nodes: Nodes | None = None) -> str:
 
 
 def limits_by_kernel(pillar: Mapping[str, Any], nodes: Nodes | None = None) -> bool:
-    """Whether the kernels of the nodes hold jobs to their memory: one answer for the cluster, as for its nodes'
-    configuration. By itself it is yes where every node can.
+    """Return whether the nodes' kernels limit jobs' memory.
+
+    It is one answer for the whole cluster, because all nodes share a configuration. With ``auto`` it is True where
+    every node can.
     """
     wanted = pillar["slurm"]["cgroups"]
     if wanted != "auto":
@@ -202,12 +208,12 @@ def limits_by_kernel(pillar: Mapping[str, Any], nodes: Nodes | None = None) -> b
 
 
 def cgroup_conf(pillar: Mapping[str, Any], nodes: Nodes | None = None) -> str:
-    """How slurmd uses the kernel's control groups."""
+    """Return cgroup.conf: how slurmd uses the kernel's control groups."""
     lines = ["CgroupPlugin=disabled"]
     if limits_by_kernel(pillar, nodes):
         lines = [
             "CgroupPlugin=cgroup/v2",
-            # slurmd's container has no systemd; its own group is led here when it starts.
+            # slurmd's container has no systemd; at its start its own control group is mounted here.
             "CgroupMountpoint=/run/virtual-core/cgroup",
             "IgnoreSystemd=yes",
             "ConstrainCores=yes",
@@ -219,7 +225,7 @@ def cgroup_conf(pillar: Mapping[str, Any], nodes: Nodes | None = None) -> str:
 
 
 def slurm_conf(pillar: Mapping[str, Any], nodes: Nodes | None = None) -> str:
-    """The main file; nodes that have no configuration of their own get it, and what it includes, of the controller."""
+    """Return slurm.conf, which nodes fetch from the controller together with the files that it includes."""
     settings, nodes = pillar["slurm"], _known(pillar, nodes)
     limits, ports, kernel = settings["limits"], settings["srun_ports"], limits_by_kernel(pillar, nodes)
     sections = [
@@ -231,7 +237,7 @@ def slurm_conf(pillar: Mapping[str, Any], nodes: Nodes | None = None) -> str:
             ("SlurmctldParameters", "enable_configless"),
             ("AuthType", "auth/slurm"),
             ("CredType", "cred/slurm"),
-            # People are known where they log in; a daemon that knows none of them runs their jobs all the same.
+            # The login host knows people; this lets a daemon that does not know them run their jobs all the same.
             ("AuthInfo", "use_client_ids"),
             ("DisableRootJobs", "YES"),
             ("StateSaveLocation", STATE),
@@ -247,10 +253,10 @@ def slurm_conf(pillar: Mapping[str, Any], nodes: Nodes | None = None) -> str:
             ("ProctrackType", "proctrack/cgroup" if kernel else "proctrack/linuxproc"),
             ("TaskPlugin", "task/cgroup,task/affinity" if kernel else "task/affinity"),
             ("JobAcctGatherType", "jobacct_gather/cgroup" if kernel else "jobacct_gather/linux"),
-            # Where the kernel does not hold jobs to their memory, slurmd looks after it.
+            # Where the kernel does not limit jobs' memory, slurmd does.
             ("JobAcctGatherFrequency", 10),
             ("JobAcctGatherParams", None if kernel else "OverMemoryKill,UsePss"),
-            # The login host's limits for a session are not a job's.
+            # A login session's limits must not apply to jobs.
             ("PropagateResourceLimits", "NONE"),
             ("LaunchParameters", "use_interactive_step"),
             ("TmpFS", "/tmp"),
@@ -259,7 +265,7 @@ def slurm_conf(pillar: Mapping[str, Any], nodes: Nodes | None = None) -> str:
             ("SelectType", "select/cons_tres"),
             ("SelectTypeParameters", "CR_Core_Memory"),
             ("GresTypes", "gpu"),
-            # Without it, a job that names no memory takes all of a node.
+            # Without it, a job that names no memory gets all of a node's.
             ("DefMemPerCPU", max(settings["default_memory_per_cpu"] // MIB, 1)),
             ("MaxMemPerNode", max(limits["memory_per_node"] // MIB, 1) if limits["memory_per_node"] else None),
             ("MaxJobCount", limits["jobs"]),
@@ -268,14 +274,14 @@ def slurm_conf(pillar: Mapping[str, Any], nodes: Nodes | None = None) -> str:
             ("GroupUpdateTime", 60),
         ],
         [
-            # A node that was away comes back by itself; one that was drained stays so.
+            # A node that was unreachable returns by itself; a drained one stays drained.
             ("ReturnToService", 2),
             ("SlurmdTimeout", 300),
             ("MessageTimeout", 30),
             ("HealthCheckProgram", "/usr/lib/virtual-core/node-health"),
             ("HealthCheckInterval", 30),
             ("HealthCheckNodeState", "ANY"),
-            # A step on every node of a job, from its first moment: by it pam_slurm_adopt lets people in by ssh.
+            # Creates a step on every node at the start of a job: pam_slurm_adopt needs it to let people in by ssh.
             ("PrologFlags", "Contain"),
             ("Prolog", PROLOG if settings["prolog"] else None),
             ("Epilog", EPILOG if settings["epilog"] else None),
@@ -286,14 +292,14 @@ def slurm_conf(pillar: Mapping[str, Any], nodes: Nodes | None = None) -> str:
     lines = [HEADER, f"SlurmctldHost={CONTROLLER}({controller})"]
     for section in sections:
         lines += ["", *(line((key, value)) for key, value in section if value is not None)]
-    # Relative, or the nodes do not get it.
+    # The path is relative, or the nodes would not get the file.
     lines += ["", "include nodes.conf", ""]
     lines += [_partition(pillar, name, entry, nodes) for name, entry in slurm_settings.all_partitions(settings).items()]
     return "".join(f"{text}\n" for text in lines)
 
 
 def _accounting(pillar: Mapping[str, Any]) -> Iterable[tuple[str, object]]:
-    """Where it is noted what ran: a line for each job, in a file on the controller's volume."""
+    """Return the settings that record jobs: a line for each in a file on the controller's volume, and accounting's."""
     completions = [("JobCompType", "jobcomp/filetxt"), ("JobCompLoc", f"{COMPLETIONS}/jobs.log")]
     return [*completions, *accounting.slurm_conf_lines(pillar)]
 
@@ -302,7 +308,7 @@ def _partition(pillar: Mapping[str, Any], name: str, entry: Mapping[str, Any], n
     members: object = "ALL"
     if entry["nodes"]:
         wanted = {member for names in entry["nodes"] for member in nodes_hostlist.expand(names)}
-        # Those that are not there yet come when they are: slurmctld does not start with a node that it does not know.
+        # Nodes that have not joined are left out until they have: slurmctld does not start if a node is unknown.
         there = [member for member in nodes if member in wanted]
         members = hostlist.collect_hostlist(there) if there else None
     accounted = slurm_names.ACCOUNTING in pillar["services"]
@@ -325,10 +331,10 @@ PROLOG, EPILOG = "prolog.sh", "epilog.sh"
 
 
 def files(pillar: Mapping[str, Any]) -> dict[str, bytes]:
-    """The files of /etc/slurm on the controller, by name.
+    """Return the contents of the files of the controller's /etc/slurm, by name.
 
     Raises:
-        VcoreError: a value that SLURM cannot take.
+        VcoreError: SLURM does not accept a value.
     """
     settings, nodes = pillar["slurm"], compute_nodes(pillar)
     texts = {

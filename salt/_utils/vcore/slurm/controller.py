@@ -1,12 +1,12 @@
-"""SLURM, the half that does it: brings the controller's configuration into place, and asks and tells slurmctld.
+"""Bring the SLURM controller's configuration into force, and run commands in its container.
 
-The configuration lies in a folder of the head, which the controller's container mounts at /etc/slurm; nodes get it of
-the controller. Its files follow from the resolved pillar (:mod:`vcore.slurm.configuration`), and come into force as
-:mod:`vcore.swarm.proving` describes. A slurmctld of the controller's own image proves them, beside the one that runs;
-then one ``scontrol reconfigure`` has everybody read them, which no job notices.
+The configuration lies in a folder of the head, which the controller's container mounts at /etc/slurm; nodes fetch it
+from the controller. Its files follow from the resolved pillar (:mod:`vcore.slurm.configuration`), and come into force
+as :mod:`vcore.swarm.proving` describes. A second slurmctld of the same image proves them beside the one that runs; then
+one ``scontrol reconfigure`` makes all daemons read them, which does not disturb jobs.
 
-**The administrator wins.** What the core says of a node in SLURM begins with ``vcore: ``. It takes back what it has
-said itself, and what slurmctld said when it found a node to have less than its line; never what a person said.
+**The administrator wins.** Every reason that the core gives for draining a node begins with ``vcore: ``. The core
+clears its own reasons, and slurmctld's about a node that has less than its line says; never a person's.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ FILES = ("cgroup.conf", "gres.conf", "nodes.conf", "slurm.conf", configuration.P
 
 
 def folder(pillar: Mapping[str, Any]) -> Path:
-    """Where the configuration lies on the head."""
+    """Return the folder of the configuration on the head."""
     return Path(pillar["services"][SERVICE]["volumes"]["configuration"]["source"])
 
 
 def manages(pillar: Mapping[str, Any]) -> bool:
-    """Whether this node has the controller of a SLURM that the core runs."""
+    """Return whether this node runs the controller of the core's own SLURM."""
     return SERVICE in pillar["services"] and SERVICE in pillar["node"]["services"]
 
 
 def container(pillar: Mapping[str, Any]) -> str:
-    """The id of the controller's container.
+    """Return the id of the controller's container.
 
     Raises:
-        NotFound: none runs here.
+        NotFound: the controller does not run on this node.
     """
     if not manages(pillar):
         raise NotFound(
@@ -63,7 +63,7 @@ def container(pillar: Mapping[str, Any]) -> str:
 
 
 def execute(pillar: Mapping[str, Any], command: Sequence[str]) -> tuple[int, bytes]:
-    """Run a command as root in the controller's container; its exit code and all that it wrote.
+    """Run a command as root in the controller's container; return its exit code and all output.
 
     Raises:
         NotFound: the controller does not run here.
@@ -72,11 +72,11 @@ def execute(pillar: Mapping[str, Any], command: Sequence[str]) -> tuple[int, byt
 
 
 def run_checked(pillar: Mapping[str, Any], command: Sequence[str], failed: str) -> str:
-    """Run a command in the controller's container and return what it wrote.
+    """Run a command in the controller's container and return its output.
 
     Raises:
         NotFound: the controller does not run here.
-        VcoreError: the command failed; ``failed`` and what it wrote.
+        VcoreError: the command failed; the message is ``failed`` with its output.
     """
     return containers.output_or_error(execute(pillar, command), failed)
 
@@ -86,7 +86,7 @@ def run_checked(pillar: Mapping[str, Any], command: Sequence[str], failed: str) 
 
 @dataclass(frozen=True)
 class Plan:
-    """What bringing the configuration into place changes."""
+    """The wanted and old files of the configuration, and the changes between them."""
 
     files: dict[str, bytes]
     old: dict[str, bytes]
@@ -94,16 +94,17 @@ class Plan:
 
 
 def place(pillar: Mapping[str, Any]) -> Place:
-    """Return the folder of the configuration, with what is in it."""
+    """Return the folder of the configuration and the names of its files."""
     return Place(folder(pillar), FILES)
 
 
 def plan(pillar: Mapping[str, Any], paths: Paths) -> Plan:
-    """Compare the configuration in place with what is wanted; Docker is asked only where the files are the same and
-    nobody knows whether they are in force.
+    """Compare the configuration in place with what is wanted.
+
+    Docker is asked only where the files are the same and it is not known whether they are in force.
 
     Raises:
-        VcoreError: the controller is not on the head, or a value is one that SLURM cannot take.
+        VcoreError: the controller is not on the head, or SLURM does not accept a value.
     """
     if not manages(pillar):
         raise VcoreError(
@@ -121,13 +122,13 @@ def plan(pillar: Mapping[str, Any], paths: Paths) -> Plan:
 
 
 def apply(pillar: Mapping[str, Any], paths: Paths, planned: Plan, *, replacing: bool = False) -> str:
-    """Have the configuration proven, put it in place, and have it read with one reconfigure; what was done, in words.
+    """Prove the configuration, put it in place and reconfigure SLURM once; return what was done, in words.
 
-    ``replacing`` says that this run goes on to bring the service up: where that is another container than the one that
-    runs, that one proves and reads the configuration.
+    ``replacing`` says that the same run goes on to bring the service up. Where that replaces the container, the new one
+    proves and reads the configuration at its start.
 
     Raises:
-        VcoreError: it was refused, and the old one is in force.
+        VcoreError: the configuration was refused, and the old one is in force.
     """
     if _service(pillar).apply(
         planned.files,
@@ -155,18 +156,18 @@ def _service(pillar: Mapping[str, Any]) -> ConfiguredService:
 
 
 def reconfigure(pillar: Mapping[str, Any]) -> None:
-    """Have slurmctld, and with it every node, read the configuration again, once; jobs go on.
+    """Make slurmctld, and with it every node, read the configuration again, once; jobs go on.
 
     Raises:
-        VcoreError: slurmctld does not take it, or does not answer afterwards.
+        VcoreError: slurmctld refuses the configuration, or does not answer afterwards.
     """
     run_checked(pillar, [COMMAND, "reload"], "slurmctld does not read its configuration")
 
 
 def configure(pillar: Mapping[str, Any], paths: Paths) -> dict[str, Any]:
-    """Bring the configuration into force where it differs: at most one reconfigure, never a restart.
+    """Bring the configuration into force where it differs, with at most one reconfigure and never a restart.
 
-    For callers beside ``state.apply``, such as the reconciler, with the head's pillar.
+    This is for callers other than ``state.apply``, such as the reconciler; they pass the head's pillar.
 
     Returns:
         The changes, as the state vcore_slurm.configured lists them; {} where there were none.
@@ -181,12 +182,12 @@ def configure(pillar: Mapping[str, Any], paths: Paths) -> dict[str, Any]:
 
 
 def settle(pillar: Mapping[str, Any]) -> None:
-    """See to it that what the controller's container read when it started is in force, or say why it is not.
+    """Make sure that the controller's container has the configuration in place in force.
 
     Raises:
-        VcoreError: it refused the configuration and has taken the one before.
+        VcoreError: the container refused the configuration and runs with the previous one.
     """
     _service(pillar).settle(
         lambda content: content != configuration.files(pillar),
-        refused="the configuration was refused, and the one before is in force",
+        refused="the configuration was refused, and the previous one is in force",
     )

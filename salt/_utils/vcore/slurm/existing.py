@@ -1,7 +1,7 @@
-"""A SLURM that the site has (``slurm.mode: existing``): what its slurm.conf and key say, and what it is offered.
+"""Read the slurm.conf and check the key of a SLURM that the site already has (``slurm.mode: existing``).
 
-Its files are read and handed on, and never written: the core's login host and compute nodes are its clients. Our
-compute nodes are offered as a file that its administrator includes.
+Its files are read and passed on, but never written: the core's login host and compute nodes are its clients.
+:mod:`vcore.slurm.offer` offers our compute nodes as files that its administrator can include.
 
 Sources: slurm.conf(5), sackd(8) and slurmd(8) of SLURM 24.11.
 """
@@ -19,7 +19,7 @@ from .names import Existing
 if TYPE_CHECKING:
     from .settings import SlurmSettings
 
-#: Files beside slurm.conf that slurmd reads where it gets none of them of its controller.
+#: Files beside slurm.conf that slurmd reads where it does not get them from its controller.
 BESIDE = ("cgroup.conf", "gres.conf", "topology.conf")
 
 
@@ -27,11 +27,11 @@ BESIDE = ("cgroup.conf", "gres.conf", "topology.conf")
 PORT = 6817
 
 
-#: What a swarm config may hold, and how deep files may include one another.
+#: The most bytes of a swarm config, and how deep files may include one another.
 MOST, DEEPEST = 500_000, 8
 
 
-#: Bytes of a key: auth/slurm takes no shorter one, and swarm no longer.
+#: The size of a key in bytes: auth/slurm accepts no shorter one, and swarm no longer one.
 LEAST_KEY, MOST_KEY = 32, 500_000
 
 
@@ -46,10 +46,10 @@ HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}")
 
 
 def flattened(path: Path) -> str:
-    """A file of SLURM's as one, with what it includes in its place; names of files are relative to its folder.
+    """Return a file of SLURM's with every ``include`` replaced by the file's text; names are relative to its folder.
 
     Raises:
-        VcoreError: a file cannot be read, or they are too much.
+        VcoreError: a file cannot be read, or together they are too large.
     """
     text = "".join(_lines(path, path.parent, 0))
     if len(text.encode()) > MOST:
@@ -75,7 +75,7 @@ def _lines(path: Path, folder: Path, depth: int) -> Iterator[str]:
 
 
 def settings(text: str) -> dict[str, list[str]]:
-    """The settings of a cluster as a whole, by their names in small letters, each with all its values in order."""
+    """Return the settings of the cluster as a whole, by name in lower case, each with all its values in order."""
     found: dict[str, list[str]] = {}
     for line in re.sub(r"\\\n", " ", text).splitlines():
         words = re.split(r"(?<!\\)#", line, maxsplit=1)[0].strip()
@@ -91,7 +91,7 @@ def facts(text: str) -> Existing:
     clients get the configuration of the controller (``configless``), and the host of slurmdbd (``accounting``).
 
     Raises:
-        VcoreError: it does not say, or says what the core cannot be a client of.
+        VcoreError: a setting is missing, or the core cannot be a client of such a cluster.
     """
     found = settings(text)
 
@@ -137,7 +137,7 @@ def check_key(path: Path) -> None:
     """Make sure that a file can be the key of a cluster.
 
     Raises:
-        VcoreError: it cannot.
+        VcoreError: the file cannot be read, everybody can read it, or its size is wrong.
     """
     try:
         length, mode = path.stat().st_size, path.stat().st_mode
@@ -155,7 +155,7 @@ def read(slurm: SlurmSettings) -> Existing | None:
     """Return the facts of the site's own SLURM; None in another mode.
 
     Raises:
-        VcoreError: its files are not what they were when the site was checked.
+        VcoreError: its files have become unusable since the site was checked.
     """
     if slurm.mode != "existing" or slurm.configuration is None:
         return None

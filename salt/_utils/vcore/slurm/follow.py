@@ -17,8 +17,9 @@ log = logging.getLogger(__name__)
 
 
 def follow(pillar: Mapping[str, Any], paths: Paths, look: Callable[[], Present]) -> None:
-    """Have SLURM's accounting know of changed people at once. What fails here the next run of the states makes up for,
-    and so do the reconciler's rounds.
+    """Bring SLURM's accounting up to date with changed people at once.
+
+    A failure is only logged: the next run of the states, or the reconciler's next round, makes up for it.
     """
     if ACCOUNTING not in pillar["services"]:
         return

@@ -1,4 +1,4 @@
-"""SLURM, asked from outside and within, for vcore.doctor."""
+"""How SLURM is: its checks for vcore.doctor, and its facts and problems for vcore.status."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .names import ACCOUNTING
 
 
 def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
-    """Ask slurmctld and, where it is on, accounting."""
+    """Check slurmctld and, where it is on, accounting."""
     services = pillar["services"]
     found = _controller(pillar) if configuration.CONTROLLER in services else []
     return found + (_accounting(pillar, paths) if ACCOUNTING in services else [])
 
 
 def _controller(pillar: Mapping[str, Any]) -> list[Check]:
-    """Whether the controller answers, goes by its configuration, and has the nodes that it should have."""
+    """Check that the controller answers, uses the site's configuration, and has the nodes that it should have."""
     service = pillar["services"][configuration.CONTROLLER]
     address = pillar["nodes"][service["node"]]["address"]
     remedy = f"run salt-call state.apply, then docker service logs {configuration.CONTROLLER}"
@@ -49,7 +49,7 @@ def _controller(pillar: Mapping[str, Any]) -> list[Check]:
         )
     for name, node in sorted(nodes.items()):
         said = f"{queue.state_words(node)}{': ' + node['reason'] if node['reason'] else ''}"
-        # What a person has drained is as that person wants it.
+        # A node that a person has drained is as that person wants it.
         well = queue.is_well(node) and not (queue.is_drained(node) and queue.by_the_system(node))
         checks.append(
             result(
@@ -87,7 +87,7 @@ def _listens(address: str, port: int, remedy: str) -> Check:
 
 
 def _accounting(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
-    """Whether accounting has the accounts and people that it should have."""
+    """Check that accounting has the accounts and people that it should have."""
     tried = "SLURM's accounts and people are those of the site and the directory"
     remedy = f"run salt-call state.apply; docker service logs {ACCOUNTING} says more"
     try:
@@ -105,12 +105,12 @@ def _accounting(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
 
 
 def facts(pillar: Mapping[str, Any], paths: Paths, so_far: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``slurm``: that of :func:`look`."""
+    """Return ``slurm``: what :func:`look` returns."""
     return {"slurm": look(pillar)}
 
 
 def problems(facts: Mapping[str, Any]) -> list[str]:
-    """Return what is not well with SLURM; nodes that a person drained are that person's affair."""
+    """Return SLURM's problems; a node that a person drained is not one."""
     return list((facts.get("slurm") or {}).get("problems", []))
 
 
@@ -137,7 +137,7 @@ def look(pillar: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _node(node: Mapping[str, Any]) -> dict[str, Any]:
-    """A node of :func:`vcore.slurm.queue.show_nodes`, as status shows it."""
+    """Return a node of :func:`vcore.slurm.queue.show_nodes` as status shows it."""
     drained = queue.is_drained(node)
     by_hand = drained and not queue.by_the_system(node)
     under_way = (node["reason"] or "").startswith(queue.UNDER_WAY)

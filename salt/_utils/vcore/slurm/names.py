@@ -1,4 +1,4 @@
-"""Names and times that all of SLURM's parts share."""
+"""Names of services, and time limits, that several modules of SLURM use."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ CONTROLLER, COMPUTE, ACCOUNTING = "slurm-controller", "slurm-compute", "slurm-ac
 
 
 def seconds(limit: str) -> float:
-    """The seconds of a time limit; infinite for UNLIMITED."""
+    """Convert a time limit, in any format of SLURM's, to seconds; infinity for UNLIMITED."""
     if limit == "UNLIMITED":
         return float("inf")
     days, dash, rest = limit.rpartition("-")

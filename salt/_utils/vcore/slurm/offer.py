@@ -1,4 +1,4 @@
-"""What an administrator of a site's own SLURM is offered: lines for its configuration files."""
+"""Offer the core's compute nodes to a site's own SLURM, as files that its administrator can include."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from ..base.files import write_atomic
 from ..base.paths import Paths
 
-#: What is offered below the head's state folder, to be included by the site's slurm.conf and gres.conf.
+#: The folder of the offered files, below the head's state folder; the site's slurm.conf and gres.conf include them.
 OFFER = "slurm"
 
 
@@ -20,7 +20,7 @@ NODES, GRES = "nodes.conf.virtual-core", "gres.conf.virtual-core"
 
 
 def offer(pillar: Mapping[str, Any], paths: Paths) -> dict[Path, str]:
-    """The files that a site's own SLURM can include, as our compute nodes are now."""
+    """Return the files that a site's own SLURM can include, by path, as our compute nodes are now."""
     from . import configuration
 
     folder = paths.state / OFFER
@@ -28,7 +28,7 @@ def offer(pillar: Mapping[str, Any], paths: Paths) -> dict[Path, str]:
 
 
 def differences(pillar: Mapping[str, Any], paths: Paths) -> dict[str, str]:
-    """What would change in the files on offer, by path: unified diffs, nothing in another mode."""
+    """Return what would change in the offered files, by path, as unified diffs; nothing in other modes."""
     import difflib
 
     if pillar["slurm"]["mode"] != "existing":
@@ -43,7 +43,8 @@ def differences(pillar: Mapping[str, Any], paths: Paths) -> dict[str, str]:
 
 
 def write_offer(pillar: Mapping[str, Any], paths: Paths) -> dict[str, str]:
-    """Bring the files on offer up to date; returns what changed. Nobody's slurmctld is told: it is not ours."""
+    """Bring the offered files up to date and return what changed; the site's slurmctld, which is not ours, is not told.
+    """
     changes = differences(pillar, paths)
     if not changes:
         return changes

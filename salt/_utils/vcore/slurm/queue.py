@@ -13,18 +13,18 @@ from ..base.errors import NotFound, VcoreError
 from ..base.names import NODE_NAME
 from .controller import run_checked
 
-#: How every reason begins that the core gives.
+#: Every reason that the core gives begins with this.
 OURS = "vcore: "
 
 
-#: What slurmctld itself says of a node that it drains for not being what its line says.
+#: The reasons that slurmctld itself gives when it drains a node that has less than its line says.
 MISMATCH = re.compile(
     r"(?:Low (?:RealMemory|TmpDisk|CPUs|socket\*core\*thread count)|gres/\S+ count (?:reported lower than configured|"
     r"too low))"
 )
 
 
-#: Nodes that one command names at a time: a command line has an end.
+#: The most nodes that one command names, because the length of a command line is limited.
 BATCH = 500
 
 
@@ -32,11 +32,11 @@ BATCH = 500
 
 
 def show_nodes(pillar: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """How slurmctld sees the nodes, by name.
+    """Return the nodes as slurmctld sees them, by name.
 
     Each has ``state`` (its first word in lower case: idle, mixed, allocated, down, unknown ...), ``flags`` (drain,
-    not_responding, completing ...), ``reason`` and ``by`` (None where nobody gave one), ``memory_mib``, ``cpus``,
-    ``cpus_used``, ``gres``, ``address``, ``boot`` and ``slurmd_start`` (seconds since 1970).
+    not_responding, completing ...), ``reason`` and ``by``, who gave it (both None where there is none),
+    ``memory_mib``, ``cpus``, ``cpus_used``, ``gres``, ``address``, ``boot`` and ``slurmd_start`` (seconds since 1970).
 
     Raises:
         NotFound: the controller does not run here.
@@ -73,33 +73,34 @@ def _number(value: Any) -> int | None:
 
 
 def is_drained(node: Mapping[str, Any]) -> bool:
-    """Whether a node of :func:`show_nodes` takes no new jobs because somebody said so."""
+    """Return whether a node of :func:`show_nodes` is drained: told to take no new jobs."""
     return "drain" in node["flags"] or node["state"] in ("drain", "drained", "draining")
 
 
 def is_well(node: Mapping[str, Any]) -> bool:
-    """Whether it answers and runs jobs, or would if it were not drained."""
+    """Return whether a node answers and runs jobs, or would if it were not drained."""
     return node["state"] in ("idle", "mixed", "allocated") and not {"not_responding", "fail", "invalid_reg"} & set(
         node["flags"]
     )
 
 
 def by_the_system(node: Mapping[str, Any]) -> bool:
-    """Whether the reason is one that the core or slurmctld gave, not a person."""
+    """Return whether the core or slurmctld, rather than a person, gave a node's reason."""
     reason = node["reason"] or ""
     return reason.startswith(OURS) or (bool(MISMATCH.match(reason)) and node["by"] in ("slurm", "root", None))
 
 
 def drain(pillar: Mapping[str, Any], names: str | Iterable[str], reason: str) -> list[str]:
-    """Have nodes take no new jobs; what runs goes on. ``vcore: `` goes before the reason.
+    """Make nodes take no new jobs, while running ones go on; ``vcore: `` is put before the reason.
 
-    A node that somebody drained already keeps that person's reason.
+    A node that a person has already drained keeps that person's reason.
 
     Returns:
-        The nodes that it changed something of.
+        The nodes that were changed.
 
     Raises:
-        VcoreError: a name that SLURM does not know, or a reason of more than one line.
+        NotFound: SLURM does not have one of the nodes.
+        VcoreError: the reason has more than one line, is too long or has quotes in it.
     """
     text = reason if reason.startswith(OURS) else f"{OURS}{reason}"
     if not re.fullmatch(r"[^\x00-\x1f\x7f\"'\\]{1,200}", text):
@@ -121,14 +122,19 @@ def resume(
     because: str = OURS,
     abandoned: Sequence[str] = (),
 ) -> list[str]:
-    """Have nodes take jobs again that the system drained: their reason begins with ``because``, or slurmctld gave it.
+    """Resume nodes that the system drained: those whose reason begins with ``because`` or, by default, came from
+    slurmctld.
 
-    A node with a reason of anybody else's is left as it is: the administrator wins. So is one that is not well yet.
-    Without names it goes through all of them. ``abandoned`` are beginnings of reasons which somebody else would take
-    back (:data:`KEPT`), and does not any more.
+    Nodes with a person's reason are left alone, because the administrator wins, and so are nodes that are not well yet.
+    Without ``names`` all nodes are considered. Reasons that begin as in :data:`KEPT` are left to the process that gave
+    them, except those that begin as in ``abandoned``, whose process has ended.
 
     Returns:
         The nodes that take jobs again.
+
+    Raises:
+        NotFound: SLURM does not have one of the nodes.
+        VcoreError: ``because`` is not a reason of the core's.
     """
     if not because.startswith(OURS):
         raise VcoreError(f"only what begins with {OURS!r} is taken back")
@@ -138,7 +144,7 @@ def resume(
         node = nodes[name]
         ours = (node["reason"] or "").startswith(because)
         found = because == OURS and by_the_system(node)
-        # What a program on the node itself found (its health check) it takes back itself.
+        # The process that drained a node, such as its health check, resumes it itself.
         kept = _looked_after(node) and not (node["reason"] or "").startswith(tuple(abandoned))
         if is_drained(node) and is_well(node) and (ours or found) and not kept:
             todo.append(name)
@@ -146,9 +152,9 @@ def resume(
     return todo
 
 
-#: Reasons of the core's that somebody else takes back: the node's health check, a roll or a retirement that goes on.
+#: Reasons of the core's that another process clears: the node's health check, or a roll or retirement under way.
 KEPT = ("vcore: storage ", "vcore: retiring", "vcore: update")
-#: Those of them that say that somebody is at it, and that nothing is wrong.
+#: Those of them that mean that work is under way and nothing is wrong.
 UNDER_WAY = ("vcore: retiring", "vcore: update")
 
 
@@ -157,13 +163,13 @@ def _looked_after(node: Mapping[str, Any]) -> bool:
 
 
 def down(pillar: Mapping[str, Any], names: str | Iterable[str], reason: str) -> None:
-    """Give up what runs on nodes that died for good; SLURM requeues their jobs, or fails them, as they asked for."""
+    """Set nodes down that are gone for good; SLURM requeues their jobs or fails them, as each was submitted."""
     text = reason if reason.startswith(OURS) else f"{OURS}{reason}"
     _update(pillar, _known(show_nodes(pillar), names), "state=down", f"reason={text}")
 
 
 def release(pillar: Mapping[str, Any], names: str | Iterable[str], reason: str) -> None:
-    """Have nodes take jobs again that the caller drained with exactly this reason; any other reason stays."""
+    """Resume nodes that were drained with exactly this reason; nodes with other reasons stay drained."""
     nodes = show_nodes(pillar)
     text = reason if reason.startswith(OURS) else f"{OURS}{reason}"
     drained = [name for name, node in nodes.items() if is_drained(node) and node["reason"] == text]
@@ -190,12 +196,13 @@ def _update(pillar: Mapping[str, Any], names: Sequence[str], *values: str) -> No
 
 
 def jobs_on(pillar: Mapping[str, Any], names: str | Iterable[str]) -> dict[str, list[str]]:
-    """The ids of the jobs that have something on nodes, those that end included, by node; one without jobs is missing.
+    """Return the ids of the jobs on nodes, by node, those that are completing included; nodes without jobs are missing.
 
-    One question, however many nodes there are.
+    slurmctld is asked only once, however many nodes there are.
 
     Raises:
-        VcoreError: slurmctld does not answer, or has no such node.
+        NotFound: a name cannot be a node's.
+        VcoreError: slurmctld does not answer, or does not have one of the nodes.
     """
     wanted = set(_several(names))
     for name in wanted:
@@ -212,12 +219,12 @@ def jobs_on(pillar: Mapping[str, Any], names: str | Iterable[str]) -> dict[str, 
 
 
 def state_words(node: Mapping[str, Any]) -> str:
-    """A node's state as sinfo has it: ``idle``, ``idle+drain``."""
+    """Return a node's state as sinfo writes it: ``idle``, ``idle+drain``."""
     return "+".join([node["state"], *node["flags"]])
 
 
 def count_jobs(pillar: Mapping[str, Any]) -> dict[str, int]:
-    """How many jobs are in which state (pending, running ...)."""
+    """Return the number of jobs in each state (pending, running ...)."""
     said = run_checked(pillar, ["squeue", "--noheader", "--array", "--format=%T"], "slurmctld does not list the jobs")
     states = said.lower().split()
     return {state: states.count(state) for state in sorted(set(states))}

@@ -14,9 +14,10 @@ KEYS = ("slurm",)
 
 
 def resolve(configuration: Configuration, parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``slurm``: the section, with what clients are told of the controllers (``controller``, HOST:PORT with
-    commas between several) and what the files of a SLURM say that the site has (``existing``); None each where there is
-    none.
+    """Return ``slurm``: the section, with two keys that are None where there is no SLURM, or no existing one.
+
+    ``controller`` is what clients are told of the controllers: HOST:PORT, separated by commas. ``existing`` is what the
+    files of an existing SLURM say.
     """
     slurm, name = SLURM.of(configuration.site), names.CONTROLLER
     theirs, controller = existing.read(slurm), None
@@ -30,5 +31,5 @@ def resolve(configuration: Configuration, parts: Mapping[str, Any]) -> dict[str,
 
 
 def keeps(resolved: Mapping[str, Any]) -> bool:
-    """Whether the core has its own SLURM, or none: the files of another are others' to change."""
+    """Return whether the result can be kept: not with an existing SLURM, whose files may change at any time."""
     return not resolved["slurm"]["existing"]

@@ -1,4 +1,4 @@
-"""What SLURM is owed when nodes have joined, changed or left."""
+"""What a round does for SLURM when nodes have joined, changed or left."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..base.errors import Busy, VcoreError
 from ..base.paths import Paths
 from .names import COMPUTE, CONTROLLER
 
-# The rest is imported where it is used: with what SLURM needs it takes a while to load, and most rounds owe nothing.
+# The rest is imported where it is used: it takes a while to load, and most rounds do not need it.
 if TYPE_CHECKING:
     from ..nodes.rounds import Owed
 
@@ -17,14 +17,14 @@ COLUMN = "slurm"
 
 
 def _is_managed(owed: Owed) -> bool:
-    """Whether the core has a SLURM of its own that is there already."""
+    """Return whether the core runs its own SLURM and the swarm already has its controller."""
     from . import controller
 
     return controller.manages(owed.pillar) and CONTROLLER in owed.services
 
 
 def changed(owed: Owed) -> None:
-    """Bring slurmctld's configuration to what the registry says, or what a site's own SLURM is offered."""
+    """Bring slurmctld's configuration, or the files offered to a site's own SLURM, up to date with the registry."""
     from . import controller, offer
 
     offer.write_offer(owed.pillar, owed.paths)
@@ -34,7 +34,7 @@ def changed(owed: Owed) -> None:
 
 
 def labelled(owed: Owed) -> list[str]:
-    """Have nodes take jobs again that the system drained; those that were drained by hand stay so."""
+    """Resume nodes that the system drained and return them; nodes that a person drained stay drained."""
     if not _is_managed(owed):
         return []
     from . import configuration
@@ -45,8 +45,10 @@ def labelled(owed: Owed) -> list[str]:
 
 
 def _resume(pillar: Mapping[str, Any], paths: Paths, names: Sequence[str]) -> list[str]:
-    """Resume nodes. What a roll drained is its own to resume, as long as it is under way: one that was cut off resumes
-    nothing, and a slurmctld that was killed forgets its last seconds.
+    """Resume nodes and return them, but leave those that a roll drained to it while it is under way.
+
+    When no roll is under way, its nodes are resumed here: a roll that was cut off never resumes them, and a slurmctld
+    that was killed may have forgotten that they were resumed.
     """
     from ..swarm import rolling
     from . import queue
@@ -59,8 +61,9 @@ def _resume(pillar: Mapping[str, Any], paths: Paths, names: Sequence[str]) -> li
 
 
 def catch_up(owed: Owed) -> None:
-    """Have accounting know of people who were made or changed by nobody who tells it, such as on the directory's web
-    page. Nodes do not wait for that, and the next full round tries again.
+    """Bring accounting up to date with people who were changed without telling it, such as on the directory's web page.
+
+    A failure does not hold up nodes; the next full round tries again.
     """
     if not _is_managed(owed):
         return
@@ -74,7 +77,8 @@ def catch_up(owed: Owed) -> None:
 
 
 def columns(pillar: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], str | None]:
-    """Return state in ``words`` and ``reason`` of every node in SLURM, and why there are none if it cannot be asked."""
+    """Return the state (``words``) and ``reason`` of every node in SLURM, and why there are none if it does not answer.
+    """
     from . import controller, queue
 
     if not controller.manages(pillar):

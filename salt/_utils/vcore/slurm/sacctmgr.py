@@ -1,6 +1,6 @@
-"""Accounting, carried out: sacctmgr in the container of slurm-accounting, asked and told by the head.
+"""Run sacctmgr in the container of slurm-accounting, to read accounting and to carry out changes.
 
-What is to be there and which commands bring it about is :mod:`vcore.slurm.accounting`'s.
+:mod:`vcore.slurm.accounting` decides what is wanted and which commands bring it about.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from ..people.plans import Present
 
 SERVICE = accounting.SERVICE
-#: Asks several things at once, in the container: a program of Python's would not be started faster than all of them.
+#: The program in the container that runs all questions at the same time, with a single exec.
 ASK = "/usr/lib/virtual-core/ask"
 #: Seconds to wait for another change of accounting on this head.
 LOCK_TIME = 120.0
 
 
 def volume(pillar: Mapping[str, Any]) -> Path:
-    """Where the rows lie on the node."""
+    """Return the folder of the database on the node."""
     return Path(pillar["services"][SERVICE]["volumes"]["data"]["source"])
 
 
 def execute(pillar: Mapping[str, Any], command: Sequence[str], data: bytes = b"") -> tuple[int, str]:
-    """Run a command as root in the container of slurm-accounting; its exit code and output.
+    """Run a command as root in the container of slurm-accounting; return its exit code and output.
 
     Raises:
-        NotFound: it does not run on this node.
+        NotFound: slurm-accounting does not run on this node.
     """
     if SERVICE not in pillar["node"]["services"]:
         raise NotFound(f"{SERVICE} does not run on this node")
@@ -46,11 +46,12 @@ def execute(pillar: Mapping[str, Any], command: Sequence[str], data: bytes = b""
 
 
 def look(pillar: Mapping[str, Any]) -> accounting.Shown:
-    """What slurmdbd has.
+    """Return what slurmdbd has.
 
     Raises:
         NotFound: slurm-accounting does not run on this node.
-        CommandFailed: it does not answer.
+        CommandFailed: slurmdbd does not answer.
+        VcoreError: an answer cannot be read.
     """
     questions = accounting.questions(accounting.cluster(pillar))
     code, output = execute(pillar, [ASK], json.dumps(questions).encode())
@@ -60,11 +61,11 @@ def look(pillar: Mapping[str, Any]) -> accounting.Shown:
 
 
 def _last(output: str) -> str:
-    return "; ".join(line.strip() for line in output.strip().splitlines()[-3:]) or "without a word"
+    return "; ".join(line.strip() for line in output.strip().splitlines()[-3:]) or "no output"
 
 
 def people(pillar: Mapping[str, Any], present: Present) -> accounting.People:
-    """The directory's people, with those of the site file as this run leaves them there."""
+    """Return the directory's people, with those of the site file as this run will leave them there."""
     site = pillar["people"]
     names = present.people.keys() | {name for name, person in site.items() if not person.get("removed")}
     names -= {name for name, person in site.items() if person.get("removed")}
@@ -88,10 +89,12 @@ def people(pillar: Mapping[str, Any], present: Present) -> accounting.People:
 def plan(
     pillar: Mapping[str, Any], paths: Paths, present: Present, *, test: bool, part: str = accounting.ALL
 ) -> accounting.Plan | str:
-    """What differs; or why nothing can be said of it, where this is a plan. ``part`` as of :func:`accounting.plan`.
+    """Return what differs; with ``test``, why that cannot be told where slurmdbd does not answer.
+
+    ``part`` is that of :func:`accounting.plan`.
 
     Raises:
-        NotFound, CommandFailed: as :func:`look` does, when this is no plan.
+        NotFound, CommandFailed: as :func:`look` does, without ``test``.
     """
     wanted = accounting.wanted(pillar, people(pillar, present))
     try:
@@ -101,7 +104,7 @@ def plan(
             raise
         if (volume(pillar) / "data").is_dir():
             return f"Its data exist, but {error}: its accounts are compared when it runs."
-        # As a new slurmdbd is, and as a controller leaves it that has told it of GPUs.
+        # What a new slurmdbd has once a controller has registered GPUs.
         there = accounting.Shown(
             resources=accounting.GPU,
             qos={accounting.NORMAL: {"Priority": 0}},
@@ -114,7 +117,7 @@ def apply(pillar: Mapping[str, Any], planned: accounting.Plan) -> None:
     """Carry a plan out, command by command.
 
     Raises:
-        CommandFailed: sacctmgr refused one; those before it are done, and the next run makes up for the others.
+        CommandFailed: sacctmgr refused a command; those before it are done, and the next run does the rest.
     """
     for command in planned.commands:
         code, output = execute(pillar, command)
@@ -123,14 +126,13 @@ def apply(pillar: Mapping[str, Any], planned: accounting.Plan) -> None:
 
 
 def synchronise(pillar: Mapping[str, Any], paths: Paths, present: Present | None = None) -> dict[str, Any]:
-    """Bring slurmdbd up to date with the directory, whoever changed that; returns what was changed. ``present`` is what
-    the directory has, where the caller knows.
+    """Bring slurmdbd up to date with the directory and return the changes.
 
-    For whoever changes people between two runs of the states, and for the rounds of the reconciler. Nothing happens
-    where the site has no accounting.
+    Commands that change people between two runs of the states call it, and so do the reconciler's rounds. ``present``
+    is what the directory has, where the caller knows. Nothing happens where the site has no accounting.
 
     Raises:
-        VcoreError: directory or slurmdbd do not answer, or something was refused.
+        VcoreError: the directory or slurmdbd does not answer, or a change was refused.
     """
     if SERVICE not in pillar["services"]:
         return {}
@@ -141,7 +143,7 @@ def synchronise(pillar: Mapping[str, Any], paths: Paths, present: Present | None
             with client.open_administrator(pillar, paths) as connection:
                 present = plans.look(connection, entries.suffix(pillar))
         wanted, there = accounting.wanted(pillar, people(pillar, present)), look(pillar)
-        # A controller that has never run has told of no GPUs: what can be done is not kept waiting.
+        # A controller that has never run has not registered GPUs; everything but GPU limits need not wait for that.
         planned = accounting.plan(
             wanted, there, accounting.ALL if there.resources >= accounting.GPU else accounting.FIRST
         )
@@ -150,7 +152,7 @@ def synchronise(pillar: Mapping[str, Any], paths: Paths, present: Present | None
 
 
 def exclusive(paths: Paths) -> Any:
-    """Have changes of accounting to oneself on this head."""
+    """Return a lock that keeps other commands on this head from changing accounting."""
     paths.state.mkdir(parents=True, exist_ok=True)
     busy = "SLURM's accounts are being changed by another command; try again later"
     return locks.exclusive(paths.state / "accounting.lock", wait=LOCK_TIME, busy=busy)

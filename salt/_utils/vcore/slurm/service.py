@@ -1,4 +1,4 @@
-"""The keys and files of a site's own SLURM, as its services get them."""
+"""The keys and files of a site's own SLURM that services of the core get."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .settings import SLURM
 
 
 def extend(configuration: Configuration, name: str, service: dict[str, Any], parts: Mapping[str, Any]) -> None:
-    """Give a service the ports of srun and, where the site has a SLURM of its own, that cluster's key and files."""
+    """Add the ports of srun to a service and, where the site has its own SLURM, that cluster's key and files."""
     if "srun" in service["ports"]:
-        # SLURM is told the same ones: those on which srun waits for the nodes.
+        # These are the ports on which srun waits for the nodes; slurm.conf names the same ones.
         ports = SLURM.of(configuration.site).srun_ports
         service["ports"]["srun"] |= {"number": ports.first, "last": ports.last}
     if parts["slurm"]["existing"] is not None:
@@ -27,10 +27,10 @@ def extend(configuration: Configuration, name: str, service: dict[str, Any], par
 
 
 def content(entry: Mapping[str, Any]) -> bytes | None:
-    """Return a file of the site's SLURM as the core's services get it; None for a config that is rendered.
+    """Return the content of a config that is a file of the site's SLURM; None for a config that is rendered.
 
     Raises:
-        VcoreError: it cannot be read.
+        VcoreError: the file cannot be read.
     """
     return flattened(Path(entry["file"])).encode() if "file" in entry else None
 
@@ -42,7 +42,8 @@ def given(slurm: SlurmPart, secrets: Mapping[str, Any]) -> tuple[dict[str, str],
     """What a service that has the cluster's key gets in this mode instead: files of secrets by name, and further
     configs, each with ``file``, the file on the head that it is.
 
-    Where the controller hands its configuration out, services ask it for it. Else they get the files.
+    The first result has the files on the head of its secrets by name, the second further configs, each with ``file``,
+    its file on the head. Where the controller serves its configuration there are no configs: services fetch it there.
     """
     keys = {
         name: str(slurm["key"])

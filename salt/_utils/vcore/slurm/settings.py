@@ -1,4 +1,4 @@
-"""The batch queue as a site writes it: the ``slurm:`` section of the site file, its partitions and its checks."""
+"""The ``slurm:`` section of the site file: its models and its checks."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ Script = Annotated[str, StringConstraints(max_length=65536), AfterValidator(_scr
 QosName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,30}$")]
 
 
-#: Limits that slurmctld itself has a default for; beyond them its memory is the limit.
+#: slurmctld's own defaults; larger values are possible as far as its memory goes.
 MOST_JOBS, LARGEST_ARRAY = 10_000, 1_001
 
 
@@ -139,7 +139,7 @@ class Account(Model):
         1,
         ge=0,
         le=1_000_000,
-        description="Its part of the cluster, in proportion to those of the accounts beside it.",
+        description="Its share of the cluster, in proportion to the shares of the accounts beside it.",
         example=30,
     )
     max_cpus: int | None = field(
@@ -147,18 +147,18 @@ class Account(Model):
     )
     max_memory: Size | None = field(None, description="Memory that its jobs have at a time.", example="512G")
     max_gpus: int | None = field(None, ge=0, le=1_000_000, description="GPUs that its jobs have at a time.", example=4)
-    max_jobs: int | None = field(None, ge=0, le=1_000_000, description="Jobs of it that run at a time.", example=100)
+    max_jobs: int | None = field(None, ge=0, le=1_000_000, description="Its jobs that run at a time.", example=100)
     max_submitted: int | None = field(
-        None, ge=0, le=1_000_000, description="Jobs of it that wait or run.", example=1000
+        None, ge=0, le=1_000_000, description="Its jobs that wait or run.", example=1000
     )
     max_jobs_per_user: int | None = field(
-        None, ge=0, le=1_000_000, description="Jobs of a person in it that run at a time.", example=20
+        None, ge=0, le=1_000_000, description="A person's jobs in it that run at a time.", example=20
     )
     max_submitted_per_user: int | None = field(
-        None, ge=0, le=1_000_000, description="Jobs of a person in it that wait or run.", example=200
+        None, ge=0, le=1_000_000, description="A person's jobs in it that wait or run.", example=200
     )
     max_time: TimeLimit | None = field(
-        None, description="Longest run time of a job of it, in quotes.", example="2-00:00:00"
+        None, description="Longest run time of its jobs, in quotes.", example="2-00:00:00"
     )
 
 
@@ -181,7 +181,7 @@ class NodeRule(Model):
     )
 
 
-#: Other schedulers, as their sites may call them: what is said of them is one thing.
+#: Names that sites may use for other schedulers; all of them get the same message.
 OTHER_SCHEDULERS = frozenset(
     {
         "cobalt", "condor", "flux", "gridengine", "htcondor", "k8s", "kubernetes", "loadleveler", "lsf", "maui", "moab",
@@ -193,9 +193,9 @@ OTHER_SCHEDULERS = frozenset(
 def _mode(value: object) -> object:
     if isinstance(value, str) and value.lower().replace(" ", "").replace("-", "") in OTHER_SCHEDULERS:
         raise ValueError(
-            f"{value} is not supported: the core has jobs run by SLURM alone, its own (managed) or one that the site "
-            f"has (existing). With none, people, files and the other services work beside {value}; the login host, "
-            "notebooks and Galaxy then send it no jobs"
+            f"{value} is not supported: the core runs jobs with SLURM only, its own (managed) or one that the site "
+            f"already has (existing). With none, people, files and the other services work beside {value}, but the "
+            "login host, notebooks and Galaxy do not send jobs to it"
         )
     return value
 
@@ -213,7 +213,7 @@ class SlurmSettings(Model):
     )
     partitions: dict[PartitionName, Partition] = field(
         default_factory=dict,
-        description="Partitions by name; none means one, main, with all nodes.",
+        description="Partitions by name; without any there is one, main, with all nodes.",
         example={"main": {"default": True}},
     )
     nodes: dict[Hostlist, NodeRule] = field(
@@ -230,8 +230,8 @@ class SlurmSettings(Model):
     cluster: PartitionName = field("core", description="Name of the cluster in SLURM.", example="genomics")
     cgroups: Literal["auto", "on", "off"] = field(
         "auto",
-        description="Whether jobs are held to their memory and processors by the kernel; auto: where every node can; "
-        "on: nodes that cannot are left out.",
+        description="Whether the kernel limits jobs to their memory and processors; auto: if every node can; on: nodes "
+        "that cannot are left out.",
         example="on",
     )
     qos: dict[QosName, Qos] = field(
@@ -241,12 +241,12 @@ class SlurmSettings(Model):
     )
     accounts: dict[AccountName, Account] = field(
         default_factory=dict,
-        description="Accounts that groups of people charge their jobs to, by name, beside the one of everybody.",
+        description="Accounts that groups charge their jobs to, by name, in addition to everybody's.",
         example={"genomics": {"fair_share": 30}},
     )
     default_account: AccountName | None = field(
         None,
-        description="Account of everybody; by default it has the name of the group of everybody, accounts.group.",
+        description="Account that everybody may charge; by default it has the name of accounts.group.",
         example="department",
     )
     limits: Limits = field(default_factory=Limits, description="Limits of the whole queue.")
@@ -257,11 +257,11 @@ class SlurmSettings(Model):
         example="#!/bin/sh",
     )
     epilog: Script | None = field(
-        None, description="Text of a script that root runs on each node behind a job.", example="#!/bin/sh"
+        None, description="Text of a script that root runs on each node after a job.", example="#!/bin/sh"
     )
     srun_ports: PortRange = field(
         default_factory=PortRange,
-        description="Ports of srun, which nodes connect to on the login host; outside net.ipv4.ip_local_port_range.",
+        description="Ports on which srun waits for nodes on the login host; outside net.ipv4.ip_local_port_range.",
     )
     configuration: AbsolutePath | None = field(
         None, description="slurm.conf of an existing SLURM, a file on the head.", example="/etc/slurm/slurm.conf"
@@ -277,7 +277,7 @@ SECTIONS = (SLURM,)
 
 
 def problems(configuration: Configuration) -> list[Problem]:
-    """Return what is wrong with the section in itself, and with the places of the services that the head asks."""
+    """Return the problems of the section itself, and of the nodes chosen for services that have to run on the head."""
     slurm, document = SLURM.of(configuration.site), configuration.document
     found = _place_problems(configuration)
     defaults = [name for name, partition in slurm.partitions.items() if partition.default]
@@ -296,7 +296,7 @@ def problems(configuration: Configuration) -> list[Problem]:
     found += _account_problems(slurm, document)
     found += _mode_problems(slurm, document)
     if slurm.srun_ports.first > slurm.srun_ports.last:
-        found.append(document.problem(("slurm", "srun_ports"), "first is behind last"))
+        found.append(document.problem(("slurm", "srun_ports"), "first is greater than last"))
     return found
 
 
@@ -305,18 +305,19 @@ def _place_problems(configuration: Configuration) -> list[Problem]:
     for name in (CONTROLLER, ACCOUNTING):
         node = chosen(configuration, name).node
         if node in nodes and "head" not in nodes[node].roles:
-            message = f"{name} runs on the head only, which asks and tells it"
+            message = f"{name} runs on the head only, because the head controls it"
             found.append(configuration.document.problem(("services", name, "node"), message))
     return found
 
 
-#: What a site's own SLURM says itself, and the files that it is known by.
+#: Settings that a site's own SLURM has in its own configuration.
 THEIRS = (
     "partitions", "accounts", "default_account", "qos", "limits", "default_memory_per_cpu", "cgroups", "cluster",
     "prolog", "epilog",
 )  # fmt: skip
 
 
+#: Settings that name the files of a site's own SLURM.
 FILES = ("configuration", "key")
 
 
@@ -333,7 +334,7 @@ def _mode_problems(slurm: SlurmSettings, document: Document) -> list[Problem]:
         for name in THEIRS:
             if name in slurm.model_fields_set:
                 message = (
-                    "is for the core's own SLURM (mode: managed); with mode: existing, the site's slurm.conf says it"
+                    "is for the core's own SLURM (mode: managed); with mode: existing, set it in the site's slurm.conf"
                 )
                 found.append(document.problem(("slurm", name), message))
     else:
@@ -344,7 +345,7 @@ def _mode_problems(slurm: SlurmSettings, document: Document) -> list[Problem]:
 
 
 def host_problems(configuration: Configuration, routes: Sequence[Route]) -> list[Problem]:
-    """Return what the files of a SLURM that the site has say against the core as its client."""
+    """Return why the core cannot be a client of the site's own SLURM, from the files of that."""
     slurm, document = SLURM.of(configuration.site), configuration.document
     if slurm.mode != "existing" or slurm.configuration is None or slurm.key is None:
         return []

@@ -1,4 +1,4 @@
-"""How SLURM looks to people."""
+"""SLURM's part of what vcore.status shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs on nodes that are to change or to leave: drained, waited for, resumed, given up."""
+"""Drain nodes that are to change or to leave, wait for their jobs, and resume or give up the nodes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SERVICE, TITLE = COMPUTE, "SLURM"
 
 
 def known(pillar: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """Return the nodes that SLURM has."""
+    """Return those of ``names`` that SLURM has."""
     if not names or not controller.manages(pillar):
         return []
     there = queue.show_nodes(pillar)
@@ -21,7 +21,7 @@ def known(pillar: Mapping[str, Any], names: Sequence[str]) -> list[str]:
 
 
 def drain(pillar: Mapping[str, Any], names: Sequence[str], reason: str) -> list[str]:
-    """Have nodes take no new jobs; return those that this stopped, and no person had stopped before."""
+    """Make nodes take no new jobs; return those that were changed, without nodes that a person had drained before."""
     return queue.drain(pillar, known(pillar, names), reason)
 
 
@@ -32,26 +32,26 @@ def running(pillar: Mapping[str, Any], names: Sequence[str]) -> dict[str, list[s
 
 
 def started(pillar: Mapping[str, Any], name: str) -> int | None:
-    """Return when slurmd last started on a node."""
+    """Return when slurmd last started on a node, in seconds since 1970; None where SLURM does not know."""
     found: int | None = (queue.show_nodes(pillar).get(name) or {}).get("slurmd_start")
     return found
 
 
 def is_back(pillar: Mapping[str, Any], name: str, before: int | None) -> bool:
-    """Whether slurmd is well on a node and started at another time than ``before``."""
+    """Return whether slurmd is well on a node and has started anew since ``before``, a result of :func:`started`."""
     found = queue.show_nodes(pillar).get(name)
-    # A node that SLURM does not have yet comes to it when its hardware is known.
+    # SLURM gets a node once its hardware is known; until then there is nothing to wait for.
     return found is None or (queue.is_well(found) and found["slurmd_start"] != before)
 
 
 def release(pillar: Mapping[str, Any], names: Sequence[str], reason: str) -> None:
-    """Have nodes take jobs again that were drained with this reason."""
+    """Resume nodes that were drained with this reason."""
     if controller.manages(pillar):
         queue.release(pillar, names, reason)
 
 
 def give_up(pillar: Mapping[str, Any], names: Sequence[str], reason: str) -> list[str]:
-    """Set nodes down: SLURM requeues their jobs, or fails them, as each was submitted."""
+    """Set nodes down and return them; SLURM requeues their jobs or fails them, as each was submitted."""
     there = known(pillar, names)
     if there:
         queue.down(pillar, there, reason)
@@ -59,5 +59,5 @@ def give_up(pillar: Mapping[str, Any], names: Sequence[str], reason: str) -> lis
 
 
 def forget(pillar: Mapping[str, Any], paths: Paths) -> bool:
-    """Have slurmctld go by a configuration without the nodes that the registry no longer has."""
+    """Remove nodes that the registry no longer has from slurmctld's configuration; return whether that changed it."""
     return controller.manages(pillar) and bool(controller.configure(pillar, paths))
