@@ -76,7 +76,7 @@ def test_a_core_that_is_well_has_no_problems():
         ),
         (
             {"nodes__head": {"state": "not joined", "retiring": True}},
-            "node head: is being retired, or was, and the site file still names it",
+            "node head: is being retired, or was retired while the site file still names it",
         ),
         ({"reconciler": {"problems": ["the reconciler stands still"]}}, "the reconciler stands still"),
         ({"certificates": {"ldap/tls": {"status": "expired", "days_left": -1}}}, "certificate ldap/tls: expired"),

@@ -261,7 +261,7 @@ def test_docker_knows_of_apparmor_from_its_25th_version_on(version, knows):
     [
         ("c1", "z" * 25, {}, "the swarm, which has no such node"),
         ("c1", MANAGER, {}, "it says that it is the head of the swarm"),
-        ("c1", B, {}, f"it says that it is {B} of the swarm, which calls itself c2"),
+        ("c1", B, {}, f"it says that it is {B} of the swarm, whose host name is c2"),
         ("c3", A, {"c1": {"swarm_id": A}}, f"it says that it is {A} of the swarm, which is c1"),
         ("c1", A, {"members": {A: member("c1", "10.0.0.3")}}, "at 10.0.0.3, which is the address of c2"),
         ("c1", A, {"members": {A: member("c1", "10.0.0.1")}}, "at 10.0.0.1, which is the address of head"),

@@ -133,11 +133,11 @@ def test_the_kernel_holds_jobs_where_every_node_can_or_weak_nodes_are_left_out(t
         ({"gpus": [{"type": "a100", "file": "/dev/nvidia0\nNodeName=x", "mig": None}]}, "file of a GPU"),
         ({"gpus": [{"type": "a100", "file": "/etc/shadow", "mig": None}]}, "file of a GPU"),
         ({"gpus": [{"type": "a100", "file": "/dev/../etc/x", "mig": None}]}, "file of a GPU"),
-        ({"gpus": [A100, A100]}, "named twice"),
+        ({"gpus": [A100, A100]}, "lists a device twice"),
         ({"gpus": [{"type": "a100"}]}, "has type, file and mig"),
         ({"gpus": [{**A100, "mig": {"profile": "x y", "files": ["/dev/nvidia0"]}}]}, "profile of a GPU"),
         ({"gpus": "many"}, "gpus has to be a list"),
-        ({"evil": 1}, "more of its hardware"),
+        ({"evil": 1}, "unknown hardware"),
     ],
 )
 def test_lies_about_hardware_are_refused(tmp_path, change, says):

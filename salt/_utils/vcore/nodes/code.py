@@ -1,4 +1,4 @@
-"""Which code a node's Salt has, as a hash."""
+"""The hash of the code that a node's Salt has."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ KINDS = ("grains", "modules", "output", "returners", "states", "utils")
 
 
 def code(root: Path, prefix: str = "_") -> str:
-    """A fingerprint of the modules of a node below ``root``: ``salt`` of a checkout, or, without the prefix, where a
-    minion keeps them.
+    """Return a fingerprint, of 16 hexadecimal digits, of the modules that a node gets.
+
+    ``root`` is ``salt`` of a checkout or, with an empty ``prefix``, the folder in which a minion keeps its modules.
     """
     digest = hashlib.sha256()
     for kind in KINDS:

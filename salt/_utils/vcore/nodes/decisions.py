@@ -1,7 +1,7 @@
-"""The reconciler, the half that decides: which nodes a round converges, when the next round is, and who is who.
+"""The reconciler's decisions: which nodes a round converges, when the next round begins, and which node is which.
 
-It goes by what is there (accepted keys, the registry of nodes, the file of what happened so far), never by an event: a
-mark or an event only makes a round come sooner. :mod:`vcore.nodes.rounds` carries it out.
+Decisions depend on what is there (accepted keys, the registry of nodes, the file of what happened so far), never on an
+event: a mark or an event only makes a round come sooner. :mod:`vcore.nodes.rounds` carries them out.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from ..base.files import write_atomic
 from ..base.names import NODE_NAME
 from ..base.paths import Paths
 
-#: Seconds without a new mark after which a round begins, and the most that it waits for that.
+#: A round begins after the first number of seconds without a new mark, and at the latest after the second.
 QUIET, MOST = 2.0, 15.0
 #: Seconds between rounds that nothing asked for.
 EVERY = 300.0
 #: Seconds until a node that failed is tried again: the first time, and at most. It doubles each time.
 FIRST_RETRY, LAST_RETRY = 5.0, 300.0
-#: Seconds after which a node that has not answered is asked whether it is still at it; and how often it may say nothing
-#: to that. To give up a slow one that works is worse than to wait for one that is gone: it would be given more to do.
+#: Seconds after which a node that has not answered is asked whether it still runs its job, and how often it may leave
+#: that unanswered. Giving up a slow node is worse than waiting for one that is gone: it would be given more to do.
 ASK_AFTER, ASK_AGAIN = 20.0, 1
-#: Seconds that a node may be at one job; then it counts as failed, whatever it says.
+#: Seconds that a node may take for one job; then it counts as failed, whatever it says.
 LIMIT = 1800.0
-#: A round goes on without those that have not answered for this many seconds since the last who did, or for half of
-#: what it has waited, if that is more: nodes that were given a job together answer close together.
+#: A round goes on without the nodes that are still silent this many seconds after the last answer, or after half of the
+#: time until that answer, if that is more: nodes that were given a job together answer close together.
 GAP = 3.0
-#: A round goes on without those that have not answered when nobody has for the first of these, or when it has waited
-#: for the second, in seconds.
+#: A round goes on without the nodes that are still silent when none has answered for the first number of seconds, or
+#: when it has waited for the second.
 PATIENCE, LONGEST = 10.0, 60.0
 
-#: What a node is given: the code, to be converged then; the code alone; a convergence.
+#: The kinds of jobs: the code, followed by a convergence; the code alone; a convergence.
 SYNC, REFRESH, CONVERGE = "sync", "refresh", "converge"
-#: The most that the answer of a node may hold of facts, in bytes, and of words that are shown.
+#: The most bytes of facts in a node's answer, and the most characters of its words that are shown.
 FACTS_LIMIT, WORDS_LIMIT = 64 * 1024, 300
 #: The first Docker in which a service of the swarm can do without AppArmor (API 1.44: Privileges.AppArmor).
 KNOWS_APPARMOR = 25
@@ -55,10 +55,11 @@ COMPUTE = "compute"
 
 @dataclass(frozen=True)
 class Record:
-    """How it went with one node, or with SLURM; times are in seconds since 1970.
+    """What happened so far with one node, or with what areas and swarm are owed; times are in seconds since 1970.
 
-    ``attempts`` counts failures since the last success; ``next`` is when it is tried again. ``since`` is when the last
-    success was begun, ``boot`` the start of the node that it was in.
+    ``attempts`` counts failures since the last success, and ``error`` is the last one. ``tried`` is when the last try
+    ended, ``next`` when the next one is due, ``succeeded`` when the last success ended. ``since`` is when that had
+    begun, and ``boot`` identifies the boot of the node in which it was.
     """
 
     attempts: int = 0
@@ -70,32 +71,37 @@ class Record:
     boot: str | None = None
 
     def failed(self, error: str, now: float) -> Record:
-        """The record after another failure."""
+        """Return the record after another failure."""
         attempts = self.attempts + 1
         return replace(self, attempts=attempts, error=error, tried=now, next=now + back_off(attempts))
 
     def went_well(self, now: float, since: float | None = None, boot: str | None = None) -> Record:
-        """The record after a success."""
+        """Return the record after a success."""
         return Record(tried=now, succeeded=now, since=since, boot=boot)
 
 
 @dataclass(frozen=True)
 class Flight:
-    """A job that a node was given and has not answered yet; ``code`` is what it has when it answers to a sync."""
+    """A job that a node was given and has not answered yet.
+
+    ``jid`` is Salt's id of the job, ``kind`` one of ``SYNC``, ``REFRESH`` and ``CONVERGE``. ``since`` is when it was
+    given, ``asked`` when the node was last asked whether it runs it (seconds since 1970). ``code`` is the hash of the
+    code that the node has once it has answered a sync.
+    """
 
     jid: str
     kind: str
     since: float
     code: str | None = None
     asked: float | None = None
-    #: How often in a row it was asked whether it is at it, and said nothing.
+    #: How often in a row the node did not answer when it was asked whether it runs the job.
     silent: int = 0
-    #: Whether it was heard to start since: its job may have been lost. A slow one may only now say that it has started.
+    #: Whether the node has reported a start since, so that its job may be lost; a slow node reports its start late.
     doubtful: bool = False
 
     @property
     def ask(self) -> float:
-        """When it is asked: the longer it takes, the rarer, since on a slow machine each answer costs it seconds."""
+        """When to ask the node next. The longer its job takes the rarer it is asked, since answering slows it down."""
         if self.doubtful:
             return self.since
         return self.since + ASK_AFTER if self.asked is None else self.asked + max(ASK_AFTER, self.asked - self.since)
@@ -103,27 +109,27 @@ class Flight:
 
 @dataclass(frozen=True)
 class State:
-    """All that the reconciler remembers. Losing it costs one convergence of every node."""
+    """Everything that the reconciler remembers. Losing it costs one convergence of every node."""
 
     nodes: Mapping[str, Record] = field(default_factory=dict)
     flights: Mapping[str, Flight] = field(default_factory=dict)
-    #: How it went to tell the areas and the swarm what they are owed.
+    #: What happened so far with bringing the areas and the swarm up to date with the registry.
     owed: Record = field(default_factory=Record)
     round: Mapping[str, Any] = field(default_factory=dict)
 
 
 def back_off(attempts: int) -> float:
-    """Seconds until the next try after so many failures."""
+    """Return the seconds until the next try after this many failures."""
     return float(min(LAST_RETRY, FIRST_RETRY * 2 ** min(max(attempts, 1) - 1, 16)))
 
 
 def folder(paths: Paths) -> Path:
-    """Where the reconciler keeps what it remembers."""
+    """Return the folder of the reconciler's files."""
     return paths.state / "reconcile"
 
 
 def load(paths: Paths) -> State:
-    """What is remembered; nothing where the file is missing or damaged, which a round makes up for."""
+    """Return what is remembered; an empty state where the file is missing or damaged, which a round makes up for."""
     try:
         data = json.loads((folder(paths) / "state.json").read_text())
         return State(
@@ -137,18 +143,18 @@ def load(paths: Paths) -> State:
 
 
 def save(paths: Paths, state: State) -> None:
-    """Remember."""
+    """Write what is to be remembered."""
     folder(paths).mkdir(parents=True, exist_ok=True)
     write_atomic(folder(paths) / "state.json", json.dumps(asdict(state), indent=1, sort_keys=True).encode(), mode=0o600)
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# Marks: nodes of which somebody has heard
+# Marks: nodes that somebody has heard of
 # ---------------------------------------------------------------------------------------------------------------
 
 
 def mark(paths: Paths, names: Iterable[str]) -> list[str]:
-    """Mark nodes to be converged soon; returns those that were. What is no name of a node is passed over."""
+    """Mark nodes to be converged soon and return those that were marked; names that no node can have are ignored."""
     marked = []
     for name in names:
         if isinstance(name, str) and NODE_NAME.fullmatch(name):
@@ -160,7 +166,7 @@ def mark(paths: Paths, names: Iterable[str]) -> list[str]:
 
 
 def marks(paths: Paths) -> dict[str, float]:
-    """The marked nodes, with the time of each mark in seconds since 1970."""
+    """Return the marked nodes, with the time of each mark in seconds since 1970."""
     found = {}
     with contextlib.suppress(FileNotFoundError):
         for path in (folder(paths) / "dirty").iterdir():
@@ -171,7 +177,7 @@ def marks(paths: Paths) -> dict[str, float]:
 
 
 def unmark(paths: Paths, names: Iterable[str]) -> None:
-    """Take marks away."""
+    """Remove the marks of nodes."""
     for name in names:
         if NODE_NAME.fullmatch(name):
             (folder(paths) / "dirty" / name).unlink(missing_ok=True)
@@ -179,9 +185,9 @@ def unmark(paths: Paths, names: Iterable[str]) -> None:
 
 @dataclass
 class Bell:
-    """When the next round is: soon after the last of a burst of marks, when something is due, and now and then.
+    """Decides when the next round begins: soon after a burst of marks, when something is due, and every few minutes.
 
-    Times are those of one clock that goes forward.
+    Times are seconds of one monotonic clock.
     """
 
     quiet: float = QUIET
@@ -193,25 +199,25 @@ class Bell:
     looked: float | None = None
 
     def heard(self, now: float) -> None:
-        """There is news of a node."""
+        """Take note that there is news of a node."""
         self.first = now if self.first is None else self.first
         self.last = now
 
     def looks(self, now: float) -> bool:
-        """Whether it is time to look at every node."""
+        """Return whether it is time to look at every node."""
         return self.looked is None or now - self.looked >= self.every
 
     def rings(self, now: float, due: float | None = None) -> bool:
-        """Whether a round begins now; ``due`` is when something is to be tried or asked again."""
+        """Return whether a round begins now; ``due`` is when something is to be tried or asked again."""
         if self.first is not None:
             return now - self.last >= self.quiet or now - self.first >= self.most
         if self.looks(now):
             return True
-        # What is due does not come oftener than what somebody asked for.
+        # Rounds for what is due are no more frequent than those for marks.
         return due is not None and now >= due and (self.ran is None or now >= self.ran + self.quiet)
 
     def rang(self, now: float, *, full: bool) -> None:
-        """A round has ended, for which all news until its beginning counted."""
+        """Take note that a round has ended; it covered all news from before it began."""
         self.first, self.ran = None, now
         self.looked = now if full else self.looked
 
@@ -224,7 +230,7 @@ class Bell:
 def wanted(
     nodes: Mapping[str, Mapping[str, Any]], registry: Mapping[str, Mapping[str, Any]], accepted: Collection[str]
 ) -> list[str]:
-    """The compute nodes that take part: with an accepted key, and not on their way out.
+    """Return the compute nodes that the reconciler looks after: their key is accepted, and they are not being retired.
 
     ``nodes`` are those of the resolved configuration: those of the site, and those whose role a token granted.
     """
@@ -243,9 +249,9 @@ def due(
     forced: Collection[str],
     now: float,
 ) -> list[str]:
-    """The nodes of ``names`` that are to be converged now: marked, asked for, new, or to be tried again.
+    """Return the nodes of ``names`` to converge now: those that are marked, forced, new, or to be tried again.
 
-    One that is at a job already is none of them.
+    Nodes that still run a job are left out.
     """
 
     def is_due(name: str) -> bool:
@@ -260,7 +266,7 @@ def due(
 
 
 def next_due(state: State) -> float | None:
-    """When something is to be tried or asked again, in seconds since 1970; None when there is nothing."""
+    """Return when something is to be tried or asked again, in seconds since 1970; None when there is nothing."""
     records = [*(record for name, record in state.nodes.items() if name not in state.flights), state.owed]
     times = [record.next for record in records if record.next is not None]
     times += [flight.ask for flight in state.flights.values()]
@@ -268,13 +274,13 @@ def next_due(state: State) -> float | None:
 
 
 def is_news(state: State, name: str, when: float) -> bool:
-    """Whether it is news that a node started at that time: not when it was given a job since, which it did or does."""
+    """Return whether a node's start at ``when`` is news: it is not if a job given since then covers it."""
     known = [state.nodes.get(name, Record()).since, state.flights[name].since if name in state.flights else None]
     return all(since is None or since < when for since in known)
 
 
 def to_ask(state: State, now: float) -> dict[str, list[str]]:
-    """Nodes by job that are asked whether they are still at it: nothing was heard of them for long."""
+    """Return the nodes to ask whether they still run their jobs, by job; they have been silent for long."""
     found: dict[str, list[str]] = {}
     for name, flight in sorted(state.flights.items()):
         if now >= flight.ask:
@@ -285,9 +291,10 @@ def to_ask(state: State, now: float) -> dict[str, list[str]]:
 def goes_on(
     now: float, *, started: float, last: float | None, waiting: Collection[str], doubtful: Collection[str]
 ) -> bool:
-    """Whether a round goes on with those that have answered, and leaves the ``waiting`` ones to a later round.
+    """Return whether a round goes on with the nodes that have answered, and leaves ``waiting`` ones to a later round.
 
-    ``last`` is when somebody answered last; ``doubtful`` are nodes that failed before, for which nobody waits.
+    ``started`` is when the nodes were given their job, ``last`` when one last answered. For ``doubtful`` nodes, which
+    failed before, a round hardly waits. Times are seconds of one monotonic clock.
     """
     if not waiting or now - started >= LONGEST:
         return True
@@ -304,10 +311,10 @@ def goes_on(
 
 
 def words(value: Any) -> str:
-    """What a node says of itself as a short line: printable, whoever wrote it."""
+    """Return what a node says as one short, printable line, whatever it holds."""
     text = str(value)
     said, trace, _ = text.partition("Traceback")
-    if trace:  # of an error of Python's, its last line is all that tells anybody something
+    if trace:  # only the last line of a traceback is of any use to people
         text = said.strip() or text.rstrip().rpartition("\n")[2]
     text = " ".join(text[: 4 * WORDS_LIMIT].split())
     text = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
@@ -315,7 +322,7 @@ def words(value: Any) -> str:
 
 
 def failed_states(states: Any) -> str | None:
-    """Why a convergence failed, from what ``state.apply`` returned; None when it did not."""
+    """Return why a convergence failed, from what ``state.apply`` returned; None when it succeeded."""
     if isinstance(states, list):
         return words("; ".join(map(str, states)) or "it says nothing")
     if not isinstance(states, dict) or not states:
@@ -332,7 +339,7 @@ def failed_states(states: Any) -> str | None:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a node says of itself, as far as its form goes; nothing in here is believed yet."""
+    """What a node says of itself, with only its types checked; nothing in here is believed yet."""
 
     swarm_id: str
     hardware: Any
@@ -341,17 +348,17 @@ class Facts:
 
 
 def facts(value: Any) -> Facts:
-    """Read the return of ``vcore_node.facts`` as what somebody hostile may have sent.
+    """Read what ``vcore_node.facts`` returned, as data that may come from an attacker.
 
     Raises:
-        VcoreError: it is none.
+        VcoreError: these are not facts, or the node reports a problem; the message says which.
     """
     if not isinstance(value, dict):
-        raise VcoreError(f"it gives no facts: {words(value)}")
+        raise VcoreError(f"it does not return facts: {words(value)}")
     try:
         size = len(json.dumps(value))
     except (TypeError, ValueError, RecursionError):
-        raise VcoreError("its facts are no plain data") from None
+        raise VcoreError("its facts are not plain data") from None
     if size > FACTS_LIMIT:
         raise VcoreError(f"its facts have {size} bytes; at most {FACTS_LIMIT} are read")
     if value.get("problem"):
@@ -360,16 +367,16 @@ def facts(value: Any) -> Facts:
     if not isinstance(swarm_id, str) or not SWARM_ID.fullmatch(swarm_id):
         raise VcoreError("it is in no swarm yet")
     if boot is not None and (not isinstance(boot, str) or len(boot) > 100):
-        raise VcoreError("its facts have a strange boot")
+        raise VcoreError("boot in its facts is not a short text")
     if not isinstance(storage, dict) or not all(isinstance(there, bool) for there in storage.values()):
-        raise VcoreError("its facts have a strange storage")
+        raise VcoreError("storage in its facts is not a list of folders that are there or not")
     return Facts(swarm_id, value.get("hardware"), boot, {words(name): there for name, there in storage.items()})
 
 
 class Swarm:
-    """Who is who in the swarm, as its manager sees it: what a node says of itself is held against this.
+    """Which node is which in the swarm, as its manager sees it; what nodes say of themselves is checked against this.
 
-    Built once a round; looking somebody up costs the same however many nodes there are.
+    It is built once per round. Looking a node up takes the same time however many there are.
     """
 
     def __init__(
@@ -382,9 +389,15 @@ class Swarm:
         problem: str | None = None,
         unconfined: bool = False,
     ) -> None:
-        """``members`` are the nodes of the swarm by id, ``own_id`` is the manager's, ``nodes`` those of the resolved
-        configuration; ``problem`` is why the manager does not say, ``unconfined`` whether its service runs slurmd
-        without AppArmor.
+        """Index the nodes by id and by address.
+
+        Args:
+            members: the nodes of the swarm by id, as Docker describes them.
+            own_id: the manager's id.
+            nodes: those of the resolved configuration, by name.
+            registry: the entries of the registry, by name.
+            problem: why the manager does not answer; None where it does.
+            unconfined: whether the swarm's service runs slurmd without AppArmor.
         """
         self.members, self.own_id, self.nodes = members, own_id, nodes
         self.problem, self.unconfined = problem, unconfined
@@ -395,8 +408,8 @@ class Swarm:
             registered, identity = entry.get("address"), entry.get("swarm_id")
             if identity:
                 self.ids[identity] = name
-            # What the registry has is only for one that the swarm does not see: a network may give an address to
-            # another host.
+            # The registry's address counts only for a node that the swarm does not see: a network may have given the
+            # address to another host since.
             member = members.get(identity or "")
             self._has("seen", str(member["Status"].get("Addr")) if member else registered, name)
             self._has("said", said if said != registered else None, name)
@@ -406,7 +419,7 @@ class Swarm:
             self.addresses[how].setdefault(address, set()).add(name)
 
     def verify(self, name: str, said: Facts) -> dict[str, Any]:
-        """The ``swarm_id`` and ``address`` of a node, where the manager confirms what it says.
+        """Return the ``swarm_id`` and ``address`` of a node, if the manager confirms what it says.
 
         Raises:
             NotFound: the swarm does not know its id: it was taken out of it behind its back.
@@ -427,14 +440,14 @@ class Swarm:
             raise VcoreError(f"it says that it is {said.swarm_id} of the swarm, which is {owner}")
         short = str(member["Description"]["Hostname"]).split(".")[0]
         if short != name and short in self.nodes:
-            raise VcoreError(f"it says that it is {said.swarm_id} of the swarm, which calls itself {short}")
+            raise VcoreError(f"it says that it is {said.swarm_id} of the swarm, whose host name is {short}")
         address = self.nodes[name]["address"] if is_head else self._address(name, str(member["Status"].get("Addr")))
         self.ids[said.swarm_id] = name
         self._has("seen", address, name)
         return {"swarm_id": said.swarm_id, "address": address}
 
     def opens(self, said: Facts) -> bool:
-        """Whether Docker on a node runs slurmd without its AppArmor profile, as the service says."""
+        """Return whether Docker on a node runs slurmd without an AppArmor profile, as the service asks for."""
         engine = (self.members[said.swarm_id].get("Description") or {}).get("Engine") or {}
         number = str(engine.get("EngineVersion")).partition(".")[0]
         return self.unconfined and number.isdecimal() and int(number) >= KNOWS_APPARMOR

@@ -1,7 +1,7 @@
-"""What a node says of its hardware, taken as what anybody may have made up.
+"""Check what a node says of its hardware, which may be made up.
 
-The grain ``vcore_hardware`` (salt/_grains/vcore_hardware.py) says it; :func:`validate` is what every consumer gets it
-through. The standard library is enough for it.
+The facts come from the grain ``vcore_hardware`` (salt/_grains/vcore_hardware.py); every consumer gets them through
+:func:`validate`. This module needs only the standard library.
 """
 
 from __future__ import annotations
@@ -23,27 +23,28 @@ NUMBERS: dict[str, tuple[int, int]] = {
 }
 CGROUPS = ("v2", "guarded", "none")
 MOST_GPUS = 256
-#: A type as gres.conf has it, a device of the kernel, and NVIDIA's names of a part of a GPU, such as 1g.5gb.
+#: A type as gres.conf writes it, a device file, and NVIDIA's name of a part of a GPU, such as 1g.5gb.
 GPU_TYPE = re.compile(r"[a-z][a-z0-9_.-]{0,31}")
 DEVICE = re.compile(r"/dev/[a-z][a-z0-9]{0,31}([/_-][a-zA-Z0-9]{1,32}){0,3}")
 MIG_PROFILE = re.compile(r"[1-9]g\.[1-9][0-9]{0,3}gb(\.me)?")
 
 
 def validate(facts: Any, *, opens: bool = False) -> dict[str, Any]:
-    """The facts of a node, each checked: keys, types, ranges, and that the numbers go together.
+    """Return a node's hardware facts after checking keys, types, ranges, and that the numbers are consistent.
 
-    ``memory_mib`` and ``scratch_mib`` are MiB; ``cgroups`` is ``v2`` where the kernel can hold jobs to their memory,
-    else ``none``. Where AppArmor is in the way, a node says ``guarded``, which is ``v2`` if Docker ``opens`` it;
-    ``gpus`` lists ``{type, file, mig}``, where ``mig`` is None for a whole GPU, or ``{profile, files}`` for a part.
+    ``memory_mib`` and ``scratch_mib`` are MiB. ``cgroups`` is ``v2`` where the kernel can limit jobs' memory, else
+    ``none``; a node on which AppArmor prevents that says ``guarded``, which becomes ``v2`` if Docker can lift AppArmor
+    (``opens``), else ``none``. ``gpus`` lists ``{type, file, mig}``, sorted by device; ``mig`` is None for a whole GPU,
+    ``{profile, files}`` for a part of one.
 
     Raises:
-        VcoreError: something else came; the message shows no more of it than is safe to print.
+        VcoreError: a fact is missing or impossible; the message shows only what is safe to print.
     """
     if not isinstance(facts, Mapping):
-        raise VcoreError("the node says nothing of its hardware")
+        raise VcoreError("the node reports no hardware")
     known = {*NUMBERS, "cgroups", "gpus"}
     if unknown := [key for key in facts if key not in known]:
-        raise VcoreError(f"the node says more of its hardware than is known: {_shown(unknown[0])}")
+        raise VcoreError(f"the node reports unknown hardware: {_shown(unknown[0])}")
     clean: dict[str, Any] = {}
     for key, (least, most) in NUMBERS.items():
         value = facts.get(key, 0 if key == "scratch_mib" else None)
@@ -63,7 +64,7 @@ def validate(facts: Any, *, opens: bool = False) -> dict[str, Any]:
     clean["gpus"] = sorted((_gpu(gpu) for gpu in gpus), key=_order)
     devices = [device for gpu in clean["gpus"] for device in ((gpu["mig"] or {}).get("files") or [gpu["file"]])[-1:]]
     if len(set(devices)) != len(devices):
-        raise VcoreError("hardware: gpus: a device is named twice")
+        raise VcoreError("hardware: gpus lists a device twice")
     return clean
 
 

@@ -11,10 +11,10 @@ HOSTLIST_LIMIT = 100_000
 
 
 def expand(text: str) -> list[str]:
-    """The names that a hostlist such as ``compute-[1-8,12]`` stands for, in its order.
+    """Return the names that a hostlist such as ``compute-[1-8,12]`` stands for, in its order.
 
     Raises:
-        ValueError: it is none, or a name in it is no node's.
+        ValueError: the text is not a hostlist, has too many names, or has a name that no node can have.
     """
     try:
         names: list[str] = hostlist.expand_hostlist(text, allow_duplicates=False, sort=False)

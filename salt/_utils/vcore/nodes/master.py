@@ -1,4 +1,4 @@
-"""Where the brain meets Salt's master: jobs of minions, and their keys. For the head's own processes only."""
+"""Use Salt's master: give jobs to minions, and manage their keys. For processes on the head only."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from ..base.errors import VcoreError
 
 #: What a node is asked to run: function, arguments, named arguments.
 Call = tuple[str, Sequence[Any], Mapping[str, Any]]
-#: What each function of a job has returned, by its name.
+#: What each function of a job has returned, by the function's name.
 Answer = Mapping[str, Any]
-#: Where the master keeps keys: accepted ones, those that wait, and others that came under a name that is taken.
+#: The master's names for accepted keys, pending keys, and keys refused because their minion's name has another key.
 KEPT = ("minions", "minions_pre", "minions_denied")
-#: Seconds between two looks at the clock while nobody answers.
+#: Seconds to wait for an event before giving callers a chance to check their deadline.
 TICK = 0.25
 
 
 class Line:
-    """A connection on which minions are given jobs and answer to them."""
+    """A connection that gives jobs to minions and hears their answers."""
 
     def __init__(self, client: salt.client.LocalClient) -> None:
         self.client = client
         self.jobs: dict[str, tuple[set[str], Any]] = {}
 
     def give(self, jid: str, names: Collection[str], calls: Sequence[Call]) -> None:
-        """Give these minions a job.
+        """Give these minions a job, which they run as ``calls`` in order.
 
         Raises:
-            VcoreError: the master did not take it.
+            VcoreError: the master did not accept the job.
         """
         functions: Any = [function for function, _, _ in calls]
         arguments: list[Any] = [
@@ -52,13 +52,13 @@ class Line:
             raise VcoreError(f"the Salt master did not take a job: {error}") from None
 
     def hear(self) -> tuple[str | None, Answer | None]:
-        """The next answer to any job given here, (name, answer); (None, None) now and then while there is none.
+        """Return the next answer to any job given here as (name, answer); (None, None) after ``TICK`` without one.
 
-        (name, None) says that a minion has started: it has not heard of its job, or lost it.
+        (name, None) means that a minion has just started, so it has not received its job or has lost it.
         """
         raw = self.client.event.get_event(wait=TICK, tag="salt/", full=True, auto_reconnect=True)
         data = raw["data"] if raw and isinstance(raw["data"], dict) else {}
-        # The id is the one of the key, put there by the master; a tag may be anything.
+        # The master sets the id, from the minion's key; the tag may be anything.
         name = data.get("id")
         for jid, (names, functions) in self.jobs.items():
             if name in names and raw["tag"] == f"salt/job/{jid}/ret/{name}" and "return" in data:
@@ -75,11 +75,11 @@ class Master:
         self.opts = dict(opts)
 
     def accepted(self) -> set[str]:
-        """The ids of all minions whose keys are accepted."""
+        """Return the ids of all minions whose keys are accepted."""
         return set(salt.key.get_key(self.opts).list_status("accepted")["minions"])
 
     def key_states(self) -> dict[str, str]:
-        """Each minion's key: accepted, pending, rejected or denied."""
+        """Return the state of each minion's key, by id: accepted, pending, rejected or denied."""
         kinds = {
             "minions_denied": "denied",
             "minions_rejected": "rejected",
@@ -90,15 +90,15 @@ class Master:
         return {name: state for kind, state in kinds.items() for name in found.get(kind, [])}
 
     def delete_keys(self, names: Collection[str]) -> None:
-        """Delete minions' keys, whatever their state; the master changes its session key: they are out."""
+        """Delete minions' keys, except rejected ones; the master then changes its session key, which shuts them out."""
         salt.key.get_key(self.opts).delete_key(match_dict={state: [*names] for state in KEPT})
 
     def new_job(self) -> str:
-        """An id for a job."""
+        """Return an id for a new job."""
         return str(salt.utils.jid.gen_jid(self.opts))
 
     def forget_files(self) -> None:
-        """Have the master list its files anew, which it does every 20 seconds only: a sync would miss new ones.
+        """Make the master list its files anew: it does so every 20 seconds only, and a sync would miss new files.
 
         See https://github.com/saltstack/salt/issues/32128.
         """
@@ -106,16 +106,19 @@ class Master:
 
     @contextmanager
     def listen(self) -> Iterator[Line]:
-        """Give minions jobs and hear what they answer, from now on; nothing that is said meanwhile is missed."""
+        """Open a :class:`Line`, on which no answer from now on is missed."""
         with salt.client.LocalClient(mopts=self.opts) as client:
             yield Line(client)
 
     def gather(
         self, names: Collection[str], calls: Sequence[Call], *, wait: float, gap: float | None = None
     ) -> dict[str, Answer]:
-        """Give these minions a job; what those answer that do so within ``wait`` seconds.
+        """Give these minions a job and return the answers that come within ``wait`` seconds, by minion.
 
-        With ``gap``, nobody waits longer than that after somebody's answer.
+        With ``gap``, it also returns when that many seconds have passed since the last answer.
+
+        Raises:
+            VcoreError: the master did not accept the job.
         """
         answers: dict[str, Answer] = {}
         if not names:
@@ -131,7 +134,7 @@ class Master:
         return answers
 
     def returned(self, jid: str) -> dict[str, Answer]:
-        """What minions have answered to a job, from the master's cache of jobs."""
+        """Return what minions have answered to a job, by minion, from the master's job cache."""
         with salt.client.LocalClient(mopts=self.opts) as client:
             try:
                 load = client.returners[f"{client.opts['master_job_cache']}.get_load"](jid)
@@ -141,15 +144,16 @@ class Master:
         return {name: _answer(entry["ret"], load.get("fun")) for name, entry in returned.items()}
 
     def busy(self, jid: str, names: Collection[str], *, wait: float, gap: float) -> dict[str, bool]:
-        """Which of these minions still run a job; one that does not answer is missing. Waits as ``gather`` does."""
+        """Return whether each of these minions still runs a job; those that do not answer are missing.
+
+        ``wait`` and ``gap`` are those of :meth:`gather`.
+        """
         asked = self.gather(names, [("saltutil.find_job", [jid], {})], wait=wait, gap=gap)
         return {name: bool(answer.get("saltutil.find_job")) for name, answer in asked.items()}
 
 
 def _answer(value: Any, functions: Any) -> Answer:
-    """What a minion returned for a job of one function, or of several; of these, one that could not run them at all
-    returns words.
-    """
+    """Return a minion's answer to a job by function; under ``""`` its words, if it could not run several functions."""
     if isinstance(functions, str):
         return {functions: value}
     return value if isinstance(value, dict) else {"": value}

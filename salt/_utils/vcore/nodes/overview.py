@@ -1,4 +1,4 @@
-"""What there is to say of the nodes: for ``salt-run vcore.nodes``, ``vcore.reconcile`` and ``vcore.status``."""
+"""Describe the nodes and the rounds, for ``salt-run vcore.nodes``, ``vcore.reconcile`` and ``vcore.status``."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .registry import UNKNOWN, Registry
 class Columns(Protocol):
     """A column that an area adds to the list of nodes."""
 
-    #: Its name.
+    #: The name of the column.
     COLUMN: str
 
     def columns(self, pillar: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], str | None]:
-        """Return ``words`` and ``reason`` of each node by name, and why there are none where nobody could be asked."""
+        """Return ``words`` and ``reason`` of each node by name, and why there are none if the area cannot find out."""
 
 
 class Keys(Protocol):
@@ -32,10 +32,10 @@ class Keys(Protocol):
 
 
 def check_takes_part(paths: Paths, keys: Keys, name: str) -> None:
-    """Refuse a node that the reconciler leaves alone, with the reason.
+    """Make sure that the reconciler looks after a node.
 
     Raises:
-        VcoreError: with the reason.
+        VcoreError: it does not; the message says why, and what to do.
     """
     if not NODE_NAME.fullmatch(name):
         raise VcoreError(f"{decisions.words(name)!r} is no name for a node (a-z, 0-9, -, a letter first)")
@@ -56,10 +56,15 @@ def check_takes_part(paths: Paths, keys: Keys, name: str) -> None:
 def told(
     results: Iterable[Mapping[str, Any]], records: Mapping[str, decisions.Record], only: str | None = None
 ) -> dict[str, Any]:
-    """What rounds did, one after the other, as one: ``{ok, reconciled: {<name>: {result, error}}, labelled, resumed,
-    problems, rounds, seconds}``.
+    """Sum up the results of successive rounds.
 
-    ``only`` is the node that was asked for; ``records`` tell of those whose answers a round of somebody else took.
+    Args:
+        results: at least one, each as :func:`vcore.nodes.rounds.run` returns it.
+        records: how it went with nodes whose answers another process's round took.
+        only: the node that was asked for; None for all.
+
+    Returns:
+        ``{ok, reconciled: {<name>: {result, error}}, labelled, resumed, problems, rounds, seconds}``.
     """
     results = list(results)
     nodes: dict[str, dict[str, Any]] = {}
@@ -85,7 +90,10 @@ def told(
 
 
 def progress(state: decisions.State, name: str, *, retiring: bool) -> dict[str, Any]:
-    """How the convergence of one node goes: ``{retiring, converging, succeeded, error, attempts, next}``."""
+    """Return how far the convergence of a node is: ``{retiring, converging, succeeded, error, attempts, next}``.
+
+    ``succeeded`` and ``next`` are in seconds since 1970.
+    """
     record = state.nodes.get(name, decisions.Record())
     return {
         "retiring": retiring,
@@ -98,9 +106,10 @@ def progress(state: decisions.State, name: str, *, retiring: bool) -> dict[str, 
 
 
 def reconciler(state: decisions.State) -> dict[str, Any]:
-    """How the last round went, for ``vcore.status``: ``{round, problems}``.
+    """Return how the last round went, for ``vcore.status``: ``{round, problems}``.
 
-    What was refused once only is tried again within seconds: a daemon that starts is no problem.
+    A single failure to bring areas and swarm up to date is not a problem: a daemon may be starting, and the next try is
+    seconds away.
     """
     owed = state.owed.error if state.owed.attempts > 1 else None
     found = [f"reconciler: {text}" for text in (state.round.get("error"), owed) if text]
@@ -108,10 +117,12 @@ def reconciler(state: decisions.State) -> dict[str, Any]:
 
 
 def nodes(paths: Paths, keys: Keys) -> dict[str, Any]:
-    """Every node: of the site, of the registry, and minions with a key that belongs to none.
+    """Return every node of the site and the registry, and every other minion that has a key.
 
-    ``{nodes: {<name>: {roles, key, address, swarm, slurm, reason, retiring, converging, succeeded, error, attempts,
-    next}}, problems: [...]}``; what cannot be asked is None, and in the problems.
+    Returns:
+        ``{nodes: {<name>: {roles, key, address, swarm, slurm, reason, retiring, converging, succeeded, error, attempts,
+        next}}, problems: [...]}``. ``slurm`` is there for each area with such a column. What cannot be found out is
+        None, and ``problems`` says why.
     """
     resolved, registry, state = pillar.resolved(paths), Registry(paths.nodes).read(), decisions.load(paths)
     key_states, problems = keys.key_states(), []

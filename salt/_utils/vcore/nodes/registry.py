@@ -1,8 +1,8 @@
-"""The nodes that were enrolled: what the head granted them, and what it has verified of what they say.
+"""The registry of enrolled nodes: what the head granted them, and what it has verified of what they say.
 
-One file on the head holds them all, readable by root only. The site file names nodes, too, and wins where both do
-(:mod:`vcore.kernel.resolve`). A role stands in here only because a token of the head granted it, never because a minion
-said so.
+It is one file on the head, readable by root only. The site file names nodes, too, and wins where both do
+(:mod:`vcore.nodes.resolve`). A role is in the registry only because a token of the head granted it, never because a
+minion said so.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Entry = dict[str, Any]
 
 #: Seconds to wait for another process that changes the file.
 PATIENCE = 30
-#: What an entry holds, with the value of a node of which nothing is known yet.
+#: The keys of an entry, with the values of a node of which nothing is known yet.
 #:
 #: roles: granted by a token; empty where the site file gives them. enrolled: when its key was accepted, in seconds
 #: since 1970. by: token, site (the site file names it) or hand (salt-key). address: IPv4, as swarm's manager sees it.
-#: swarm_id: Docker's id of the node, verified on the manager. forgotten: an id that it goes by, and that the swarm does
-#: not know: a place to leave. hardware: see vcore.nodes.hardware. code: hash of the code that
-#: it was given. retiring: whether it is being taken out.
+#: swarm_id: Docker's id of the node, verified on the manager. forgotten: the id of a swarm membership that the node
+#: still has and the manager no longer knows, which the node has to leave. hardware: see vcore.nodes.hardware. code:
+#: hash of the code that it was given. retiring: whether it is being taken out of the core.
 UNKNOWN: Mapping[str, Any] = {
     "roles": [],
     "enrolled": None,
@@ -49,7 +49,7 @@ class Registry:
     path: Path
 
     def read(self) -> dict[str, Entry]:
-        """Every node by name, each with all keys of :data:`UNKNOWN`.
+        """Return every entry by the node's name, each with all keys of :data:`UNKNOWN`.
 
         Raises:
             VcoreError: the file is damaged.
@@ -64,10 +64,11 @@ class Registry:
             raise VcoreError(f"{self.path}: damaged ({error}); {remedy}") from None
 
     def update(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
-        """Lay ``changes`` over the entries of the nodes that they name, in one write; new names are new entries.
+        """Merge ``changes`` into the entries of the nodes that they name, in one write; new names get new entries.
 
         Raises:
-            VcoreError: a name that no node can have, or a key that no entry has.
+            VcoreError: no node can have such a name, or no entry such a key.
+            vcore.base.locks.Busy: another process has been changing the file for ``PATIENCE`` seconds.
         """
         for name, entry in changes.items():
             if not NODE_NAME.fullmatch(name):
@@ -77,7 +78,11 @@ class Registry:
         self._change(lambda entries: {**entries, **{n: {**entries.get(n, UNKNOWN), **e} for n, e in changes.items()}})
 
     def remove(self, names: Iterable[str]) -> None:
-        """Forget these nodes."""
+        """Delete the entries of these nodes.
+
+        Raises:
+            vcore.base.locks.Busy: another process has been changing the file for ``PATIENCE`` seconds.
+        """
         gone = set(names)
         self._change(lambda entries: {name: entry for name, entry in entries.items() if name not in gone})
 

@@ -1,4 +1,4 @@
-"""The nodes of a resolved site, those that were enrolled included."""
+"""The nodes of a resolved site, including those that were enrolled."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from . import registry
 
 KEYS = ("nodes",)
 
-#: What a node's part of the registry shows of it.
+#: The keys that a node takes from its entry in the registry.
 ENROLLED_KEYS = ("enrolled", "swarm_id", "forgotten", "hardware", "retiring")
 
 
 @areas.face("node")
 class Extends(Protocol):
-    """What an area adds to a node, of the keys that it has added to the site's."""
+    """What an area adds to a node, from its own keys of the node in the site file."""
 
     def extend(self, configuration: Configuration, node: NodeSettings | None) -> Mapping[str, Any]:
         """Return further keys of a node; ``node`` is None for one that the site file does not name."""
 
 
 def sources(paths: Paths) -> Iterable[Path]:
-    """Return the registry."""
+    """Return the files that the result depends on: the registry."""
     return [paths.nodes]
 
 

@@ -1,8 +1,8 @@
-"""Taking nodes out of the core: out of SLURM when their jobs have ended, out of the swarm, and out of the head's trust.
+"""Retire nodes: take them out of SLURM when their jobs have ended, out of the swarm, and delete their keys.
 
-Nodes that are ready go together: one reconfigure, one job and one change of the master's session key for all of them.
-Each step looks whether it was done already, so a retirement that was cut off anywhere is gone on from by running it
-again. What is left of a node to do is in the registry: it is ``retiring``; without ``hardware`` it is out of SLURM.
+Nodes that are ready leave together: one reconfigure, one job and one change of the master's session key for all of
+them. Each step checks whether it was done already, so running an interrupted retirement again continues it. The
+registry shows what is left to do: a node is ``retiring``, and one without ``hardware`` is out of SLURM.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from .hostlist import expand
 from .registry import UNKNOWN, Registry
 from .rounds import Call, locked
 
-#: The reason that a node is drained with.
+#: The reason that nodes are drained with.
 REASON = "vcore: retiring"
-#: Seconds between two looks at nodes that still run jobs, and between two times that it is said.
+#: Seconds between two looks at the jobs of nodes, and between two reports about them.
 LOOK, SAY = 2.0, 60.0
-#: Seconds that a round of the reconciler may take to make room; that a node has to say that it is there; and that it
-#: has to take the core off itself.
+#: Seconds to wait for a round of the reconciler to end, for a node to answer a ping, and for it to remove the core from
+#: itself.
 ROOM, HERE, FAREWELL = 180.0, 30.0, 300.0
-#: How many nodes are named one by one, and how many jobs of each.
+#: The most nodes that are listed by name, and the most jobs of each.
 LISTED = 10
 
-#: What is asked of a node before its key goes: whether it is there; what the role brought; then secrets and the minion
-#: itself.
+#: The calls that a node gets before its key is deleted: answer; remove what the role brought; remove secrets and the
+#: minion.
 PING: Call = ("test.ping", [], {})
 ABSENT: Call = ("state.apply", ["roles.compute.absent"], {})
 LEAVE: Call = ("vcore_node.leave", [], {})
@@ -51,14 +51,14 @@ class Salt(Protocol):
 
 
 class Retirement:
-    """Nodes on their way out; one that cannot go on stays where it is, and the others go on."""
+    """The retirement of some nodes. A node with a problem stays at the step that it has reached; the others go on."""
 
     def __init__(self, paths: Paths, salt: Salt, nodes: str, say: Callable[[str], None]) -> None:
-        """Look whether all of the nodes can go at all; ``nodes`` is a hostlist such as ``compute-[1-8]``.
+        """Make sure that all of the nodes can be retired; ``nodes`` is a hostlist such as ``compute-[1-8]``.
 
         Raises:
-            NotFound: nobody knows one of them.
-            VcoreError: one cannot: it is the head, or a service has its data there.
+            NotFound: one of the nodes does not exist.
+            VcoreError: a node is the head, or a service has its data there.
         """
         self.paths, self.salt, self.say = paths, salt, say
         self.registry = Registry(paths.nodes)
@@ -88,18 +88,23 @@ class Retirement:
             )
 
     def run(self, *, dead: bool, timeout: float) -> dict[str, Any]:
-        """Take all steps; ``timeout`` is what jobs of the nodes may still take, in seconds.
+        """Take all steps.
 
-        Returns ``{ok, retired: {<name>: {done: [...], remains}}, problems: [...]}``; ``remains`` says what is the
-        administrator's to do, or is None; ``problems`` say why nodes go no further. What was done stays done.
+        Args:
+            dead: whether the nodes are gone for good: their jobs are given up, and they are not asked to do anything.
+            timeout: seconds that jobs of the nodes may still take.
+
+        Returns:
+            ``{ok, retired: {<name>: {done: [...], remains}}, problems: [...]}``. ``remains`` says what the
+            administrator has to do, or is None; ``problems`` say why nodes are not retired. What was done stays done.
 
         Raises:
-            VcoreError: whoever gives them work, or the swarm, does not do its part.
+            VcoreError: SLURM or the swarm failed to do its part.
         """
-        # From here on the reconciler leaves them alone.
+        # From here on the reconciler leaves the nodes alone.
         self.registry.update({name: {"retiring": True} for name in self.names})
         for ready in self._ready(dead, timeout):
-            with locked(self.paths, wait=ROOM):  # a round tells the areas of nodes, too
+            with locked(self.paths, wait=ROOM):  # rounds change the areas' configuration, too
                 self._leave_work(ready)
             if not dead:
                 self._take_off([name for name in ready if self.keys.get(name) == "accepted"])
@@ -110,10 +115,10 @@ class Retirement:
         return self._told()
 
     def cancel(self) -> dict[str, Any]:
-        """Keep nodes that are still in SLURM after all; what a person drained them for stays. Returns as ``run`` does.
+        """Keep nodes that are still in SLURM; those that a person has drained stay drained. Return what ``run`` does.
 
         Raises:
-            VcoreError: one is not being retired, or is out already.
+            VcoreError: a node is not being retired, or is out of SLURM already.
         """
         entries = self.registry.read()
         for name in self.names:
@@ -140,7 +145,7 @@ class Retirement:
     # --- its jobs ------------------------------------------------------------------------------------------------
 
     def _ready(self, dead: bool, timeout: float) -> Iterator[list[str]]:
-        """Those that run nothing any more, as their jobs end."""
+        """Yield lists of nodes that run no jobs any more, as their jobs end."""
         waiting, end, spoken = self._drain(dead), time.monotonic() + timeout, -SAY
         ready = [name for name in self.names if name not in waiting]
         while True:
@@ -175,13 +180,13 @@ class Retirement:
         return jobs
 
     def _drain(self, dead: bool) -> list[str]:
-        """Have them take no new jobs; those whose jobs have to be waited for."""
+        """Make the nodes take no new jobs; return those whose jobs have to be waited for."""
         entries = self.registry.read()
         inside = [name for name in self.names if entries.get(name, UNKNOWN)["hardware"]]
         waiting: list[str] = []
         for work in self._works():
             if dead:
-                # Their jobs are requeued or fail, as each was submitted; they would hold on to their places else.
+                # Their jobs are requeued or fail, as each was submitted; otherwise they would keep their allocations.
                 self._note(work.give_up(self.pillar, inside, REASON), f"down in {work.TITLE}")
             elif there := work.known(self.pillar, inside):
                 work.drain(self.pillar, there, REASON)
@@ -202,22 +207,22 @@ class Retirement:
         self.registry.update({n: {"hardware": None} for n in names if entries.get(n, UNKNOWN)["hardware"]})
         left = pillar.head_pillar(self.paths)
         for work in self._works():
-            # Also when an earlier run noted it and came no further: this changes nothing that is right.
+            # Always, since an earlier run may have stopped right after the registry's change; repeating it is harmless.
             if work.forget(left, self.paths):
                 self._note(names, f"out of {work.TITLE}")
 
     def _take_off(self, names: Sequence[str]) -> None:
-        """Have the nodes take the core off themselves: what the roles brought, and then what they were entrusted."""
+        """Make the nodes remove the core from themselves: first what their roles brought, then secrets and minion."""
         if not names:
             return
         self.say(f"{hostlist.collect_hostlist(names)}: taking the core off")
-        # One that is off is soon told from one that takes its time, and holds up nobody.
+        # A ping soon finds nodes that are switched off, so that they do not hold up the others.
         why: dict[str, str | None] = dict.fromkeys(names, _failure(None))
         end, asked = time.monotonic() + FAREWELL, [*self.salt.gather(names, [PING], wait=HERE)]
         while asked and time.monotonic() < end:
             answers = self.salt.gather(asked, [ABSENT], wait=FAREWELL)
             why |= {name: _failure(answers.get(name)) for name in asked}
-            # Its states are being applied, which the reconciler may have begun before.
+            # The node is still applying states, perhaps by an earlier order of the reconciler; ask it again.
             asked = [name for name in asked if "is running as PID" in (why[name] or "")]
             time.sleep(LOOK if asked else 0)
         bare = [name for name in names if why[name] is None]
@@ -252,7 +257,7 @@ class Retirement:
         decisions.unmark(self.paths, names)
         configuration = site.load(self.paths)
         named = [name for name in names if name in configuration.site.nodes]
-        # While the site names them, this keeps the reconciler from taking them back.
+        # While the site names them, this keeps the reconciler from converging them.
         self.registry.update({name: {**UNKNOWN, "retiring": True} for name in named})
         for name in named:
             problem = configuration.document.problem(

@@ -1,4 +1,4 @@
-"""What a site may not write about nodes, though each of them is valid in itself."""
+"""Checks of a site's nodes that go beyond each node's own settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..kernel.site import Configuration
 
 
 def problems(configuration: Configuration) -> list[Problem]:
-    """Return what is wrong with the nodes: heads that are too many or too few, roles and addresses."""
+    """Return the problems of the nodes: not exactly one head, repeated roles, and wrong or repeated addresses."""
     nodes, document = configuration.site.nodes, configuration.document
     found = []
     heads = [name for name, node in nodes.items() if "head" in node.roles]

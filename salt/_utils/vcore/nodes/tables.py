@@ -1,4 +1,4 @@
-"""How nodes, rounds and retirements look to people."""
+"""Show nodes, rounds and retirements to people, as tables."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def status(facts: Mapping[str, Any]) -> list[RenderableType]:
 
 
 def _converged(node: Mapping[str, Any]) -> Text:
-    """How the last convergence of a node by the reconciler went."""
+    """Return how the reconciler's last convergence of a node went."""
     if node.get("error"):
         return Text("failed", style="bold red")
     if node.get("converging"):
@@ -70,7 +70,7 @@ def _reconciled(told: Mapping[str, Any]) -> RenderableType:
 
 
 def _retired(told: Mapping[str, Any]) -> RenderableType:
-    """Nodes of which the same was done share a line."""
+    """Return what was done to nodes, in one line for all nodes to which the same was done."""
     alike: dict[tuple[str, ...], list[str]] = {}
     for name, node in told["retired"].items():
         alike.setdefault(tuple(node["done"]), []).append(name)

@@ -43,8 +43,7 @@ def differences(pillar: Mapping[str, Any], paths: Paths) -> dict[str, str]:
 
 
 def write_offer(pillar: Mapping[str, Any], paths: Paths) -> dict[str, str]:
-    """Bring the offered files up to date and return what changed; the site's slurmctld, which is not ours, is not told.
-    """
+    """Bring the offered files up to date and return what changed; the site's own slurmctld is not told."""
     changes = differences(pillar, paths)
     if not changes:
         return changes

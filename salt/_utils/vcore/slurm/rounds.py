@@ -77,8 +77,7 @@ def catch_up(owed: Owed) -> None:
 
 
 def columns(pillar: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], str | None]:
-    """Return the state (``words``) and ``reason`` of every node in SLURM, and why there are none if it does not answer.
-    """
+    """Return the state (``words``) and ``reason`` of SLURM's nodes by name, and why there are none if it is silent."""
     from . import controller, queue
 
     if not controller.manages(pillar):

@@ -148,9 +148,7 @@ class Account(Model):
     max_memory: Size | None = field(None, description="Memory that its jobs have at a time.", example="512G")
     max_gpus: int | None = field(None, ge=0, le=1_000_000, description="GPUs that its jobs have at a time.", example=4)
     max_jobs: int | None = field(None, ge=0, le=1_000_000, description="Its jobs that run at a time.", example=100)
-    max_submitted: int | None = field(
-        None, ge=0, le=1_000_000, description="Its jobs that wait or run.", example=1000
-    )
+    max_submitted: int | None = field(None, ge=0, le=1_000_000, description="Its jobs that wait or run.", example=1000)
     max_jobs_per_user: int | None = field(
         None, ge=0, le=1_000_000, description="A person's jobs in it that run at a time.", example=20
     )
