@@ -211,7 +211,7 @@ def test_where_one_runs_it_proves_first_and_reads_then(core, paths, router):
     [
         (["settle", "--wait", "3", "--folders"], "folders cannot be made: no"),
         (["file-router", "prove"], "the configuration was refused, and the old one stays: no"),
-        (["file-router", "reload"], "not taken on: no; the old configuration is in place again"),
+        (["file-router", "reload"], "does not come into force: no; the old configuration is in place again"),
         (["settle", "--wait", "3"], "cannot be carried out: no; the old configuration is in place again"),
     ],
 )

@@ -39,11 +39,11 @@ def test_what_would_break_out_is_refused(tmp_path, value):
     core = pillar(tmp_path)
     broken = copy.deepcopy(core)
     broken["shares"]["runs"]["path"] = value
-    with pytest.raises(VcoreError, match=r"cannot stand in ganesha\.conf"):
+    with pytest.raises(VcoreError, match=r"is not allowed in ganesha\.conf"):
         ganesha.ganesha_conf(broken, {})
     broken = copy.deepcopy(core)
     broken["shares"][value] = broken["shares"].pop("runs")
-    with pytest.raises(VcoreError, match=r"cannot stand in ganesha\.conf"):
+    with pytest.raises(VcoreError, match=r"is not allowed in ganesha\.conf"):
         ganesha.ganesha_conf(broken, {})
 
 

@@ -219,12 +219,12 @@ def record(**more):
     [
         (None, 0, True, "no pull yet"),
         (record(), 300, True, "2 files, 2.0 KiB"),
-        (record(), 999999, False, "its time has come and nothing was pulled"),
+        (record(), 999999, False, "its next pull is overdue"),
         (record(files={"done": 0, "todo": 0}), 300, True, "nothing new"),
         (record(waiting=3), 300, True, "3 are still being written"),
         (record(skipped={"count": 2, "examples": ["x: is a link"]}), 300, True, "2 skipped: x: is a link"),
         (record(result="running", ended=None, current="a"), 300, True, "2 of 2 files, 2.0 KiB of 2.0 KiB, now a"),
-        (record(result="running", ended=None), 999, False, "it gets no further"),
+        (record(result="running", ended=None), 999, False, "it makes no progress"),
         (record(result="refused", error="nas refuses"), 300, False, "nas refuses"),
     ],
 )

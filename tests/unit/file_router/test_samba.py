@@ -144,14 +144,14 @@ def test_what_would_break_out_is_refused(core, value):
     ):
         broken = copy.deepcopy(core)
         change(broken)
-        with pytest.raises(VcoreError, match=r"cannot stand in smb\.conf"):
+        with pytest.raises(VcoreError, match=r"is not allowed in smb\.conf"):
             samba.smb_conf(broken)
 
 
 @pytest.mark.parametrize("value", ["ada bob", "ada,bob", "a;b", 'a"b', "@a b"])
 def test_a_principal_is_one(core, value):
     core["shares"]["runs"]["write"] = [value]
-    with pytest.raises(VcoreError, match=r"cannot stand in smb\.conf"):
+    with pytest.raises(VcoreError, match=r"is not allowed in smb\.conf"):
         samba.smb_conf(core)
 
 

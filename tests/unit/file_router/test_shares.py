@@ -16,7 +16,7 @@ def load(folder, text):
     ("text", "says"),
     [
         ("  shares: {Runs: {}}", "shares.Runs"),
-        ("  shares: {homes: {}}", "a share that Samba keeps for itself"),
+        ("  shares: {homes: {}}", "a name that Samba reserves for itself"),
         ("  shares: {a: {path: ../b}}", "shares.a.path"),
         ("  shares: {a: {path: /b}}", "shares.a.path"),
         ("  shares: {a: {path: b/../c}}", "shares.a.path"),
@@ -30,9 +30,9 @@ def load(folder, text):
         ("  shares: {a: {nfs: [{hosts: example.org}]}}", "IPv4 address or network"),
         ("  shares: {a: {nfs: [{hosts: 10.0.0.1/8}]}}", "has host bits set"),
         ("  shares: {a: {nfs: [{hosts: 10.0.0.0/8}, {hosts: 10.0.0.0/8}]}}", "10.0.0.0/8 stands twice"),
-        ("  shares: {a: {path: x}, b: {path: x}}", "lie in one another"),
-        ("  shares: {a: {path: x}, b: {path: x/y}}", "lie in one another"),
-        ("  shares: {a: {path: x/y/z}, b: {path: x/y}}", "lie in one another"),
+        ("  shares: {a: {path: x}, b: {path: x}}", "overlaps that of share a"),
+        ("  shares: {a: {path: x}, b: {path: x/y}}", "overlaps that of share a"),
+        ("  shares: {a: {path: x/y/z}, b: {path: x/y}}", "overlaps that of share a"),
         ("  shares: {archive: {}}", "shares.archive: homes of removed people are archived in its folder"),
         (
             "  accounts: {archive: /srv/virtual-core/data/file-router/data/a/homes}\n  shares: {b: {path: a}}",

@@ -1,10 +1,10 @@
-"""The file router, the half that does it: brings its configuration into place and asks the one that runs.
+"""Bring the file router's configuration into force.
 
 The configuration lies in a folder of the node that the file router runs on, which its container mounts. The files
-follow from the resolved pillar (:func:`wanted`). They are proven by the image that will serve them, and come into force
-as :mod:`vcore.swarm.proving` describes. The container that runs reads them without ending anybody's session. What one
-refuses that starts (images/file-router, ``file-router choose``) makes way for the configuration before, and so does
-what an older image refuses that swarm goes back to.
+follow from the resolved pillar (:func:`wanted`). The image that will serve them proves them, and they come into force
+as :mod:`vcore.swarm.proving` describes. The running container reads them without ending anybody's session. A container
+that starts and refuses the configuration takes the previous one (images/file-router, ``file-router choose``); so does
+an older image that swarm rolls back to.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from ..swarm.proving import ConfiguredService, Place, text_difference
 from . import container, ganesha, samba
 from .names import FILES, SECRET_FILE
 
-#: Seconds that a container which has just started may take to read its configuration.
+#: Seconds to wait for a container that has just started to read its configuration.
 START_TIME = 60.0
 
 
-#: What stands for the hash of a password that a plan cannot know, because it will be made.
+#: Stands in plans for the hash of a password that is made only when the plan is applied.
 UNKNOWN_HASH = "0" * 32
 
 
@@ -41,7 +41,7 @@ UNKNOWN_HASH = "0" * 32
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a configuration, by name, and the instruments whose password a plan does not know yet."""
+    """The contents of a configuration's files, by name, and the instruments whose passwords are not made yet."""
 
     content: dict[str, bytes]
     unknown: frozenset[str] = frozenset()
@@ -50,11 +50,11 @@ class Files:
 def wanted(
     pillar: Mapping[str, Any], numbers: Mapping[str, int], password: Callable[[str], str | None] = lambda _: None
 ) -> Files:
-    """The configuration as the resolved pillar makes it.
+    """Return the configuration that follows from the resolved pillar.
 
     Args:
-        numbers: the numbers that exports have already.
-        password: the password of an instrument, None where it is not known yet; only the scheme tdbsam asks.
+        numbers: the numbers that exports already have, by export.
+        password: returns an instrument's password, None where it is not known yet; called with the scheme tdbsam only.
     """
     settings = pillar["services"][SERVICE]["settings"]
     texts = {
@@ -78,14 +78,14 @@ def wanted(
 
 
 def _settle(pillar: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What the container makes by itself: folders, policies, homes; see settle in its image."""
+    """Return settle.json: the folders, policies and modes that ``settle`` in the container sets up."""
     mounts = {str(route["path"]) for route in pillar["routes"].values() if route["kind"] == "mount"}
     return {
         "folders": {
             f"{samba.DATA}/{share['path']}": {
                 "group": share["group"] or pillar["accounts"]["group"],
                 "mode": share["mode"],
-                # Of another server's files this one changes neither owner nor mode.
+                # The file router does not change owner or mode of another server's files.
                 "mounted": share["path"] in mounts,
                 "recycle": share["recycle"],
             }
@@ -99,7 +99,7 @@ def _settle(pillar: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str,
 
 
 def difference(old: Mapping[str, bytes], new: Files) -> dict[str, Any]:
-    """What would change: a unified diff for each file, for the secret one a word for each instrument."""
+    """Return what would change, by file: a unified diff, or for the file with hashes a word for each instrument."""
     changes: dict[str, Any] = {}
     for name in sorted({*old, *new.content}):
         before, after = old.get(name), new.content.get(name)
@@ -136,7 +136,7 @@ def read(folder: Path) -> dict[str, bytes]:
 
 @dataclass(frozen=True)
 class Plan:
-    """What bringing the configuration into place changes."""
+    """The wanted and old files of the configuration, and the changes between them."""
 
     files: Files
     old: dict[str, bytes]
@@ -144,11 +144,12 @@ class Plan:
 
 
 def plan(pillar: Mapping[str, Any], paths: Paths, *, test: bool) -> Plan:
-    """Compare the configuration in place with what is wanted. While both are the same and in force, nothing is asked
-    of Docker.
+    """Compare the configuration in place with what is wanted.
+
+    Docker is asked only where both are the same and it is not known whether they are in force.
 
     Raises:
-        NotFound: the password of an instrument does not exist, and this is no plan.
+        NotFound: the password of an instrument does not exist, without ``test``.
     """
     old = read(container.folder(pillar))
     files = _wanted_beside(old, pillar, paths, test=test)
@@ -159,7 +160,7 @@ def plan(pillar: Mapping[str, Any], paths: Paths, *, test: bool) -> Plan:
 
 
 def _wanted_beside(old: Mapping[str, bytes], pillar: Mapping[str, Any], paths: Paths, *, test: bool) -> Files:
-    """Return what is wanted, with passwords of the secret store, and numbers of exports that ``old`` has already."""
+    """Return the wanted files, with passwords from the secret store and the numbers that exports have in ``old``."""
     store = Store(paths.secrets)
 
     def password(name: str) -> str | None:
@@ -174,10 +175,10 @@ def _wanted_beside(old: Mapping[str, bytes], pillar: Mapping[str, Any], paths: P
 
 
 def apply(pillar: Mapping[str, Any], paths: Paths, planned: Plan) -> str:
-    """Have the configuration proven, put it in place and have it read; what was done, in words.
+    """Prove the configuration, put it in place and make the file router read it; return what was done, in words.
 
     Raises:
-        VcoreError: it was refused, and the old configuration is in place and serves.
+        VcoreError: the configuration was refused, and the old one is in place and served.
     """
     with _alone(pillar):
         if _service(pillar, paths).apply(
@@ -191,7 +192,11 @@ def apply(pillar: Mapping[str, Any], paths: Paths, planned: Plan) -> str:
 
 @contextmanager
 def _alone(pillar: Mapping[str, Any]) -> Iterator[None]:
-    """Keep an apply and the reconciler, which admits nodes, from changing the configuration at once."""
+    """Keep an apply, and the reconciler when it admits nodes, from changing the configuration at the same time.
+
+    Raises:
+        vcore.base.locks.Busy: another process has been changing it for ``START_TIME`` seconds.
+    """
     place = container.folder(pillar)
     place.mkdir(mode=0o755, parents=True, exist_ok=True)
     busy = f"{place} is being changed by another process; try again"
@@ -200,11 +205,13 @@ def _alone(pillar: Mapping[str, Any]) -> Iterator[None]:
 
 
 def admit(pillar: Mapping[str, Any], paths: Paths) -> bool:
-    """Have the nodes that there are now let in to homes and data, whatever else the site wants meanwhile; whether that
-    changed anything. A node that is new is let in by this before it looks for its storage; nobody's session ends.
+    """Let the current nodes mount homes and data; return whether that changed anything.
+
+    This gives a new node access before it mounts its storage. Other changes of the site are left to the next apply, and
+    nobody's session ends.
 
     Raises:
-        VcoreError: it was refused, and the old configuration is in place and serves.
+        VcoreError: the configuration was refused, and the old one is in place and served.
     """
     with _alone(pillar):
         old = read(container.folder(pillar))
@@ -217,12 +224,12 @@ def admit(pillar: Mapping[str, Any], paths: Paths) -> bool:
 
 
 def _service(pillar: Mapping[str, Any], paths: Paths) -> ConfiguredService:
-    """Describe how the file router is configured. Its container notes itself what it has read."""
+    """Describe how the file router is configured. Its container itself records what it has read."""
 
     def prove(candidate: str) -> None:
         progress.report(paths, "file-router", "proving its configuration")
         inside = f"{container.MOUNT}/{candidate}"
-        # Exports of folders that do not exist cannot be proven.
+        # The shares' folders are made first, because an export of a missing folder cannot be proven.
         container.run_checked(
             pillar, ["settle", "--wait", "3", "--folders", inside], "the shares' folders cannot be made"
         )
@@ -232,9 +239,9 @@ def _service(pillar: Mapping[str, Any], paths: Paths) -> ConfiguredService:
 
     def reload() -> None:
         container.run_checked(pillar, ["settle", "--wait", "3"], "the configuration cannot be carried out")
-        # It starts NFS anew where more than exports has changed, which clients keep their locks over, and waits until
-        # the exports are those of the configuration.
-        container.run_checked(pillar, ["file-router", "reload"], "the configuration is not taken on")
+        # Restarts NFS where more than exports has changed (clients keep their locks), and waits until the exports are
+        # those of the configuration.
+        container.run_checked(pillar, ["file-router", "reload"], "the configuration does not come into force")
 
     return ConfiguredService(
         _place(container.folder(pillar)), container=lambda: container.container(pillar), prove=prove, reload=reload
@@ -245,19 +252,20 @@ def _service(pillar: Mapping[str, Any], paths: Paths) -> ConfiguredService:
 
 
 def settle(pillar: Mapping[str, Any], paths: Paths, *, wait: float = START_TIME) -> str | None:
-    """Wait until the file router that runs here serves the configuration in place; have it read where it has not.
+    """Wait until the file router on this node serves the configuration in place; make it read that if necessary.
 
     Returns:
-        None; or why there is nothing to wait for.
+        None, or why there is nothing to wait for.
 
     Raises:
-        VcoreError: it does not; or when it started it took the configuration before.
+        VcoreError: the file router does not serve the configuration, or refused it at its start and serves the previous
+            one.
     """
 
     def differs(content: Mapping[str, bytes]) -> bool:
         return bool(difference(content, _wanted_beside(content, pillar, paths, test=False)))
 
     there = _service(pillar, paths).settle(
-        differs, refused="the configuration was refused, and the one before is served", wait=wait
+        differs, refused="the configuration was refused, and the previous one is served", wait=wait
     )
     return None if there else "The file router does not run here."

@@ -1,4 +1,4 @@
-"""The file router's container, and commands in it."""
+"""Find the file router's container, and run commands in it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOUNT, COMMANDS = "/etc/virtual-core/file-router", "/usr/lib/virtual-core"
 
 
 def folder(pillar: Mapping[str, Any]) -> Path:
-    """Where the configuration lies on the node."""
+    """Return the folder of the configuration on the node."""
     return Path(pillar["services"][SERVICE]["volumes"]["configuration"]["source"])
 
 
@@ -23,10 +23,10 @@ def folder(pillar: Mapping[str, Any]) -> Path:
 
 
 def container(pillar: Mapping[str, Any]) -> str:
-    """The id of the file router's container that runs on this node.
+    """Return the id of the file router's container on this node.
 
     Raises:
-        NotFound: none does.
+        NotFound: the file router does not run on this node.
     """
     if SERVICE not in pillar["node"]["services"]:
         raise NotFound("the file router does not run on this node")
@@ -39,7 +39,7 @@ def execute(pillar: Mapping[str, Any], command: Sequence[str], data: bytes = b""
     """Run a command as root in the file router's container on this node, with ``data`` as its input.
 
     Returns:
-        Its exit code and all that it wrote, to both outputs.
+        Its exit code, and everything that it wrote to standard output and standard error.
 
     Raises:
         NotFound: the file router does not run here.
@@ -48,11 +48,11 @@ def execute(pillar: Mapping[str, Any], command: Sequence[str], data: bytes = b""
 
 
 def run_checked(pillar: Mapping[str, Any], command: Sequence[str], failed: str) -> str:
-    """Run a command, one of the image's own where it has no path, and return what it wrote.
+    """Run a command and return its output; a command without a path is one of the image's own.
 
     Raises:
         NotFound: the file router does not run here.
-        VcoreError: the command failed; ``failed`` and what it wrote.
+        VcoreError: the command failed; the message is ``failed`` with its output.
     """
     program = command[0] if command[0].startswith("/") else f"{COMMANDS}/{command[0]}"
     return containers.output_or_error(execute(pillar, [program, *command[1:]]), failed)

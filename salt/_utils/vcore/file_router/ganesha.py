@@ -1,6 +1,6 @@
-"""NFS: the configuration of Ganesha as the site's shares make it; pure functions.
+"""The configuration of NFS-Ganesha, as text that follows from the site's shares. Everything here is pure.
 
-:mod:`vcore.file_router.configuration` brings it into place.
+:mod:`vcore.file_router.configuration` brings it into force.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..base.names import FILE_ROUTER as SERVICE
 from ..storage import places
 from .samba import DATA, HOMES
 
-#: The port of NFS 3's mount protocol; version 4 has none.
+#: The port of NFS 3's mount protocol; NFS 4 needs none.
 MOUNT_PORT = 20048
 NOBODY = 65534
 SQUASH = {"root": "Root_Squash", "all": "All_Squash", "none": "No_Root_Squash"}
@@ -27,39 +27,39 @@ _EXPORT = re.compile(r"^  Export_Id = ([0-9]+);\n  Path = .*;\n  Pseudo = /([a-z
 _VALUE = re.compile(r"[A-Za-z0-9._/-]+")
 
 
-#: Lines with addresses of nodes hold so many.
+#: The most addresses of nodes in one line.
 NODES_IN_LINE = 20
 
 
 def pseudo(name: str) -> str:
-    """The path by which NFS clients mount an export."""
+    """Return the path by which NFS clients mount an export."""
     return f"/{name}"
 
 
 def exported(pillar: Mapping[str, Any]) -> dict[str, str]:
-    """What is exported by NFS: the folder of each export by its name, which is the share's where it is one; sorted."""
+    """Return the folders that are exported by NFS, by export; a share's export has the share's name. Sorted by name."""
     shares = {name: f"{DATA}/{share['path']}" for name, share in pillar["shares"].items() if share["nfs"]}
     folders = {"home": HOMES, "data": DATA}
-    # The nodes' own, where there is a node that mounts them.
+    # Exports for the nodes' own storage, if any node mounts it.
     core = {places.export(kind): folders[kind] for kind in places.KINDS if pillar["storage_clients"]}
     return dict(sorted((shares | core).items()))
 
 
 def numbers_in(configuration: str) -> dict[str, int]:
-    """The number of each export in a configuration that :func:`ganesha_conf` wrote, by name."""
+    """Return the number of each export, by name, from a configuration that :func:`ganesha_conf` made."""
     return {share: int(number) for number, share in _EXPORT.findall(configuration)}
 
 
 def numbers(names: Iterable[str], previous: Mapping[str, int]) -> dict[str, int]:
-    """The number of each export, which is part of the handles that clients hold.
+    """Return a number for each export, which is part of the file handles that clients hold.
 
-    It follows from the export's name, by SHA-256. Where two meet, the one that is exported already keeps its own
-    (``previous``), and the other takes the next that is free: so no change of a share ever moves another.
+    The number follows from the export's name, by SHA-256. If two names collide, the one that is exported already keeps
+    its number (``previous``), and the other gets the next free one, so no change of a share renumbers another.
     """
     wanted = sorted(set(names))
     chosen = {name: previous[name] for name in wanted if 1 <= previous.get(name, 0) <= LARGEST_EXPORT}
     if len(set(chosen.values())) < len(chosen):
-        chosen = {}  # nothing that was written here
+        chosen = {}  # not numbers that this function gave
     taken = set(chosen.values())
     for name in wanted:
         if name in chosen:
@@ -73,7 +73,7 @@ def numbers(names: Iterable[str], previous: Mapping[str, int]) -> dict[str, int]
 
 
 def ganesha_conf(pillar: Mapping[str, Any], previous: Mapping[str, int]) -> str:
-    """The configuration of Ganesha, ganesha-config(8); ``previous`` are the numbers that exports have already."""
+    """Return ganesha.conf, ganesha-config(8); ``previous`` are the numbers that exports already have, by name."""
     protocols = "3, 4" if pillar["services"][SERVICE]["settings"]["nfs_3"] else "4"
     wanted = exported(pillar)
     blocks = [_COMMON.format(protocols=protocols, mount_port=MOUNT_PORT, nobody=NOBODY)]
@@ -88,8 +88,9 @@ def ganesha_conf(pillar: Mapping[str, Any], previous: Mapping[str, int]) -> str:
 
 
 def with_nodes(configuration: str, pillar: Mapping[str, Any]) -> str:
-    """A configuration that :func:`ganesha_conf` wrote, with the nodes' own exports as they are wanted now and nothing
-    else changed: nodes come and go by themselves, and everything else when it is applied.
+    """Return a configuration that :func:`ganesha_conf` made with only the nodes' own exports brought up to date.
+
+    Nodes come and go between applies; everything else changes only when an administrator applies it.
     """
     common, *exports = re.split(r"(?m)^(?=EXPORT \{$)", configuration)
     blocks = {name: block.rstrip("\n") + "\n" for block in exports for name in numbers_in(block)}
@@ -102,7 +103,7 @@ def with_nodes(configuration: str, pillar: Mapping[str, Any]) -> str:
 
 
 def _node_export(name: str, path: str, number: int, clients: Iterable[str]) -> str:
-    """An export for the nodes, which speak version 4: it has locks."""
+    """Return an export for the nodes; they use NFS 4 only, for its locks."""
     return _export(name, path, number, "4", _node_clients(clients))
 
 
@@ -165,19 +166,19 @@ def _export(name: str, path: str, number: int, protocols: str, clients: Iterable
 
 
 def _share_clients(wanted: Iterable[Mapping[str, Any]], protocols: str) -> list[str]:
-    """The blocks of those who may mount a share."""
+    """Return the blocks of the clients that may mount a share."""
     lines = []
-    # The first block that fits a client counts, so the narrowest network comes first.
+    # The first block that matches a client counts, so the narrowest network comes first.
     entries = ((ipaddress.IPv4Network(clients["hosts"]), clients) for clients in wanted)
     for network, clients in sorted(entries, key=lambda entry: (-entry[0].prefixlen, entry[0])):
-        # Ganesha takes 0.0.0.0/0 for the name of a file.
+        # Ganesha would take 0.0.0.0/0 for the name of a file.
         hosts = _shortest(network) if network.prefixlen else "*"
         lines += _clients(hosts, clients["access"], clients["squash"], protocols, any_port=clients["any_port"])
     return lines
 
 
 def _node_clients(addresses: Iterable[str]) -> list[str]:
-    """The blocks of the nodes: their addresses and no others, as few networks as these make."""
+    """Return the blocks of the nodes: exactly their addresses, merged into as few networks as possible."""
     networks = ipaddress.collapse_addresses(ipaddress.IPv4Network(address) for address in addresses)
     hosts = [_shortest(network) for network in networks]
     lines = []
@@ -204,7 +205,11 @@ def _clients(hosts: str, access: str, squash: str, protocols: str, *, any_port: 
 
 
 def _value(text: str) -> str:
-    """A value that comes from the site: the models have checked it, and nothing here relies on that."""
+    """Return a value from the site unchanged, after checking it again without relying on the models.
+
+    Raises:
+        VcoreError: the value could mean something else in ganesha.conf.
+    """
     if not _VALUE.fullmatch(text) or ".." in text.split("/"):
-        raise VcoreError(f"{text!r} cannot stand in ganesha.conf")
+        raise VcoreError(f"{text!r} is not allowed in ganesha.conf")
     return text

@@ -1,4 +1,4 @@
-"""Whether the file router is well."""
+"""How the file router is: its facts and problems for vcore.status, and its checks for vcore.doctor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .container import execute, run_checked
 
 
 def live_exports(pillar: Mapping[str, Any]) -> list[str]:
-    """The pseudo paths of the exports that are served now.
+    """Return the pseudo paths of the exports that are served now, sorted.
 
     Raises:
         NotFound: the file router does not run on this node.
@@ -29,7 +29,7 @@ def live_exports(pillar: Mapping[str, Any]) -> list[str]:
 
 
 def sessions(pillar: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Who is connected by SMB, a mapping each: person, machine, dialect, signing, encryption and shares.
+    """Return the SMB sessions, each with its person, machine, dialect, signing, encryption and shares.
 
     Raises:
         NotFound: the file router does not run on this node.
@@ -53,20 +53,21 @@ def sessions(pillar: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def facts(pillar: Mapping[str, Any], paths: Paths, so_far: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``file_router``: that of :func:`look`."""
+    """Return ``file_router``: what :func:`look` returns."""
     return {"file_router": look(pillar)}
 
 
 def problems(facts: Mapping[str, Any]) -> list[str]:
-    """Return what is not well with exports and routes."""
+    """Return the problems of exports and routes, a line each."""
     return list((facts.get("file_router") or {}).get("problems", []))
 
 
 def look(pillar: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return how the file router is: ``{exports, shares, routes, problems}``, None where it is off.
+    """Return how the file router is: ``{exports, shares, routes, problems}``; None where it is off.
 
-    ``exports`` and ``shares`` list a share each with its ``name``, ``path`` and whether it is as it should be
-    (``ok``); an export is live or not, a share by SMB is offered to somebody or not.
+    ``exports`` lists ``{name, path, ok}``, where ``ok`` is whether it is served. ``shares`` lists ``{name, path, smb,
+    nfs}``, where ``smb`` and ``nfs`` are whether it is offered that way. ``routes`` is that of
+    :func:`vcore.file_router.routes.status`.
     """
     from . import routes  # which looks owners up through this module
 
@@ -112,7 +113,7 @@ def look(pillar: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
-    """Ask the file router through the network."""
+    """Check the file router from outside, through the network."""
     service = pillar["services"].get(SERVICE)
     if service is None:
         return []
@@ -142,11 +143,12 @@ _DIALECTS = {"2.1": 0x0210, "3.0": 0x0300, "3.0.2": 0x0302}
 
 
 def negotiate(address: str, port: int, dialects: Sequence[str], *, timeout: float = 5.0) -> tuple[str | None, bool]:
-    """The dialect that an SMB server at ``address`` chooses among ``dialects``, None if it takes none of them, and
-    whether it insists on signing.
+    """Negotiate with an SMB server; return the dialect that it chooses, and whether it insists on signing.
+
+    The dialect is None if the server accepts none of ``dialects``. ``timeout`` is in seconds.
 
     Raises:
-        OSError: nothing answers, or something else than SMB.
+        OSError: nothing answers, or the answer is not SMB.
     """
     header = b"\xfeSMB" + struct.pack("<HHIHHIIQIIQ16x", 64, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)
     codes = [_DIALECTS[name] for name in dialects]
@@ -182,7 +184,7 @@ def _check_smb(address: str, service: ServicePart, remedy: str) -> Check:
 
 
 def _check_guest(pillar: Mapping[str, Any], address: str, port: int, remedy: str) -> Check:
-    """Nobody in particular is told nothing; smbclient asks, from the container but by the way of everybody."""
+    """Check that anonymous clients get no share list; smbclient runs in the container, but asks the public address."""
     command = ["smbclient", "--no-pass", "--user", "%", "--list", address, "--port", str(port), "--timeout", "5"]
     try:
         code, output = execute(pillar, command)

@@ -1,4 +1,4 @@
-"""Accounts of instruments."""
+"""Entries of instruments in the directory."""
 
 from __future__ import annotations
 
@@ -21,11 +21,17 @@ if TYPE_CHECKING:
 def instrument_changes(
     pillar: Mapping[str, Any], paths: Paths, directory: Directory | None, *, test: bool
 ) -> tuple[dict[str, Any], dict[str, dict[str, list[str]]]]:
-    """How the instruments' entries differ from what the site wants; only the scheme ldapsam has any.
+    """Return how the instruments' entries differ from what the site wants; only the scheme ldapsam has such entries.
+
+    ``directory`` is None where it does not run yet, which counts as empty.
 
     Returns:
-        The changes in words, by DN, and what to write: whole entries of new ones, attributes of others, nothing of
-        those that go. What is written holds hashes, what is said does not.
+        The changes for people, by DN, and what to write: whole entries of new instruments, changed attributes of
+        others, nothing for those to delete. What is written contains password hashes; the changes do not.
+
+    Raises:
+        NotFound: a password does not exist, without ``test``.
+        VcoreError: the directory has a person with the name of an instrument.
     """
     from ..directory.entries import diff
 
@@ -42,18 +48,20 @@ def instrument_changes(
         secret = f"instrument-{name}"
         known = store.exists(SERVICE, secret)
         if not known and not test:
-            store.read(SERVICE, secret)  # says what is missing
+            store.read(SERVICE, secret)  # raises an error that says what is missing
         hash_ = samba.nt_hash(store.read(SERVICE, secret).decode()) if known else UNKNOWN_HASH
         there = directory.read(dn, [*entry, "sambaNTPassword"]) if directory else None
         if there is None:
             if directory and directory.read(f"uid={name},ou=people,{suffix}", ["uid"]) is not None:
-                raise VcoreError(f"the instrument {name} cannot be: the directory has a person of that name")
+                raise VcoreError(
+                    f"the instrument {name} cannot be made: the directory has a person of that name; rename it"
+                )
             changes[dn] = {"old": None, "new": entry}
             writes[dn] = {**entry, "sambaNTPassword": [hash_]}
             continue
         found = {key: [value.decode(errors="replace") for value in values] for key, values in there.items()}
         stored = found.pop("sambaNTPassword", [])
-        # Samba locks an account with an L among its flags, and takes it away when the time is over.
+        # Samba puts an L among the flags while an account is locked, and removes it itself later.
         found["sambaAcctFlags"] = [_unlocked(flags) for flags in found.get("sambaAcctFlags", [])]
         change = diff({dn: found}, {dn: entry}).get(dn, {"old": {}, "new": {}})
         write = dict(change["new"])
@@ -79,7 +87,7 @@ def _unlocked(flags: str) -> str:
 def write_instruments(
     directory: Directory, changes: Mapping[str, Any], writes: Mapping[str, dict[str, list[str]]]
 ) -> None:
-    """Carry out what :func:`instrument_changes` says."""
+    """Write what :func:`instrument_changes` returned to the directory."""
     for dn, attributes in writes.items():
         if changes[dn]["new"] is None:
             directory.delete(dn)

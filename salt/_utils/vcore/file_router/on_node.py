@@ -1,4 +1,4 @@
-"""What a node needs on itself where the file router runs there."""
+"""The secrets that the node needs on which the file router runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from .settings import SERVICE
 
 
 def secrets(resolved: Mapping[str, Any], node: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the passwords of the routes that it mounts and, where Samba has its own, of the instruments."""
+    """Return the secrets of the routes that the node mounts and, with the scheme tdbsam, of the instruments.
+
+    They are (service, secret) pairs, none where the file router runs on another node.
+    """
     router = resolved["services"].get(SERVICE)
     if router is None or not runs_on(router, node):
         return []

@@ -1,6 +1,6 @@
-"""The administrator's half of one password for the directory and Samba: whether they agree, and Samba's accounts.
+"""Samba's accounts, and whether their passwords agree with the directory's: the administrator's side of passwords.
 
-What people do themselves is in :mod:`vcore.passwords.change`.
+People's own side is :mod:`vcore.passwords.change`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from .settings import SERVICE
 #: The folder of the secret store with the one-time passwords of Samba accounts, a file for each person.
 ONE_TIME_PASSWORDS = "samba-passwords"
 ONE_TIME_LENGTH = 20
-#: One operation of the directory notes its time twice; Samba, when it asks for that operation, a moment before it.
+#: The most seconds between the two times that one password operation leaves in the directory: Samba, which asks for the
+#: operation, notes its time a moment before the directory does.
 SAME_MOMENT = 5.0
-#: Where passwords.Journal keeps a change that was interrupted, below a home.
+#: Where vcore.passwords.journal keeps an interrupted change, below a home.
 JOURNAL = ".local/state/virtual-core/password-change"
 
 
 def scheme(pillar: Mapping[str, Any]) -> str:
-    """Where Samba keeps its passwords.
+    """Return where Samba keeps its passwords: ``ldapsam`` (the directory) or ``tdbsam`` (a file of its own).
 
     Raises:
         VcoreError: the core has no file router.
@@ -47,7 +48,7 @@ def scheme(pillar: Mapping[str, Any]) -> str:
 def add_account(
     pillar: Mapping[str, Any], paths: Paths, connection: Directory, name: str, *, reset: bool = False
 ) -> Path:
-    """Make a person's Samba account with a random one-time password; with ``reset`` give an existing one a new one.
+    """Make a Samba account with a random one-time password for a person; with ``reset`` renew that of an existing one.
 
     Returns:
         The root-only file that holds the password.
@@ -66,7 +67,7 @@ def add_account(
         )
     store, minimum = Store(paths.secrets), pillar["services"]["ldap"]["settings"]["password_minimum_length"]
     password = generate("password", max(ONE_TIME_LENGTH, minimum))
-    # In the store first: a password that nobody can read would have to be set again.
+    # Stored before it is set: a password that is set but stored nowhere would be of no use.
     store.write(ONE_TIME_PASSWORDS, name, password)
     for command, data in (
         (["smbpasswd", "-a", "-s", name], password + b"\n" + password + b"\n"),
@@ -79,13 +80,16 @@ def add_account(
 
 
 def _account(pillar: Mapping[str, Any], name: str) -> tuple[str, float] | None:
-    """The NT hash of a Samba account and when its password was set, or None if there is no account."""
+    """Return a Samba account's NT hash and the time of its password (seconds since 1970), None without an account."""
     code, output = container.execute(pillar, ["pdbedit", "--list", "--smbpasswd-style", f"--user={name}"])
     return read_account(output.decode(errors="replace"), name) if code == 0 else None
 
 
 def read_account(output: str, name: str) -> tuple[str, float] | None:
-    """NT hash and time out of ``pdbedit --list --smbpasswd-style``, among whatever else it says."""
+    """Read NT hash and time (seconds since 1970) from the output of ``pdbedit --list --smbpasswd-style``.
+
+    Other lines of the output are ignored; None where it does not list the account.
+    """
     line = re.search(
         rf"^{re.escape(name)}:\d+:[0-9A-FX]{{32}}:([0-9A-FX]{{32}}):\[[^]]*\]:LCT-([0-9A-F]{{1,16}}):", output, re.M
     )
@@ -100,7 +104,7 @@ def _last_line(output: bytes) -> str:
 def _person(pillar: Mapping[str, Any], connection: Directory, name: str) -> dict[str, list[bytes]]:
     problem = name_problem(name)
     if problem:
-        raise VcoreError(f"{name!r} is nobody: {problem}")
+        raise VcoreError(f"{name!r} cannot be the name of a person: {problem}")
     dn = f"uid={name},ou=people,{entries.suffix(pillar)}"
     entry = connection.read(
         dn,
@@ -115,11 +119,12 @@ def _person(pillar: Mapping[str, Any], connection: Directory, name: str) -> dict
 
 
 def check(pillar: Mapping[str, Any], connection: Directory, name: str) -> dict[str, Any]:
-    """Whether the directory and Samba have the same password for a person, and since when.
+    """Return whether the directory and Samba have the same password for a person, and since when.
 
     Returns:
-        ``in_sync``, ``since`` (UTC, None if they differ), ``scheme``, when either side was set, whether a change was
-        interrupted (tdbsam), whether the account is locked, and a ``summary`` in words. No hash is among it.
+        ``name``, ``scheme``, ``in_sync``, ``since`` (UTC, None if they differ), ``directory_set`` and ``samba_set``
+        (UTC), ``must_change``, ``locked``, ``interrupted`` (tdbsam: whether a change was) and a ``summary`` in words.
+        It contains no hash.
 
     Raises:
         NotFound: as :func:`add_account` does.
@@ -142,12 +147,12 @@ def judge(
     *,
     interrupted: bool = False,
 ) -> dict[str, Any]:
-    """What :func:`check` answers, from a person's entry and, with tdbsam, Samba's account."""
+    """Return what :func:`check` does, from a person's entry and, with tdbsam, Samba's account."""
     changed = _directory_time(entry)
     kept = float(_first(entry, "sambaPwdLastSet") or 0)
     hashed, first = bool(_first(entry, "sambaNTPassword")), _first(entry, "pwdReset") == "TRUE"
-    # Samba's half of the password operation did not take place: somebody wrote userPassword by itself. Of a first
-    # password Samba notes no time, so that it has to be changed there, too.
+    # Without hash and time of Samba's, somebody wrote userPassword directly, bypassing the password operation. A first
+    # password has no time of Samba's either, so that Samba, too, demands its change.
     noted = changed is not None and (abs(changed - kept) <= SAME_MOMENT or (first and not kept))
     bypassed = changed is not None and not (hashed and noted)
     problem = None
@@ -155,7 +160,7 @@ def judge(
         problem = f"the directory has no password for {name}: salt-call vcore.user_reset_password {name}"
     elif bypassed:
         problem = (
-            "the directory's password was set without the password operation, which Samba does not notice; "
+            "the directory's password was set without the password operation, so Samba did not get it; "
             f"{name} sets it again with salt-call vcore.sync_password"
         )
     if kind == "ldapsam":
@@ -194,7 +199,10 @@ def _first(entry: Mapping[str, list[bytes]], attribute: str) -> str:
 
 
 def _directory_time(entry: Mapping[str, list[bytes]]) -> float | None:
-    """When the directory's password was set; GeneralizedTime, RFC 4517, 3.3.13, as slapd writes it."""
+    """Return when the directory's password was set, in seconds since 1970; None if it has none.
+
+    slapd writes GeneralizedTime (RFC 4517, 3.3.13).
+    """
     value = _first(entry, "pwdChangedTime")
     match = re.fullmatch(r"(\d{14})(\.\d+)?Z", value)
     return float(timegm(time.strptime(match[1], "%Y%m%d%H%M%S"))) if match else None

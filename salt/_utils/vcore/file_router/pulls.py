@@ -1,7 +1,7 @@
-"""What a synchronised route decides while it pulls: which names, which files, from where on, and when again.
+"""Decide for synchronised routes which names and files to pull, where to resume a file, and when to pull again.
 
-Pure, and of the standard library only: the file router's container runs it (images/file-router, routes.py), the head
-reads what it writes.
+Everything here is pure and needs only the standard library: the file router's container runs it (images/file-router,
+routes.py), and the head reads the records of pulls.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-#: Digests are kept for pieces of this size, in bytes: a pull that was broken off goes on behind the last good piece.
+#: Digests are kept for pieces of this size, in bytes: an interrupted pull resumes after the last good piece.
 PIECE = 16 * 1024 * 1024
 #: Length of a digest (SHA-256), in bytes.
 DIGEST = 32
-#: A file that was written to within this time is left for the next pull, in seconds.
+#: A file that was written to within this many seconds is left for a later pull.
 SETTLE = 60
-#: Refused logins after which nothing is tried by itself, before the other server locks the account.
+#: The number of refused logins after which automatic pulls stop, so that the other server does not lock the account.
 REFUSALS = 3
-#: Folders within folders that are followed.
+#: The deepest nesting of folders that is followed.
 DEPTH = 64
-#: Skipped files that a pull's record names.
+#: The most skipped files that a pull's record names.
 EXAMPLES = 20
 #: FILE_ATTRIBUTE_DIRECTORY and FILE_ATTRIBUTE_REPARSE_POINT ([MS-FSCC] 2.6).
 DIRECTORY, REPARSE_POINT = 0x10, 0x400
@@ -40,24 +40,24 @@ class Source:
 
     @property
     def name(self) -> str:
-        """The path as people write it."""
+        """The path with slashes."""
         return "/".join(self.path)
 
     @property
     def key(self) -> str:
-        """What its unfinished copy is called: no name of the other server's becomes one in the work folder."""
+        """The name of its unfinished copy: a hash, so that no name of the other server's is used in the work folder."""
         return hashlib.sha256("/".join(self.path).encode()).hexdigest()[:32]
 
 
 def shown(name: str) -> str:
-    """A name of the other server's for a log line or a message: one line, and text."""
+    """Return a name of the other server's as one printable line of at most 200 characters, for logs and messages."""
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in name)[:200]
 
 
 def name_problem(name: str) -> str | None:
-    """Why a name that the other server says cannot be one here, or None."""
+    """Return why a name on the other server cannot be used here, or None if it can."""
     if name in ("", ".", ".."):
-        return "is no name of a file"
+        return "is not the name of a file"
     if "/" in name or "\\" in name:
         return "has a slash in it"
     if any(ord(c) < 32 or ord(c) == 127 for c in name):
@@ -65,25 +65,28 @@ def name_problem(name: str) -> str | None:
     try:
         length = len(name.encode())
     except UnicodeEncodeError:
-        return "is no valid Unicode"
+        return "is not valid Unicode"
     return "is longer than 255 bytes" if length > 255 else None
 
 
 def decode_name(octets: bytes) -> str:
-    """A name as SMB sends it; what is no UTF-16 keeps its halves, and :func:`name_problem` refuses it."""
+    """Decode a name that SMB sent in UTF-16.
+
+    Unpaired surrogates are kept, and an odd number of bytes gives an empty name; :func:`name_problem` refuses both.
+    """
     return octets.decode("utf-16-le", errors="surrogatepass") if len(octets) % 2 == 0 else ""
 
 
 def is_current(there: os.stat_result | None, source: Source) -> bool:
-    """Whether the file here is the source's: its size and its time are."""
+    """Return whether the file here is up to date: its size and its time, to the microsecond, are the source's."""
     return there is not None and there.st_size == source.size and there.st_mtime_ns // 1000 == source.written
 
 
 def is_settled(source: Source, now: float, settle: float, seen: Mapping[str, Any]) -> bool:
-    """Whether nobody writes to the file any more, as far as can be told.
+    """Return whether nobody seems to write to the file any more.
 
-    Its time is ``settle`` seconds ago; or, where the other server's clock is ahead, an earlier pull saw it just so
-    (``seen``, from :func:`seen_entry`) that long ago.
+    That is so if it was last written ``settle`` seconds ago or, where the other server's clock is ahead, if an earlier
+    pull saw it with the same size and time that long ago (``seen``, from :func:`seen_entry`).
     """
     if source.written / 1e6 <= now - settle:
         return True
@@ -97,24 +100,24 @@ def is_settled(source: Source, now: float, settle: float, seen: Mapping[str, Any
 
 
 def seen_entry(source: Source, now: float, seen: Mapping[str, Any]) -> dict[str, Any]:
-    """What is noted of a file that waits: how it looked, and since when it has."""
+    """Return the note about a file that waits: its size and time, and since when pulls have seen it with these."""
     earlier = seen.get(source.name)
     same = earlier and earlier["size"] == source.size and earlier["written"] == source.written
     return {"size": source.size, "written": source.written, "since": earlier["since"] if same and earlier else now}
 
 
-# --- going on with a file ----------------------------------------------------------------------------------------
+# --- resuming a file ---------------------------------------------------------------------------------------------
 
 
 def header(source: Source) -> bytes:
-    """The first line of the list of digests: of which file, as it was then."""
+    """Return the first line of a file's list of digests: the file's name, size and time when the copy was begun."""
     return json.dumps([source.name, source.size, source.written]).encode() + b"\n"
 
 
 def usable_digests(listed: bytes, source: Source, partial_size: int) -> list[bytes]:
-    """The digests of the pieces of an unfinished copy that may still be good: those of this very source.
+    """Return the digests of the pieces of an unfinished copy that may still be good; none if the source has changed.
 
-    Whether the pieces are what the digests say has to be read. None, if the source has changed since.
+    The caller has to read the pieces and compare them with their digests. ``partial_size`` is in bytes.
     """
     expected = header(source)
     if not listed.startswith(expected):
@@ -128,31 +131,31 @@ def usable_digests(listed: bytes, source: Source, partial_size: int) -> list[byt
 
 
 def is_due(every: int, record: Mapping[str, Any] | None, now: float) -> bool:
-    """Whether ``every`` minutes have gone by since the last pull ended; a clock that was set back counts as that."""
+    """Return whether ``every`` minutes have passed since the last pull ended, or the clock was set back since."""
     if not record or record.get("ended") is None:
         return True
     return now >= record["ended"] + 60 * every or now < record["ended"] - 60
 
 
 def account_check(salt: bytes, *parts: str) -> str:
-    """A costly hash of the account and its password, to notice that one of them is another."""
+    """Return a deliberately slow hash of account and password, which shows whether one of them has changed."""
     return hashlib.scrypt("\0".join(parts).encode(), salt=salt, n=2**14, r=8, p=1).hex()
 
 
 def refused(refusals: Mapping[str, Any] | None, parts: Iterable[str], salt: bytes) -> dict[str, Any]:
-    """The note of one more refused login of this account; another account or password starts at one."""
+    """Return the note about one more refused login; the count starts at one when account or password has changed."""
     parts = list(parts)
     count = refusals["count"] if refusals and is_same_account(refusals, parts) else 0
     return {"count": count + 1, "salt": salt.hex(), "check": account_check(salt, *parts)}
 
 
 def is_same_account(refusals: Mapping[str, Any], parts: Iterable[str]) -> bool:
-    """Whether a note of refused logins is of this account with this password."""
+    """Return whether a note about refused logins is about this account with this password."""
     return hmac.compare_digest(account_check(bytes.fromhex(refusals["salt"]), *parts), str(refusals["check"]))
 
 
 def is_stopped(refusals: Mapping[str, Any] | None, parts: Iterable[str]) -> bool:
-    """Whether so many logins were refused that the next one might lock the account at the other server."""
+    """Return whether so many logins were refused that the next one might lock the account on the other server."""
     return refusals is not None and refusals["count"] >= REFUSALS and is_same_account(refusals, parts)
 
 
@@ -160,7 +163,7 @@ def is_stopped(refusals: Mapping[str, Any] | None, parts: Iterable[str]) -> bool
 
 
 def read_record(text: str) -> dict[str, Any] | None:
-    """The record of a route's last pull, or None where it is none."""
+    """Read the record of a route's last pull; None if the text is not a record."""
     try:
         record = json.loads(text)
     except ValueError:
@@ -169,17 +172,17 @@ def read_record(text: str) -> dict[str, Any] | None:
 
 
 def is_good(route: Mapping[str, Any], record: Mapping[str, Any] | None, now: float) -> bool:
-    """Whether a route is well: its last pull was, or it pulls and gets on, or it is too new to tell."""
+    """Return whether a route is well: its last pull succeeded, the current one progresses, or there was none yet."""
     if record is None:
         return True
     if record["result"] in ("running", "stopped"):
         return bool(now - record["updated"] < 300)
-    # Twice its time without a pull: nobody pulls any more.
+    # No pull for twice its interval (and 10 minutes) means that nobody pulls any more.
     return bool(record["result"] == "ok" and now - record["ended"] < 120 * route["every"] + 600)
 
 
 def sentence(record: Mapping[str, Any] | None, good: bool) -> str:
-    """What the record says, for people."""
+    """Return the record in words, for people."""
     if record is None:
         return "no pull yet"
     done, todo = record["files"]["done"], record["files"]["todo"]
@@ -187,11 +190,11 @@ def sentence(record: Mapping[str, Any] | None, good: bool) -> str:
     if record["result"] in ("running", "stopped"):
         text = f"{done} of {todo} files, {_size(size)} of {_size(whole)}"
         text += f", now {record['current']}" if record.get("current") else ""
-        return text if good else f"{text}; it gets no further: see docker service logs file-router"
+        return text if good else f"{text}; it makes no progress: see docker service logs file-router"
     if record["result"] != "ok":
         return str(record["error"])
     if not good:
-        return "its time has come and nothing was pulled: see docker service ps file-router"
+        return "its next pull is overdue: see docker service ps file-router"
     notes = [f"{done} files, {_size(size)}" if todo else "nothing new"]
     if record["waiting"]:
         notes.append(f"{record['waiting']} are still being written")

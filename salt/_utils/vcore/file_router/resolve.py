@@ -12,7 +12,7 @@ KEYS = ("shares", "routes", "instruments")
 
 
 def resolve(configuration: Configuration, parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the three sections as the site has them; the folder of a share or route is its name unless it says one."""
+    """Return the three sections of the site; a share or route without a path gets its name as its folder."""
     site = configuration.site
     placed = {
         section.name: {

@@ -1,4 +1,4 @@
-"""What the file router is owed when nodes have joined, changed or left."""
+"""What a round does for the file router when nodes have joined, changed or left."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..base.names import FILE_ROUTER
 if TYPE_CHECKING:
     from ..nodes.rounds import Owed
 
-#: What lets nodes in where the file router runs on another node than the head.
+#: The function that lets nodes in, for a file router that does not run on the head.
 ADMIT_FUNCTION = "vcore_file_router.admit_nodes"
 
 
 def changed(owed: Owed) -> None:
-    """Let nodes in to homes and data, once the swarm's manager has said where they are."""
+    """Let nodes mount homes and data, once the swarm's manager has confirmed their addresses."""
     pillar = owed.pillar
     router = pillar["services"].get(FILE_ROUTER)
     if router is None or not pillar["storage_clients"]:
@@ -29,4 +29,4 @@ def changed(owed: Owed) -> None:
             elif not owed.ask([router["node"]], (ADMIT_FUNCTION, [], {})):
                 raise VcoreError(f"{router['node']}, which has the file router, does not answer")
     except VcoreError as error:
-        owed.note(f"new nodes are not let in to homes and data: {error}")
+        owed.note(f"new nodes cannot mount homes and data yet: {error}")

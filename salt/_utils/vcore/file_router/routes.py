@@ -1,6 +1,6 @@
-"""Routes from other file servers: mounts of this host, what the file router pulls, and how both of them are.
+"""Routes from other file servers: mount them on this host, configure the file router's pulls, and report on both.
 
-The pulling itself is the container's (images/file-router, routes.py, which decides by :mod:`vcore.file_router.pulls`).
+The container does the pulling (images/file-router, routes.py, with the decisions of :mod:`vcore.file_router.pulls`).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from ..host import mounts
 from ..host.mounts import PROTOCOLS, Changes, answers, unit_name
 from . import container, pulls
 
-#: Name of the file in the file router's configuration that says what to pull.
+#: The file in the folder of the file router's configuration that says what to pull.
 CONFIGURATION = "routes.json"
 
 
 class Pending(VcoreError):
-    """What cannot be known before the file router runs."""
+    """Something cannot be looked up before the file router runs."""
 
 
 # --- what is wanted -------------------------------------------------------------------------------------------------
@@ -38,7 +38,7 @@ class Mount(mounts.Mount):
     """A route of kind mount, as this host mounts it."""
 
     def record(self) -> dict[str, Any]:
-        """Return what is kept of it, without secrets."""
+        """Return what the host remembers of the mount, without secrets."""
         return {
             "protocol": self.protocol,
             "server": self.server,
@@ -48,23 +48,23 @@ class Mount(mounts.Mount):
         }
 
     def units(self) -> dict[str, str]:
-        """Return the units by name: the mount, and the automount that makes it when somebody looks."""
+        """Return the systemd units by name: the mount, and the automount that triggers it when somebody looks there."""
         name, title = unit_name(self.target), f"Description=Virtual Core: route {self.name} from {self.server}"
         return {
             f"{name}.mount": mounts.mount_unit(self, title),
-            # Before Docker, so that its containers see it; the server itself is not asked at the boot.
+            # Before Docker, so that containers see it; booting does not wait for the server, which is asked later.
             f"{name}.automount": mounts.automount_unit(self, f"{title}\nBefore=docker.service"),
         }
 
     def no_answer(self, reason: str, port: int, host: mounts.Host) -> str:
-        """Say that its server does not answer, and when it will be mounted."""
-        later = "It is mounted when it answers and somebody looks there"
+        """Return the message that its server does not answer, and when it will be mounted."""
+        later = "It will be mounted when the server answers and somebody looks there"
         remedy = later if host.systemd else "Apply again when it answers"
         return f"{self.server} does not answer on port {port} ({reason}). {remedy}"
 
     def refused(self, reason: str) -> str:
-        """Say that it was not mounted, why, and what to look at."""
-        return f"{super().refused(reason)}; see the account, its password and what {self.server} allows"
+        """Return the message that it was not mounted, why, and what to check."""
+        return f"{super().refused(reason)}; check the account, its password and what {self.server} allows"
 
 
 def mount(
@@ -77,26 +77,26 @@ def mount(
     gid: int = 0,
     password: str | None = None,
 ) -> Mount:
-    """How a resolved route is mounted.
+    """Return how a resolved route is mounted.
 
     Args:
         data: the folder of the file router's data on this host, without symbolic links.
-        folder: where the credentials lie.
-        uid, gid: whom the files of an SMB server belong to here.
-        password: of the account on an SMB server.
+        folder: the folder of the credential files.
+        uid, gid: the numbers of the owner and group that an SMB server's files get here.
+        password: the password of the account on an SMB server.
 
     Raises:
-        VcoreError: the password cannot stand in a file of credentials.
+        VcoreError: the password is empty or has a line break in it, which a credential file cannot hold.
     """
-    # A read that fails is an error where it happens. A write that fails after it was taken is lost, so writes wait.
+    # A program notices a read that fails. A write that fails after it was accepted is lost, so writes wait forever.
     options = ["ro", "soft"] if route["read_only"] else ["rw", "hard"]
-    # Nothing of another server's runs here, or has rights here.
+    # Programs and devices on the other server must not work here.
     options += ["nosuid", "nodev", "noexec", "_netdev"]
     credentials = None
     if route["protocol"] == "smb":
         if not password or re.search(r"[\x00\r\n]", password):
             raise VcoreError(f"the secret {SERVICE}/route-{name} is empty or has a line break in it")
-        # vers=3 is 3.0 and above (mount.cifs(8)); sign is implied by seal.
+        # vers=3 means 3.0 and above (mount.cifs(8)); seal implies sign.
         options += ["vers=3", "sec=ntlmssp", "seal" if route["encrypt"] else "sign", "iocharset=utf8"]
         options += [f"uid={uid}", f"gid={gid}", "forceuid", "forcegid", "echo_interval=15"]
         options += ["file_mode=0640", "dir_mode=0750"] if route["read_only"] else ["file_mode=0660", "dir_mode=0770"]
@@ -105,7 +105,7 @@ def mount(
         credentials = "".join(f"{key}={value}\n" for key, value in lines.items() if value).encode()
         source = f"//{route['server']}/{route['source']}"
     else:
-        # Without vers, nfs(5) starts at 4.2 and goes down to what the server has.
+        # Without vers, nfs(5) tries 4.2 first, then what the server supports.
         options += ["proto=tcp", "timeo=100", "retrans=3"] if route["read_only"] else ["proto=tcp"]
         source = f"{route['server']}:{route['source']}"
     target = f"{data}/{route['path']}"
@@ -116,7 +116,7 @@ def mount(
 
 
 def configuration(pillar: Mapping[str, Any]) -> bytes:
-    """What the file router is to pull: routes.json."""
+    """Return routes.json, which tells the file router what to pull."""
     keys = ("server", "source", "user", "domain", "path", "owner", "every")
     wanted = {
         name: {
@@ -133,8 +133,10 @@ def configuration(pillar: Mapping[str, Any]) -> bytes:
 def owner_numbers(
     pillar: Mapping[str, Any], route: Mapping[str, Any], lookup: Callable[[str, str], int]
 ) -> tuple[int, int]:
-    """The numbers of a route's owner and group; ``lookup(database, name)`` asks the directory for others' than root's
-    and everybody's."""
+    """Return the numbers of a route's owner and group.
+
+    ``lookup(database, name)`` is asked for all but root and everybody's group, whose numbers are known.
+    """
     uid = lookup("passwd", route["owner"]) if route["owner"] else 0
     everybody = pillar["accounts"]["group"]
     group = route["group"] or everybody
@@ -142,16 +144,17 @@ def owner_numbers(
 
 
 def directory_lookup(pillar: Mapping[str, Any]) -> Callable[[str, str], int]:
-    """Ask for the number of a person or a group as the file router knows it, on whichever node it runs.
+    """Return a function that asks the file router's container for the number of a person or group.
 
-    The host itself may know nobody of the directory, or somebody else by the same name.
+    The host itself may not know people of the directory, or know somebody else by the same name. The function raises
+    :class:`Pending` where the file router does not run here, or the directory does not have the name.
     """
 
     def lookup(database: str, name: str) -> int:
         try:
             code, output = container.execute(pillar, ["getent", database, name])
         except VcoreError as error:
-            raise Pending(f"who {name} is can be asked when the file router runs ({error})") from None
+            raise Pending(f"{name} can be looked up only when the file router runs ({error})") from None
         fields = output.decode(errors="replace").split("\n")[0].split(":")
         if code or len(fields) < 3 or not fields[2].isdigit():
             kind = "group" if database == "group" else "person"
@@ -165,35 +168,35 @@ def directory_lookup(pillar: Mapping[str, Any]) -> Callable[[str, str], int]:
 
 
 class Host(mounts.Host):
-    """What this host has of routes; and the commands that change it."""
+    """The routes that this host has, and the commands that change them."""
 
     def __init__(self, paths: Paths, os_family: str, root: Path = Path("/")) -> None:
         super().__init__(paths.configuration / "routes", os_family, root)
 
     def kernel_problem(self, protocol: str) -> str | None:
-        """Why this kernel cannot mount by this protocol, or None."""
+        """Return why this kernel cannot mount by a protocol, or None if it can."""
         problem = super().kernel_problem(protocol)
         return f"{problem}, or make the route a sync" if problem and protocol == "smb" else problem
 
     def remains(self, record: Mapping[str, Any]) -> bool:
-        """Whether the server's files are still there; an automount that waits is none."""
+        """Return whether the server's files are still mounted; an automount that waits does not count."""
         return bool(set(PROTOCOLS[record["protocol"]].types) & set(self.kinds(record["target"])))
 
     def not_unmounted(self, target: str, reason: str | None) -> str:
-        """Say that a route stays, because it is in use or for another reason."""
+        """Return the message that a route stays mounted, because it is in use or for another reason."""
         if reason is None:
-            return f"{target} is in use (fuser -vm {target} says by whom); end that, and apply again"
+            return f"{target} is in use; end what fuser -vm {target} lists, and apply again"
         return f"{target} cannot be unmounted: {reason}"
 
 
 @dataclass
 class Plan:
-    """What differs, and what stands in the way of a route, in words."""
+    """What differs, the mounts that are wanted, and why routes cannot be mounted, by route."""
 
     changes: Changes
     mounts: dict[str, Mount]
     problems: dict[str, str]
-    #: Whether nothing but a file router that does not run yet stands in the way.
+    #: Whether the only obstacle is that the file router does not run yet, or the directory lacks a name.
     pending: bool
 
 
@@ -203,10 +206,10 @@ def plan(
     host: Host,
     lookup: Callable[[str, str], int] | None = None,
 ) -> Plan:
-    """The mounts that this node is to have, and how what it has differs from that.
+    """Return the mounts that this node is to have, and how the existing ones differ from them.
 
-    A route that cannot be mounted (no password, an unknown owner) is a problem and no change; the others are not held
-    up by it.
+    A route that cannot be mounted (no password, an unknown owner) is a problem, not a change, and does not hold up the
+    other routes.
     """
     found, problems, pending = {}, {}, True
     here = pillar["routes"] if SERVICE in pillar["node"]["services"] else {}
@@ -228,7 +231,7 @@ def plan(
 
 
 def data_folder(pillar: Mapping[str, Any]) -> str:
-    """Where the file router's data lie on the node that it runs on, without symbolic links."""
+    """Return the folder of the file router's data on the node that it runs on, without symbolic links."""
     return str(Path(pillar["services"][SERVICE]["volumes"]["data"]["source"]).resolve())
 
 
@@ -243,9 +246,9 @@ def _password(pillar: Mapping[str, Any], paths: Paths, name: str) -> str:
 
 
 def difference(wanted: Mapping[str, Mount], host: Host, *, keep: Iterable[str] = ()) -> Changes:
-    """How this host differs from the mounts that it is to have: ``{package or route: {old, new}}``.
+    """Return how this host differs from the mounts that it is to have: ``{package or route: {old, new}}``.
 
-    ``keep`` names routes that stay as they are. Passwords are not in it.
+    ``keep`` names routes that stay as they are. The result contains no passwords.
     """
     return mounts.difference(wanted, host, keep=keep)
 
@@ -254,10 +257,10 @@ def difference(wanted: Mapping[str, Mount], host: Host, *, keep: Iterable[str] =
 
 
 def apply(planned: Plan, host: Host, install: Callable[[str], None]) -> str:
-    """Carry a plan out; what goes wrong with one route does not hold the others up.
+    """Carry a plan out and return what was done, in words; a route that fails does not hold up the others.
 
     Raises:
-        VcoreError: a line for each route that is not mounted, or not taken away.
+        VcoreError: routes could not be mounted or unmounted; the message has a line for each.
     """
     mounts.install_packages(planned.changes, install)
     outcome = mounts.carry_out(planned.mounts, planned.changes, host)
@@ -268,7 +271,7 @@ def apply(planned: Plan, host: Host, install: Callable[[str], None]) -> str:
 
 
 def problem_lines(problems: Mapping[str, str]) -> list[str]:
-    """A line for each route that something stands in the way of."""
+    """Return a line for each route with a problem."""
     return [f"route {name}: {problem}" for name, problem in problems.items()]
 
 
@@ -276,16 +279,17 @@ def problem_lines(problems: Mapping[str, str]) -> list[str]:
 
 
 def state_folder(pillar: Mapping[str, Any]) -> Path:
-    """Where the file router keeps the records of its pulls, on the node that it runs on."""
+    """Return the folder of the records of pulls, on the node that the file router runs on."""
     return Path(pillar["services"][SERVICE]["volumes"]["state"]["source"]) / "routes"
 
 
 def status(pillar: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """How each route is: ``{name: {kind, server, path, ok, state, message, ...}}``.
+    """Return how each route is: ``{name: {kind, protocol, server, path, ok, state, message, ...}}``.
 
-    Pulls also say ``started``, ``ended`` (seconds since 1970), ``files`` and ``bytes`` (``done``, ``todo``),
-    ``current``, ``skipped``, ``waiting`` and ``encrypted``. ``ok`` is None where the file router runs on another node,
-    which cannot be looked at from here. It touches no mount: one whose server is gone would hang.
+    Pulls also have ``started``, ``ended``, ``last_good`` (seconds since 1970), ``files`` and ``bytes`` (``done``,
+    ``todo``), ``current``, ``skipped``, ``waiting`` and ``encrypted``. ``ok`` is None where the file router runs on
+    another node, which cannot be looked at from here. Mounts are not touched, because one whose server is gone would
+    hang.
     """
     routes = pillar.get("routes") or {}
     here = SERVICE in pillar["node"]["services"]
@@ -327,15 +331,15 @@ def _mount_status(route: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, A
 
 
 def problems(facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What of :func:`status` is not well, a sentence each."""
+    """Return the problems in what :func:`status` returned, a line each."""
     return [f"route {name}: {entry['message']}" for name, entry in facts.items() if entry["ok"] is False]
 
 
 def ask_for_pull(pillar: Mapping[str, Any], name: str) -> None:
-    """Have the file router pull a route now, also one whose login was refused too often.
+    """Make the file router pull a route now, even if its login was refused too often.
 
     Raises:
-        VcoreError: there is no such route to pull, or the file router does not run on this node.
+        VcoreError: there is no such route of kind sync, or the file router does not run on this node.
     """
     routes = {key for key, route in (pillar.get("routes") or {}).items() if route["kind"] == "sync"}
     if SERVICE not in pillar["node"]["services"]:

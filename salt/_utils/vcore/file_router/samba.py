@@ -1,6 +1,6 @@
-"""Samba: its identifiers, its hash of a password, and its configuration as the file router's settings make it.
+"""Samba's configuration, its identifiers and its password hash, from the resolved pillar. Everything here is pure.
 
-Everything here is a pure function of the resolved pillar; :mod:`vcore.file_router.configuration` brings it into place.
+:mod:`vcore.file_router.configuration` brings the configuration into force.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ from ..base.names import FILE_ROUTER as SERVICE
 from ..base.names import within_one_another
 from ..directory.samba_ids import person_sid
 
-#: Where the file router has what people see, in its container.
+#: The folders of shares and homes in the file router's container.
 DATA, HOMES = "/data", "/home"
 
 
-#: The name that Samba calls itself by; clients that know it by another name are served all the same.
+#: The name that Samba gives itself; clients that use another name are served all the same.
 NETBIOS_NAME = "FILE-ROUTER"
 
 
-#: Group of the instruments: no site can have one of this name, since names of groups begin with a letter.
+#: The group of the instruments. No site can have a group of this name, since those begin with a letter.
 INSTRUMENTS = "_instruments"
 
 
 INSTRUMENTS_GID = 2_147_000_001
 
 
-#: Numbers of instruments lie behind those that people may have (vcore.people.LARGEST_ID).
+#: The numbers of instruments are greater than those that people may have (vcore.people.LARGEST_ID).
 FIRST_INSTRUMENT, LAST_INSTRUMENT = 2_000_000_001, 2_147_000_000
 
 
-#: Flags of an instrument's account: a user whose password does not expire.
+#: The flags of an instrument's account: a user (U) whose password does not expire (X).
 FLAGS = "[UX         ]"
 
 
-#: What no value in smb.conf holds: ends of lines would end it, a backslash would join it with the next one, and a
-#: percent sign begins a variable. Values that are meant to have one are not checked for it.
+#: Characters that values from the site must not have in smb.conf: a line break would end the value, a backslash would
+#: join it with the next line, and a percent sign begins a variable. Values with variables of our own are not checked.
 UNSAFE = frozenset("\r\n\x00\\%\u0085\u2028\u2029")
 
 
@@ -46,10 +46,10 @@ Section = dict[str, str]
 
 
 def instrument_numbers(names: Iterable[str]) -> dict[str, int]:
-    """The user numbers of instruments, which own the files that they write.
+    """Return the user numbers of instruments, which own the files that they write.
 
-    A number follows from the name alone, by SHA-256: nothing has to be remembered, and no instrument inherits the
-    files of one that is gone. The range is so wide (147 million) that two of a thousand meet once in 300 sites.
+    A number follows from the name alone, by SHA-256: nothing has to be remembered, and no instrument inherits the files
+    of a former one. The range is so wide (147 million) that among 1000 instruments two collide at one site in 300.
 
     Raises:
         VcoreError: two names have the same number.
@@ -65,7 +65,7 @@ def instrument_numbers(names: Iterable[str]) -> dict[str, int]:
 
 
 def nt_hash(password: str) -> str:
-    """The NT hash of a password, in hexadecimal digits: whoever has it can log in with it ([MS-NLMP], 3.3.1)."""
+    """Return the NT hash of a password, in hexadecimal digits; it is as good as the password ([MS-NLMP], 3.3.1)."""
     from Cryptodome.Hash import MD4  # comes with Salt; not every host of the core computes hashes
 
     return MD4.new(password.encode("utf-16-le")).hexdigest().upper()
@@ -75,7 +75,7 @@ def nt_hash(password: str) -> str:
 
 
 def smb_conf(pillar: Mapping[str, Any]) -> str:
-    """The configuration of Samba, smb.conf(5)."""
+    """Return Samba's configuration, smb.conf(5)."""
     settings = pillar["services"][SERVICE]["settings"]
     sections: dict[str, Section] = {"global": _global(pillar, settings)}
     if settings["homes"]:
@@ -94,7 +94,7 @@ def smb_conf(pillar: Mapping[str, Any]) -> str:
 
 
 def offered(pillar: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The shares that are offered by SMB, with their instruments: those that somebody may use."""
+    """Return the shares that are offered by SMB, those that somebody may use, each with its instruments."""
     found = {}
     for name, share in sorted(pillar["shares"].items()):
         instruments = sorted(key for key, entry in pillar["instruments"].items() if entry["share"] == name)
@@ -104,14 +104,14 @@ def offered(pillar: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def policies(pillar: Mapping[str, Any]) -> dict[str, int]:
-    """Samba's own policy for passwords, by the names of pdbedit(8), as the directory's settings have it.
+    """Return Samba's own password policy, by the names of pdbedit(8), from the directory's settings.
 
-    In both schemes it is Samba that sees a wrong password given by SMB; in tdbsam it is also Samba that accepts a new
-    one.
+    Samba needs it because, in both schemes, wrong passwords given by SMB are seen only by Samba; in tdbsam, Samba also
+    accepts new ones.
     """
     directory = pillar["directory"]["policy"]
     duration = directory["lockout_duration"]
-    # Samba counts minutes; -1 is until somebody unlocks the account.
+    # Samba counts in minutes; -1 means until somebody unlocks the account.
     minutes = -(-duration // 60) if duration else -1
     found = {
         "bad lockout attempt": directory["lockout_failures"],
@@ -120,24 +120,28 @@ def policies(pillar: Mapping[str, Any]) -> dict[str, int]:
     }
     if pillar["services"][SERVICE]["settings"]["password_scheme"] == "tdbsam":
         found["min password length"] = directory["password_minimum_length"]
-        # The directory is asked first and keeps the history for both. One of Samba's own would refuse the earlier
-        # password, with which a change that the directory then refuses after all is taken back.
+        # The directory is asked first and keeps the history for both. If it refuses a change after all, the old
+        # password is set in Samba again, which a history of Samba's own would not allow.
         found["password history"] = 0
     return found
 
 
 def _safe(value: str) -> str:
-    """A value that comes from the site: the models have checked it, and nothing here relies on that."""
+    """Return a value from the site unchanged, after checking it again without relying on the models.
+
+    Raises:
+        VcoreError: the value could mean something else in smb.conf.
+    """
     if UNSAFE & set(value) or not value.isprintable() or value != value.strip() or set("[]") & set(value):
-        raise VcoreError(f"{value!r} cannot stand in smb.conf")
+        raise VcoreError(f"{value!r} is not allowed in smb.conf")
     return value
 
 
 def _principal(value: str) -> str:
-    # + asks the name service only; @ would look for a netgroup first.
+    # With +, Samba asks the name service only; with @, it would look for a netgroup first.
     name = f"+{value[1:]}" if value.startswith("@") else value
     if set(_safe(name)) & set(" ,;\"'&"):
-        raise VcoreError(f"{value!r} cannot stand in smb.conf")
+        raise VcoreError(f"{value!r} is not allowed in smb.conf")
     return name
 
 
@@ -151,10 +155,10 @@ def _global(pillar: Mapping[str, Any], settings: Mapping[str, Any]) -> Section:
         "disable netbios": "yes",
         "smb ports": "445",
         "dns proxy": "no",
-        # What smb.conf calls SMB3 is 3.1.1, which Windows before 10 does not speak.
+        # SMB3 in smb.conf means 3.1.1, which Windows before 10 does not support.
         "server min protocol": {"SMB3": "SMB3_00", "SMB2": "SMB2_10"}[settings["minimum_protocol"]],
         "server signing": "mandatory",
-        # Encrypted wherever the client can; SMB2 cannot.
+        # Encrypts wherever the client can; clients with SMB2 cannot.
         "server smb encrypt": "desired",
         "ntlm auth": "ntlmv2-only",
         "map to guest": "never",
@@ -176,13 +180,13 @@ def _global(pillar: Mapping[str, Any], settings: Mapping[str, Any]) -> Section:
         "registry shares": "no",
         "access based share enum": "yes",
         "hide unreadable": "yes",
-        # Links work where they stay inside of their share, and clients cannot make any.
+        # Links work if they stay within their share; clients cannot make links.
         "follow symlinks": "yes",
         "wide links": "no",
         "allow insecure wide links": "no",
         "unix extensions": "no",
         "smb3 unix extensions": "no",
-        # DOS attributes are kept beside the file: the permission bits mean what they say.
+        # Keeps DOS attributes outside of the permission bits, so that those mean only permissions.
         "store dos attributes": "yes",
         "map archive": "no",
         "map hidden": "no",
@@ -195,15 +199,15 @@ def _global(pillar: Mapping[str, Any], settings: Mapping[str, Any]) -> Section:
     return {
         **section,
         "passdb backend": "ldapsam:ldaps://ldap",
-        # That is about StartTLS; ldaps is encrypted from its first byte.
+        # This turns off StartTLS only; ldaps is encrypted from its first byte.
         "ldap ssl": "off",
         "ldap suffix": suffix,
-        # Where entries would be made; they are looked for below the suffix, so that instruments are found, too.
+        # Samba would make entries here; it searches below the suffix itself, and so finds instruments, too.
         "ldap user suffix": "ou=people",
         "ldap group suffix": "ou=groups",
         "ldap machine suffix": "ou=people",
         "ldap admin dn": f"cn=samba,ou=services,{suffix}",
-        # A change of password is one operation of the directory, which sets both hashes or refuses.
+        # Samba leaves a change of password to one operation of the directory, which sets both hashes or refuses.
         "ldap passwd sync": "only",
         "ldap delete dn": "no",
         "ldap timeout": "5",
@@ -214,7 +218,7 @@ def _global(pillar: Mapping[str, Any], settings: Mapping[str, Any]) -> Section:
 def _homes(pillar: Mapping[str, Any]) -> Section:
     return {
         "comment": "Home",
-        # Not the directory's homeDirectory: a person's entry cannot lead Samba to another place.
+        # Not the directory's homeDirectory, so that a changed entry cannot lead Samba to another folder.
         "path": f"{HOMES}/%S",
         "valid users": "%S",
         "invalid users": f"root +{INSTRUMENTS}",
@@ -228,7 +232,7 @@ def _homes(pillar: Mapping[str, Any]) -> Section:
 
 
 def _share(share: Mapping[str, Any], instruments: list[str], everybody: str, remote: bool) -> Section:
-    """The section of a share; ``remote`` is whether files of another server are mounted in it."""
+    """Return the section of a share; ``remote`` says that files of another server are mounted in it."""
     writers = [*(_principal(who) for who in share["write"]), *map(_principal, instruments)]
     readers = [_principal(who) for who in share["read"]]
     mode = int(share["mode"], 8)
@@ -239,7 +243,7 @@ def _share(share: Mapping[str, Any], instruments: list[str], everybody: str, rem
         "read only": "yes",
         "browseable": "yes" if share["visible"] else "no",
         "force group": _principal(share["group"] or everybody),
-        # What is made follows the mode of the share's folder.
+        # New files and folders follow the mode of the share's folder.
         "create mask": f"{mode & 0o666:04o}",
         "force create mode": f"{mode & 0o666:04o}",
         "directory mask": f"{mode & 0o2777:04o}",
@@ -248,7 +252,7 @@ def _share(share: Mapping[str, Any], instruments: list[str], everybody: str, rem
     if writers:
         section["write list"] = " ".join(dict.fromkeys(writers))
     if share["nfs"] or remote:
-        # A client that keeps a file for itself would not see what others write to it by NFS, or on the other server.
+        # A client that caches a file would not notice writes to it by NFS, or on the other server.
         section |= {"oplocks": "no", "level2 oplocks": "no"}
     if share["recycle"]:
         section |= {
@@ -264,7 +268,7 @@ def _share(share: Mapping[str, Any], instruments: list[str], everybody: str, rem
 
 
 def _comment(text: str) -> str:
-    """A description, in which what smb.conf would take for something else is left out."""
+    """Return a description without characters that have a meaning in smb.conf."""
     kept = "".join(" " if character in UNSAFE or not character.isprintable() else character for character in text)
     return " ".join(kept.split())
 
@@ -273,7 +277,7 @@ def _comment(text: str) -> str:
 
 
 def passwd(pillar: Mapping[str, Any]) -> str:
-    """The instruments as accounts of the system, passwd(5): nobody can log in as one."""
+    """Return the instruments as system accounts that nobody can log in to, passwd(5)."""
     return "".join(
         f"{_field(name)}:x:{number}:{INSTRUMENTS_GID}:instrument:/nonexistent:/usr/sbin/nologin\n"
         for name, number in sorted(instrument_numbers(pillar["instruments"]).items())
@@ -281,12 +285,12 @@ def passwd(pillar: Mapping[str, Any]) -> str:
 
 
 def group(pillar: Mapping[str, Any]) -> str:
-    """The group of the instruments, group(5)."""
+    """Return the group of the instruments, group(5)."""
     return f"{INSTRUMENTS}:x:{INSTRUMENTS_GID}:\n"
 
 
 def smbpasswd(hashes: Mapping[str, str]) -> str:
-    """Instruments with the NT hashes of their passwords, smbpasswd(5), from which tdbsam takes them over."""
+    """Return the instruments with their NT hashes, smbpasswd(5), from which they are imported into tdbsam."""
     numbers = instrument_numbers(hashes)
     return "".join(
         f"{_field(name)}:{numbers[name]}:{'X' * 32}:{hashes[name]}:{FLAGS}:LCT-00000001:\n" for name in sorted(hashes)
@@ -294,13 +298,13 @@ def smbpasswd(hashes: Mapping[str, str]) -> str:
 
 
 def instrument_entry(suffix: str, name: str, number: int) -> dict[str, list[str]]:
-    """An instrument in the directory, without its password: Samba knows it, and nobody can bind with it."""
+    """Return an instrument's entry in the directory without its password: Samba finds it, but nobody can bind as it."""
     return {
         "objectClass": ["account", "sambaSamAccount"],
         "uid": [_field(name)],
         "sambaSID": [person_sid(suffix, number)],
         "sambaAcctFlags": [FLAGS],
-        # When the password was set; without it, Samba wants it changed at once.
+        # The time at which the password was set; without it, Samba demands a new password at once.
         "sambaPwdLastSet": ["1"],
     }
 

@@ -1,4 +1,4 @@
-"""Secrets of the file router that follow from the site's routes and instruments."""
+"""The secrets that the file router needs for the site's routes and instruments."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from .settings import INSTRUMENTS, ROUTES, SERVICE, Instrument, Route
 
 
 def extend(configuration: Configuration, name: str, service: dict[str, Any], parts: Mapping[str, Any]) -> None:
-    """Give the file router the secrets of its routes and instruments."""
+    """Add the secrets of its routes and instruments to the file router's service."""
     if name == SERVICE:
         more = secrets(ROUTES.of(configuration.site), INSTRUMENTS.of(configuration.site))
         service["secrets"] |= {secret: entry.model_dump(mode="json") for secret, entry in more.items()}
 
 
 def secrets(routes: Mapping[str, Route], instruments: Mapping[str, Instrument]) -> dict[str, Secret]:
-    """The secrets of the file router that follow from its routes and instruments, by name.
+    """Return the secrets of the file router that its routes and instruments need, by name.
 
-    The password of a route is supplied, that of an instrument is made. Only what the container uses by itself is
-    handed to it: the passwords of routes that it pulls from.
+    The password of a route is supplied, that of an instrument is made. The container gets only those that it uses
+    itself: the passwords of routes that it pulls from.
     """
     wanted = {
         f"route-{name}": Secret(

@@ -1,7 +1,7 @@
-"""What the file router serves, as a site writes it: shares, routes from other file servers, instruments.
+"""The ``shares:``, ``routes:`` and ``instruments:`` sections of the site file: their models and checks.
 
-Rendered by :mod:`vcore.file_router.samba` and :mod:`vcore.file_router.ganesha`, carried out by
-:mod:`vcore.file_router.configuration` and :mod:`vcore.file_router.routes`.
+:mod:`vcore.file_router.samba` and :mod:`vcore.file_router.ganesha` render them, :mod:`vcore.file_router.configuration`
+and :mod:`vcore.file_router.routes` carry them out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..people.settings import ACCOUNT_NAME, ACCOUNTS, PEOPLE, AccountName, Line,
 from ..services.settings import enabled
 from ..storage.settings import STORAGE
 
-#: Names of shares: what smb.conf(5) has sections for by itself is no name for one.
+#: Names of shares. Below them, those that are reserved because smb.conf(5) or clients give them a meaning of their own.
 SHARE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 
 
@@ -34,13 +34,13 @@ SERVICE = FILE_ROUTER
 
 def _share_name(value: str) -> str:
     if value in RESERVED_SHARES:
-        raise ValueError(f"{value} is a share that Samba keeps for itself")
+        raise ValueError(f"{value} is a name that Samba reserves for itself; choose another one")
     return value
 
 
 def _folder(value: str) -> str:
     if any(part in (".", "..") for part in value.split("/")):
-        raise ValueError("a folder has no '.' and no '..'")
+        raise ValueError("a folder must not have '.' or '..' in its path")
     return value
 
 
@@ -69,11 +69,11 @@ Folder = Annotated[
 ]
 
 
-#: A person, an instrument, or with @ a group.
+#: A person, or a group with @ in front.
 Principal = Annotated[str, StringConstraints(pattern=rf"^@?{ACCOUNT_NAME.pattern}$"), AfterValidator(_principal)]
 
 
-#: Mode of a folder, in quotes; 2 in front gives its group to what is made in it.
+#: Mode of a folder, in quotes; with a leading 2, new files in it inherit its group.
 FolderMode = Annotated[str, StringConstraints(pattern=r"^[02][0-7]{3}$")]
 
 
@@ -86,12 +86,12 @@ class NfsClients(Model):
     hosts: ClientAddress = field(description="IPv4 address or network of the machines.", example="10.0.0.0/24")
     access: Literal["ro", "rw"] = field("ro", description="Whether they may write.", example="rw")
     squash: Literal["root", "all", "none"] = field(
-        "root", description="Whose numbers become nobody's: root's, everybody's, or none.", example="all"
+        "root", description="Whose user numbers become nobody's: root's, all, or none.", example="all"
     )
     any_port: bool = field(
         False,
         description="Whether ports above 1023 are accepted, as needed behind address translation; then everybody on "
-        "these machines can pretend to be anybody else, not root alone.",
+        "these machines, not only root, can pretend to be somebody else.",
         example=True,
     )
 
@@ -110,7 +110,7 @@ class Share(Model):
         default_factory=list, description="Who may read and write it by SMB.", example=["@sequencing", "ada"]
     )
     group: AccountName | None = field(
-        None, description="Group that its files belong to; by default the one of everybody.", example="sequencing"
+        None, description="Group that its files belong to; by default everybody's.", example="sequencing"
     )
     mode: FolderMode = field("2770", description="Mode of the folder; new files follow it.", example="2775")
     smb: bool = field(True, description="Whether it is offered by SMB.", example=False)
@@ -129,7 +129,7 @@ class Route(Model):
     kind: Literal["mount", "sync"] = field(
         description="mount: the other server's files themselves; sync: copies, pulled on a schedule.", example="sync"
     )
-    protocol: Literal["smb", "nfs"] = field("smb", description="How the other server is spoken to.", example="nfs")
+    protocol: Literal["smb", "nfs"] = field("smb", description="Protocol of the other server.", example="nfs")
     server: str = field(
         pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$",
         description="Name or address of the other server.",
@@ -137,7 +137,7 @@ class Route(Model):
     )
     source: str = field(
         pattern=r"^[^\x00-\x1f\\,:\"]{1,255}$",
-        description="What of it: share, or share/folder, of SMB; the exported path of NFS.",
+        description="What to take from it: share or share/folder with SMB, the exported path with NFS.",
         example="runs/2026",
     )
     path: Folder | None = field(
@@ -146,7 +146,7 @@ class Route(Model):
     user: str | None = field(
         None,
         pattern=r"^[^\x00-\x1f\\/\[\]:;|=,+*?<>\"@]{1,64}$",
-        description="Account on the other server, of SMB; its password is a secret that you supply.",
+        description="Account on an SMB server; its password is a secret that you supply.",
         example="reader",
     )
     domain: str | None = field(
@@ -154,34 +154,34 @@ class Route(Model):
     )
     read_only: bool = field(True, description="Whether a mount is for reading only.", example=False)
     encrypt: bool = field(
-        True, description="Whether a mount of an SMB server is encrypted; one that is not is signed.", example=False
+        True, description="Whether a mount of an SMB server is encrypted; otherwise it is signed.", example=False
     )
     owner: AccountName | None = field(
-        None, description="Person whom the files of an SMB server belong to here; by default root.", example="ada"
+        None, description="Person who owns the files of an SMB server here; by default root.", example="ada"
     )
     group: AccountName | None = field(
-        None, description="Group whom they belong to; by default the one of everybody.", example="sequencing"
+        None, description="Group that they belong to; by default everybody's.", example="sequencing"
     )
     every: int = field(
-        15, ge=1, le=10080, unit="minutes", description="Time between the ends and starts of two pulls.", example=60
+        15, ge=1, le=10080, unit="minutes", description="Time from the end of a pull to the next.", example=60
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> Route:
         if self.protocol == "smb" and self.user is None:
-            raise ValueError("an SMB server wants a user")
+            raise ValueError("an SMB server needs a user")
         if self.protocol == "nfs" and (self.user or self.domain or self.owner or self.group):
-            raise ValueError("user, domain, owner and group are of SMB; NFS servers go by numbers")
+            raise ValueError("user, domain, owner and group are for SMB servers only; NFS uses numbers of users")
         if self.protocol == "nfs" and not self.source.startswith("/"):
-            raise ValueError("the source of an NFS server is an absolute path")
+            raise ValueError("the source on an NFS server has to be an absolute path")
         if self.protocol == "smb" and _folder(self.source).strip("/") != self.source:
-            raise ValueError("the source of an SMB server is a share, or share/folder")
+            raise ValueError("the source on an SMB server has to be a share, or share/folder")
         if self.kind == "sync" and self.protocol != "smb":
-            raise ValueError("only an SMB server is synchronised; mount an NFS server")
+            raise ValueError("only SMB servers can be synchronised; use kind: mount for an NFS server")
         if self.kind == "sync" and not self.read_only:
-            raise ValueError("a synchronised route is for reading from the other server only")
+            raise ValueError("a synchronised route only reads from the other server; leave read_only out")
         if not self.encrypt and (self.protocol != "smb" or self.kind == "sync"):
-            raise ValueError("encrypt is of mounts of SMB servers; what is synchronised is encrypted where it can be")
+            raise ValueError("encrypt is for mounts of SMB servers only; pulls are encrypted if the server can do it")
         return self
 
 
@@ -208,7 +208,7 @@ SECTIONS = (SHARES, ROUTES, INSTRUMENTS)
 
 
 def problems(configuration: Configuration) -> list[Problem]:
-    """Return what is wrong with shares, routes and instruments that are each valid in themselves."""
+    """Return the problems of shares, routes and instruments together; each is valid by itself."""
     site, document = configuration.site, configuration.document
     shares, routes, instruments = SHARES.of(site), ROUTES.of(site), INSTRUMENTS.of(site)
     people = PEOPLE.of(site)
@@ -222,16 +222,16 @@ def problems(configuration: Configuration) -> list[Problem]:
         path = route.path or name
         for other, taken in folders.items():
             if within_one_another(path, other):
-                found.append(document.problem(("routes", name), f"its folder {path} lies in that of the route {taken}"))
+                found.append(document.problem(("routes", name), f"its folder {path} overlaps that of route {taken}"))
         folders[path] = name
     places: dict[str, str] = {}
     for name, share in shares.items():
         path = share.path or name
         for other, taken in places.items():
             if within_one_another(path, other):
-                # Who may write the outer one could put a link in place of the inner one, and NFS clients of the outer
-                # one would reach both.
-                message = f"its folder {path} and that of the share {taken} lie in one another"
+                # People who may write to the outer share could replace the inner one by a link, and NFS clients of the
+                # outer one would reach both.
+                message = f"its folder {path} overlaps that of share {taken}"
                 found.append(document.problem(("shares", name), message))
         places[path] = name
         mounts = [
@@ -243,7 +243,7 @@ def problems(configuration: Configuration) -> list[Problem]:
             # NFS-Ganesha has no handles for files of another server, and could not even list the folder above them.
             message = (
                 f"NFS cannot offer the files of the route {mounts[0]} again: mount its server on those machines, "
-                "or make the route one of kind sync"
+                "or make the route one of kind: sync"
             )
             found.append(document.problem(("shares", name, "nfs"), message))
         seen: set[str] = set()
@@ -264,7 +264,7 @@ def problems(configuration: Configuration) -> list[Problem]:
 
 
 def _archive_problems(configuration: Configuration) -> list[Problem]:
-    """Archives of homes hold everything that their owners had: no share and no route may have them among its files."""
+    """Return the shares and routes whose folders would expose archived homes, which hold all that their owners had."""
     site = configuration.site
     data = f"{STORAGE.of(site).path or f'{site.base_directory}/{SERVICE}'}/data"
     archive = str(ACCOUNTS.of(site).archive or f"{data}/archive")

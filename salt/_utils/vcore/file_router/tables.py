@@ -1,4 +1,4 @@
-"""How shares and routes look to people."""
+"""Show shares and routes to people, as tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PLACE = 50
 
 
 def status(facts: Mapping[str, Any]) -> list[RenderableType]:
-    """Return shares and routes, where there are any."""
+    """Return the tables of shares and of routes, each where there are any."""
     router = facts.get("file_router") or {"shares": [], "routes": {}}
     shown: list[RenderableType] = [_shares(router)] if router["shares"] else []
     if router["routes"]:
