@@ -7,13 +7,13 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def no_daemon(monkeypatch):
-    """A unit test that asks Docker fails on every machine, not only where no daemon runs."""
+    """Make unit tests that ask Docker fail on every machine, not only where no daemon runs."""
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent.sock")
 
 
 @pytest.fixture
 def golden():
-    """Compare a text with a golden file; ``VCORE_GOLDEN=write`` writes the files anew, for a reader of the diff."""
+    """Compare a text with a golden file; ``VCORE_GOLDEN=write`` writes the files anew, to be reviewed as a diff."""
 
     def compare(path, text):
         if os.environ.get("VCORE_GOLDEN") == "write":

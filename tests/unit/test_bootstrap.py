@@ -1,4 +1,4 @@
-"""The Python half of bootstrap.sh: keys, progress, what went wrong; and that both halves read one list of versions."""
+"""The Python half of bootstrap.sh: keys, progress, failures; and that both halves read the same list of versions."""
 
 import stat
 import subprocess

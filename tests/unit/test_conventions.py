@@ -1,4 +1,6 @@
-"""Conventions that no linter knows: what every public function of Salt's modules says, and what no file may hold."""
+"""Conventions that no linter checks: docstrings of all public functions of Salt's modules, and what no file may
+contain.
+"""
 
 import ast
 import re
@@ -51,7 +53,7 @@ def test_the_tree_holds_no_private_key_and_no_unfinished_word():
         ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=CHECKOUT, capture_output=True, text=True, check=True,
     ).stdout.split("\0")  # fmt: skip
-    # Written in two parts, or this file would find itself.
+    # Written in two parts, so that this file does not match itself.
     unwanted = re.compile("BEGIN [A-Z ]*PRIVATE" + " KEY-|TO" + "DO|FIX" + "ME|Not" + "ImplementedError")
     found = []
     for name in filter(None, listed):
@@ -62,7 +64,7 @@ def test_the_tree_holds_no_private_key_and_no_unfinished_word():
 
 
 def test_what_pytest_runs_together_has_names_of_its_own():
-    """tests/run gives functional and integration tests to one pytest, which knows a file by its name alone."""
+    """tests/run gives functional and integration tests to one pytest, which identifies a file by its base name."""
     names = [{path.name for path in (CHECKOUT / "tests" / folder).glob("test_*.py")} for folder in TOGETHER]
     assert set.intersection(*names) == set()
 

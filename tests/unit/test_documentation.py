@@ -1,4 +1,4 @@
-"""What the documentation says is there: commands, options, files, headings."""
+"""Commands, options, files and headings that the documentation names exist."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ from vcore import reference
 
 CHECKOUT = Path(__file__).parents[2]
 DOCS = CHECKOUT / "docs"
-#: The generated ones are held to their models in test_reference.py.
+#: Generated pages are compared with their models in test_reference.py.
 PAGES = [CHECKOUT / "README.md", CHECKOUT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 FOLDERS = {"salt-call": "_modules", "salt-run": "_runners"}
 
@@ -27,7 +27,7 @@ def functions(folder, page):
 
 
 def anchors(page):
-    """The headings of a page, as links name them; what stands in a block of code is none."""
+    """Return the headings of a page, as links name them, without lines in blocks of code."""
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
     return {reference.anchor(line.lstrip("# ")) for line in text.splitlines() if line.startswith("#")}
 
@@ -71,7 +71,7 @@ def options(text):
 
 
 def section(page, heading):
-    """What stands below a heading, up to the next one."""
+    """Return the text below a heading, up to the next one."""
     return page.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
 
 

@@ -1,4 +1,4 @@
-"""Compute nodes have Salt, docker and the standard library: what their states import needs no more than that."""
+"""Compute nodes have Salt, docker and the standard library: the code of their states imports nothing else."""
 
 import re
 import subprocess
@@ -9,9 +9,9 @@ import pytest
 
 SALT = Path(__file__).parents[2] / "salt"
 STATES = SALT / "states"
-#: What the head has beside them.
+#: Libraries that only the head has in addition.
 HEAD_ONLY = ("M2Crypto", "hostlist", "ldap", "psycopg2", "pydantic", "rich")
-#: Modules of the brain that are imported where they are used, since with docker they take a while to load.
+#: Modules of the brain that are imported late, because they load docker, which takes a while.
 LATE = ("swarm.membership",)
 LOAD = """
 import importlib.util, sys

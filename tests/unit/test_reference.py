@@ -1,4 +1,4 @@
-"""The reference in docs/ is up to date and whole: every key is described, every example is one that is accepted."""
+"""The reference in docs/ is up to date and complete: every key is described, and every example is accepted."""
 
 import shutil
 from pathlib import Path
@@ -20,7 +20,7 @@ ROOTS = {"vcore": site.model(), "service.yaml": catalogue.model()} | {
 
 
 def keys():
-    """Every key of every model and service: its path, its entry, whether other keys stand below it."""
+    """Yield every key of every model and service: its path, its entry, and whether other keys are below it."""
     for root, model in ROOTS.items():
         found = list(reference.sections(model.model_json_schema(), root))
         parents = {section.path for section in found}
@@ -31,7 +31,7 @@ def keys():
 
 
 def models(model):
-    """A model and the models that its fields hold."""
+    """Yield a model and the models that its fields hold."""
     yield model
     for field in model.model_fields.values():
         for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
@@ -96,7 +96,7 @@ def test_what_a_value_may_be_in_words():
 
 @pytest.fixture
 def copy(tmp_path):
-    """A checkout that holds what the reference is made of, and no docs yet."""
+    """Make a checkout that has what the reference is made from, and no docs yet."""
     shutil.copytree(PATHS.services, Paths(checkout=tmp_path).services)
     (tmp_path / "docs").mkdir()
     return tmp_path

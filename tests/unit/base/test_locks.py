@@ -1,4 +1,4 @@
-"""One holder of a lock at a time, and nobody waits for one that is dead."""
+"""Locks have one holder at a time, and a holder that died blocks nobody."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The secret store: permissions, generation, and that nothing but read() tells a value."""
+"""The secret store: permissions, generation, and that only read() reveals a value."""
 
 import stat
 

@@ -111,7 +111,7 @@ def test_authority_is_on_the_head_only():
         ({"client": True}, "for clients too"),
         ({"leaf": dataclasses.replace(LEAF, client=True)}, "not for clients"),
         ({"leaf": dataclasses.replace(LEAF, lifetime=90)}, "lifetime of 397 days"),
-        # Cut short by the authority's end: no longer one is to be had.
+        # Cut short by the end of the authority's own certificate: a longer one cannot be had.
         ({"leaf": dataclasses.replace(LEAF, lifetime=800), "end": FACTS.not_after}, None),
         # A third of 397 days is 132.3 days.
         ({"now": FACTS.not_after - 133 * DAY}, None),
@@ -203,7 +203,7 @@ def test_covers(present, name, expected):
 
 
 def described(pair):
-    """A certificate as text, with what is random replaced by its name."""
+    """Describe a certificate as text, with its random parts replaced by their names."""
     certificate, known = pair.chain[0], {pair.identifier: "<own identifier>"}
     yield f"version: {certificate.get_version() + 1}"
     yield f"subject: {pair.facts.subject}"
@@ -261,7 +261,7 @@ def test_unknown_key_type(authority):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory, authority):
-    """Files of every kind that a site may supply."""
+    """Make files of every kind that a site may supply."""
     folder = tmp_path_factory.mktemp("supplied")
     leaf = x509.make_leaf(LEAF, authority, NOW)
     other = x509.make_leaf(dataclasses.replace(LEAF, client=True), authority, NOW)
@@ -323,7 +323,7 @@ def test_check_supplied(files, certificate, key, more, problems):
 
 
 def damaged(original):
-    """The original with some bytes replaced, cut out or put in, and bytes of any kind."""
+    """Return the original with some bytes replaced, removed or inserted, and arbitrary bytes."""
     return st.one_of(
         st.binary(max_size=300),
         st.binary(max_size=200).map(lambda data: b"-----BEGIN CERTIFICATE-----\n" + data),
@@ -360,7 +360,7 @@ def der_damaged(der):
 
 
 def test_check_supplied_survives_well_formed_pem_of_damaged_der(files, tmp_path, authority):
-    """Bytes flipped below the PEM reach OpenSSL's parsers of names, times, keys and extensions."""
+    """Flip bytes of the DER below the PEM, which reach OpenSSL's parsers of names, times, keys and extensions."""
     der = authority.chain[0].as_der()
 
     @settings(max_examples=400)
@@ -428,7 +428,7 @@ def test_trust_difference(tmp_path):
 
 
 def test_nodes_need_only_python():
-    """What a node runs imports neither M2Crypto nor pydantic nor cryptography."""
+    """Code that nodes run imports neither M2Crypto nor pydantic nor cryptography."""
     code = (
         "import sys\n"
         "for name in ('M2Crypto', 'pydantic', 'cryptography', 'yaml'): sys.modules[name] = None\n"

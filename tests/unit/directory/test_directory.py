@@ -102,14 +102,14 @@ def test_parents_come_first_and_no_password_is_planned(core):
 def test_secrets_of_the_service_accounts_are_in_the_catalogue(core):
     secrets = core["services"]["ldap"]["secrets"]
     for name in directory_entries.service_accounts(core).values():
-        # They stay on the head: the directory gets them by its own protocol.
+        # These passwords stay on the head: the directory gets them by its own protocol.
         assert secrets[name]["path"] is None
 
 
 def test_no_lockout_when_no_failure_locks(tmp_path):
     entries = directory_entries.wanted_entries(pillar(tmp_path, "        lockout_failures: 0\n"))
     policy = entries["cn=default,ou=policies,dc=core,dc=example,dc=org"]
-    # An administrator's lock has to hold all the same, which it does not with pwdLockout FALSE.
+    # An administrator's lock has to hold in any case, which it would not with pwdLockout FALSE.
     assert (policy["pwdLockout"], policy["pwdMaxFailure"]) == (["TRUE"], ["0"])
 
 

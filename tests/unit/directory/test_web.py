@@ -1,4 +1,4 @@
-"""What the directory's web page is told, and that it makes people as the accounts' functions do."""
+"""The settings of the directory's web page, and that it makes people as the accounts' functions do."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def rendered(core, name):
 
 
 def template(core, name):
-    """Object classes, and the value, or the function that makes it, of each attribute."""
+    """Return the object classes, and each attribute's value or the function that makes it."""
     root = ElementTree.fromstring(rendered(core, name))
     values = {entry.get("id"): entry.findtext("value") for entry in root.iter("attribute")}
     return [entry.get("id") for entry in root.iter("objectClass")], values
@@ -55,7 +55,7 @@ def test_what_the_page_is_told(core):
 def test_a_person_made_there_is_one_of_ours(core):
     classes, values = template(core, "person.xml")
     ours = plans.person_attributes("ada", {}, number=20001, pillar=core, there=None)
-    # The classes and attributes of Samba come with the next state run.
+    # The next run of the states adds Samba's classes and attributes.
     assert [name for name in ours["objectClass"] if not name.startswith("samba")] == classes
     assert {name for name in ours if not name.startswith("samba")} - {"objectClass"} <= set(values)
     assert [values["gidNumber"]] == ours["gidNumber"]

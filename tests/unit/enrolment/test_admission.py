@@ -1,4 +1,4 @@
-"""What becomes of a proof on the head, what it shows of keys that wait, and what it offers to new machines."""
+"""What the head does with a proof, what it shows of pending keys, and what it offers to new machines."""
 
 import json
 import threading
@@ -23,7 +23,7 @@ vcore:
 
 
 class Keys:
-    """The master's keys in memory; what Salt's own do is for the integration tests."""
+    """The master's keys in memory; the integration tests cover Salt's own."""
 
     def __init__(self, accepts=True, **keys):
         self.keys, self.accepts = keys, accepts
@@ -41,7 +41,7 @@ class Keys:
 
 @pytest.fixture
 def paths(tmp_path, checkout):
-    """A core with a site, a catalogue and a key for tokens."""
+    """Make a core with a site, a catalogue and a key for tokens."""
     (tmp_path / "checkout" / "pillar").mkdir(parents=True)
     (tmp_path / "checkout" / "pillar" / "site.sls").write_text(SITE)
     (tmp_path / "checkout" / "salt").symlink_to(checkout / "salt")
@@ -135,7 +135,7 @@ def test_the_head_keeps_its_name(paths):
 
 
 def test_salt_is_not_believed_that_it_accepted(paths):
-    """It says so where it did not (https://github.com/saltstack/salt/issues/63477)."""
+    """Salt reports a key as accepted even if it did not accept it (https://github.com/saltstack/salt/issues/63477)."""
     with pytest.raises(Refused, match="its key was pending when it should have been accepted"):
         review(paths, Keys(accepts=False, **{"new-1": ("pending", PUB)}))
     assert entry(paths) is None

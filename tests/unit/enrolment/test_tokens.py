@@ -1,4 +1,4 @@
-"""Tokens and proofs: only what the head made, for this id and key, in time, gets in."""
+"""Tokens and proofs: only proofs that the head's tokens made, for this id and key and in time, are accepted."""
 
 import gzip
 import io
@@ -40,7 +40,7 @@ def test_a_good_proof_holds_until_its_end():
 
 
 def test_a_proof_that_has_ended_is_still_a_genuine_one():
-    """So it is looked at, and the administrator told why it does not count any more."""
+    """The proof is read all the same, so that the administrator is told why it no longer counts."""
     assert enrolment_tokens.genuine(KEY, proof(), "compute-1", PUB)
     assert not enrolment_tokens.genuine(KEY, proof(), "compute-1", "no key")
     assert not enrolment_tokens.genuine(KEY, None, "compute-1", PUB)
@@ -231,7 +231,7 @@ def test_what_the_bundle_brings_is_enough_to_prove_oneself(checkout, tmp_path):
     with tarfile.open(fileobj=io.BytesIO(bundle.bundle(checkout, FACTS))) as tar:
         tar.extractall(tmp_path, filter="data")
     (tmp_path / "minion.pub").write_text(PUB)
-    # -I and a plain path: nothing of this environment helps.
+    # With -I and a plain path, the test's environment cannot help.
     program = "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
     program += "runpy.run_module('vcore.enrolment', run_name='__main__')"
     command = [sys.executable, "-IS", "-c", program, tmp_path / "salt/_utils", "prove", "compute-1"]
@@ -244,7 +244,7 @@ def test_what_the_bundle_brings_is_enough_to_prove_oneself(checkout, tmp_path):
 
 
 def test_a_machine_says_which_code_it_has(checkout, tmp_path, capsys):
-    """What the bundle brings, laid out as bootstrap.sh does it, is what the head would send."""
+    """The modules in the bundle, laid out as bootstrap.sh does it, have the hash of the head's own."""
     with tarfile.open(fileobj=io.BytesIO(bundle.bundle(checkout, FACTS))) as tar:
         tar.extractall(tmp_path, filter="data")
     for kind in code.KINDS:

@@ -31,7 +31,7 @@ def paths(tmp_path):
 
 @pytest.fixture
 def core(tmp_path):
-    """A head whose volumes are below the test's folder."""
+    """Make a head whose volumes are below the test's folder."""
     core = pillar(tmp_path, SETTINGS["tdbsam"])
     for volume, entry in core["services"]["file-router"]["volumes"].items():
         entry["source"] = str(tmp_path / volume)
@@ -41,8 +41,9 @@ def core(tmp_path):
 
 @pytest.fixture
 def router(core, monkeypatch):
-    """A file router that runs, and what it was asked; ``refuses`` names the command that it fails at, ``replaced``
-    says that the run goes on to replace it.
+    """Stand in for a running file router and record the commands it gets.
+
+    ``refuses`` names the command that fails; ``replaced`` says that the run goes on to replace the container.
     """
 
     class Router:
@@ -79,7 +80,7 @@ def secrets(paths, **values):
 
 def written(core):
     folder = container.folder(core)
-    # Where its changes wait for one another there is a file without content.
+    # The lock file, which is empty, remains.
     return {path.name for path in folder.iterdir()} - {".lock"}
 
 
@@ -308,7 +309,7 @@ def test_facts_tell_what_is_not_live(core, paths, router, monkeypatch):
 
 
 def test_docker_frames_become_one_output_and_the_stream_stays_its_owners(tmp_path):
-    """Closed under Docker's response, it would make Python 3.13 complain in every administrator's terminal."""
+    """With the stream closed under Docker's response, Python 3.13 would complain on administrators' terminals."""
     whole = tmp_path / "frames"
     whole.write_bytes(b"\1\0\0\0\0\0\0\3one" + b"\2\0\0\0\0\0\0\4 two")
     with whole.open("rb", buffering=0) as stream:

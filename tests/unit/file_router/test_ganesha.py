@@ -1,4 +1,4 @@
-"""ganesha.conf, as it follows from a site, and the numbers of exports."""
+"""ganesha.conf as it follows from a site, and the numbers of exports."""
 
 import copy
 
@@ -30,7 +30,7 @@ def test_the_narrowest_network_comes_first(tmp_path):
         "10.1.2.3;",
         "10.1.0.0/16;",
         "10.0.0.0/8;",
-        "*;",  # 0.0.0.0/0, which Ganesha takes for the name of a file
+        "*;",  # 0.0.0.0/0, which Ganesha would take for the name of a file
     ]
 
 
@@ -71,7 +71,7 @@ def test_numbers_that_cannot_be_are_not_kept(previous):
 
 
 def test_numbers_stay_as_they_are(tmp_path):
-    # Clients hold them in their file handles: no version of this may compute another one.
+    # Clients hold these numbers in their file handles: no version of the code may compute others.
     assert ganesha.numbers(["machines", "software", "runs"], {}) == {
         "machines": 29020,
         "runs": 333,

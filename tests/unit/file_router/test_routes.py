@@ -1,4 +1,4 @@
-"""Routes: how mounts are written, which names are refused, what a pull goes on with, and when it comes again."""
+"""Routes: how mounts are written, which names are refused, where a pull resumes, and when the next one is due."""
 
 import json
 import os
@@ -172,7 +172,7 @@ def test_a_file_settles():
     young = Source(("x",), 3, int((now - 10) * 1e6))
     assert pulls.is_settled(Source(("x",), 3, int((now - 60) * 1e6)), now, 60, {})
     assert not pulls.is_settled(young, now, 60, {})
-    # The clock there may be ahead: then it counts that it has looked so for long.
+    # The other server's clock may be ahead: then the file is settled once it has looked the same for long enough.
     ahead = Source(("x",), 3, int((now + 9999) * 1e6))
     seen = {"x": pulls.seen_entry(ahead, now, {})}
     assert not pulls.is_settled(ahead, now + 59, 60, seen)

@@ -1,4 +1,4 @@
-"""smb.conf and the accounts of instruments, as they follow from a site."""
+"""smb.conf and the accounts of instruments as they follow from a site."""
 
 import copy
 import struct
@@ -162,7 +162,7 @@ DOMAIN = "S-1-5-21-2390166447-2247480634-3190253550"
 
 
 def test_identifiers_stay_as_they_are():
-    # What is in directories: no version of this may compute another one.
+    # Directories hold these identifiers: no version of the code may compute others.
     assert samba_ids.domain_sid("dc=core,dc=example,dc=org") == DOMAIN
     assert samba_ids.domain_sid("DC=core,dc=Example,dc=org") == DOMAIN
     assert samba_ids.person_sid("dc=core,dc=example,dc=org", 10001) == f"{DOMAIN}-21002"
@@ -225,7 +225,7 @@ def test_policies_follow_the_directory(tmp_path):
 
 
 def test_files_of_another_server_are_not_kept_by_clients(tmp_path):
-    """Locks reach the other server only where smbd grants no oplocks of its own."""
+    """smbd must not grant oplocks there: only then do locks reach the other server."""
     text = (
         "vcore:\n  nodes: {head: {roles: [head], address: 10.0.0.1}}\n  services: {file-router: {enabled: true}}\n"
         "  shares: {nas: {read: [ada]}, own: {read: [ada]}}\n"

@@ -1,4 +1,4 @@
-"""What a site may say of shares, routes and instruments, and what it may not."""
+"""Which shares, routes and instruments a site file may have, and which are refused."""
 
 import pytest
 from support import sites
@@ -86,6 +86,6 @@ def test_secrets_follow_from_routes_and_instruments():
         {"sequencer": settings.Instrument(share="runs")},
     )
     assert set(found) == {"route-pulled", "route-mounted", "instrument-sequencer"}
-    # Only what the container uses by itself is mounted in it.
+    # Only the secrets that the container uses itself are mounted in it.
     assert {name for name, secret in found.items() if secret.path} == {"route-pulled"}
     assert found["instrument-sequencer"].kind == "password"

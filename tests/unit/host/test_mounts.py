@@ -1,4 +1,4 @@
-"""Mounts of a host: what units are called, what is mounted, and their life, which systemd and mount(8) here pretend."""
+"""Mounts of a host: names of units, lists of mounts, and their life, with a stand-in for systemd and mount(8)."""
 
 import json
 import os
@@ -65,7 +65,7 @@ def test_a_distribution_without_a_known_package_is_an_error(tmp_path, monkeypatc
 
 @dataclass(frozen=True, kw_only=True)
 class Disk(mounts.Mount):
-    """A mount of an area that the tests have."""
+    """A mount of an area that exists in these tests only."""
 
     def record(self):
         return {"source": self.source, "target": self.target, "options": ",".join(self.options)}
@@ -83,14 +83,14 @@ class Disk(mounts.Mount):
 
 
 class Tried(Disk):
-    """One without units of its own, which a timer mounts."""
+    """A mount without units of its own, which a timer mounts."""
 
     def units(self):
         return {}
 
 
 class Host(mounts.Host):
-    """A host of the test's own: what it is told to run, and what is mounted then."""
+    """A stand-in for the host: records the commands it gets, and what is mounted after them."""
 
     def __init__(self, tmp_path, *, systemd=True, timer=None):
         root = tmp_path / "root"
@@ -102,7 +102,7 @@ class Host(mounts.Host):
         self.known = []
         self.commands = []
         self.table = {}
-        #: Answers to commands that begin so: exit code and output.
+        #: Answers to commands by how these begin: exit code and output.
         self.refuses = {}
 
     def mounts(self):
@@ -128,7 +128,7 @@ class Host(mounts.Host):
 
 @pytest.fixture
 def make(tmp_path):
-    """Mounts by name, below a folder of the test; it can be removed afterwards."""
+    """Yield a function that makes mounts by name below a folder of the test, which can be removed afterwards."""
     made = []
 
     def disks(*names, kind=Disk, **more):
@@ -144,7 +144,7 @@ def make(tmp_path):
 
 
 def apply(host, wanted, units=mounts.NO_UNITS):
-    """Compare and carry out: what differed, and what came of it."""
+    """Compare and carry out; return what differed, and the outcome."""
     host.known = [one.target for one in wanted.values()] + [record["target"] for record in host.records().values()]
     host.commands.clear()
     changes = mounts.difference(wanted, host, units=units)

@@ -1,4 +1,4 @@
-"""What the core writes on every host: /etc/hosts and folders; and how it reads the routing table."""
+"""What the core writes on every host (/etc/hosts and folders), and how it reads the routing table."""
 
 from ipaddress import IPv4Network
 

@@ -1,4 +1,4 @@
-"""What decides an image's tag, what has to happen for it, and how its build reaches packages."""
+"""What decides an image's tag, what is to be done about an image, and how its build reaches packages."""
 
 import json
 import tarfile
@@ -30,7 +30,7 @@ def make_pillar(*services, **build):
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A checkout with a base, an image on it, and one on that."""
+    """Make a checkout with a base, an image on it, and one on that."""
     for name, text in (
         ("base", "ARG BASE\nFROM ${BASE}\nCOPY rootfs/ /\n"),
         ("tool", "ARG BASE\nFROM ${BASE}\nARG PYTHON_UV\n"),
@@ -118,7 +118,7 @@ def test_a_link_that_leads_out_has_to_lead_to_a_file(tmp_path):
         builder.read_folder(folder)
     link.unlink()
     (folder / "rootfs" / "files.py").symlink_to("../../../salt/vcore/files.py")
-    # These are links in the container, too, wherever they lead there; folders of this machine are none of theirs.
+    # These links are followed in the container, wherever they lead there; they never reach this machine's folders.
     (folder / "rootfs" / "within").symlink_to("own")
     (folder / "rootfs" / "absolute").symlink_to(brain)
     (folder / "rootfs" / "smb.conf").symlink_to("/etc/virtual-core/file-router/smb.conf")
@@ -213,12 +213,12 @@ def test_a_build_context_is_the_same_byte_for_byte():
 @pytest.mark.parametrize(
     "record, present, pushed, published, build, push, changes",
     [
-        # A pushed image: nothing there; all there; built but not pushed; pushed but not recorded.
+        # A pushed image: nothing there; everything there; built but not pushed; pushed but not recorded.
         ({}, False, True, None, True, True, {"tag", "image", "registry"}),
         ({"tag": "t", "digest": ONE}, True, True, ONE, False, False, set()),
         ({}, True, True, None, False, True, {"tag", "registry"}),
         ({}, True, True, ONE, False, False, {"tag"}),
-        # Gone from this host: the registry has it; from the registry; from both.
+        # Gone from this host, but in the registry; gone from the registry; gone from both.
         ({"tag": "t", "digest": ONE}, False, True, ONE, False, False, set()),
         ({"tag": "t", "digest": ONE}, True, True, None, False, True, {"registry"}),
         ({"tag": "t", "digest": ONE}, False, True, None, True, True, {"image", "registry"}),

@@ -1,4 +1,4 @@
-"""Which jobs count as a convergence, and what is kept of one."""
+"""Which jobs count as a convergence, and what is recorded of one."""
 
 import pytest
 from vcore.base.paths import Paths

@@ -1,4 +1,4 @@
-"""What follows from a site: golden files, and that a node sees only its own part."""
+"""What follows from a site, as golden files, and that a node sees only its own part."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from vcore.nodes import registry
 
 FOLDER = Path(__file__).parent
 GOLDEN = FOLDER / "golden" / "resolve"
-#: A catalogue of the tests' own: a service that the project gains changes nothing here.
+#: A catalogue of the tests' own, so that new services of the project change nothing here.
 CATALOGUE = FOLDER / "catalogue"
 CLUSTER = """
 vcore:
@@ -66,7 +66,7 @@ def test_memory_of_the_site_wins_and_the_rest_stays(resolved):
 
 
 def test_the_passwords_of_instruments_leave_the_head_only_where_the_file_router_wants_them(tmp_path):
-    """In the scheme tdbsam, on the node that it runs on; with the rules that Samba then goes by."""
+    """They go to the node that runs the file router, with the scheme tdbsam, together with Samba's password policy."""
     text = (
         "vcore:\n  nodes: {head: {roles: [head], address: 10.0.0.1}, files: {roles: [compute], address: 10.0.0.2}}\n"
         "  services: {file-router: {enabled: true, node: files, settings: {password_scheme: SCHEME}}}\n"
@@ -87,7 +87,7 @@ def test_the_passwords_of_instruments_leave_the_head_only_where_the_file_router_
 
 
 def test_the_join_token_of_the_swarm_is_for_nodes_that_have_not_joined(tmp_path):
-    """It is in the pillar of a compute node until the manager has seen that node, and again when it has lost it."""
+    """A compute node has it until the manager has seen the node, and again when the manager has lost it."""
 
     def wanted(name, **entry):
         entries = {"new-1": {**registry.UNKNOWN, "roles": ["compute"], **entry}}

@@ -1,4 +1,4 @@
-"""The site file: what is refused, how it is said, and that nothing an administrator writes makes a traceback."""
+"""The site file: what is refused, in which words, and that nothing an administrator writes causes a traceback."""
 
 import re
 from dataclasses import replace
@@ -21,7 +21,7 @@ ROUTES = [Route(IPv4Network("10.5.0.0/16"), "eth0"), Route(IPv4Network("172.18.1
 
 @pytest.fixture
 def load(tmp_path):
-    """Load a site text with the real catalogue, flavors of the test's own, and known host routes."""
+    """Load a site text with the real catalogue, the test's own flavors, and known host routes."""
 
     def load(text, flavors=None):
         folder = tmp_path / "flavors"
@@ -167,7 +167,7 @@ def test_the_example_is_valid(load):
 
 
 def uncommented(*, services):
-    """The example with its commented settings in force: those of ``services:``, or all others."""
+    """Return the example with its commented settings in force: those of ``services:``, or all others."""
     lines = (CHECKOUT / "pillar" / "site.sls.example").read_text().splitlines()
     section = None
     for number, line in enumerate(lines):
@@ -283,7 +283,7 @@ def test_any_value_of_a_known_key_is_accepted_or_refused_in_words(tmp_path_facto
 
 
 def places(value, path=()):
-    """Every place of a document: the keys that lead there."""
+    """Yield every place of a document: the keys that lead there."""
     yield path
     if isinstance(value, dict | list):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
@@ -291,7 +291,7 @@ def places(value, path=()):
 
 
 def replaced(value, path, new):
-    """A document with another value at one place."""
+    """Return a document with another value at one place."""
     if not path:
         return new
     key, rest = path[0], path[1:]
@@ -307,7 +307,7 @@ PLACES = [path for path in places(EXAMPLE["vcore"]) if path]
 
 @given(st.sampled_from(PLACES), values)
 def test_a_good_site_with_any_value_at_any_place_is_accepted_or_refused_in_words(tmp_path_factory, path, value):
-    """Deeper than the other ways: all else is right, so that the checks that come last are reached."""
+    """Everything else is right here, so that the checks which come last are reached, too."""
     survives(yaml.safe_dump({"vcore": replaced(EXAMPLE["vcore"], path, value)}), tmp_path_factory)
 
 

@@ -1,4 +1,4 @@
-"""What counts as a problem of the core, and how status, doctor and the functions for accounts look to people."""
+"""What counts as a problem of the core, and how status, doctor and the functions for accounts are shown to people."""
 
 import copy
 import importlib.util
@@ -34,7 +34,7 @@ WELL = {
 }
 
 
-#: By the keys of what each area says: what judges them.
+#: The function that judges the facts, by the facts' key.
 JUDGES = {"services": swarm.judged, "nodes": nodes.judged, "certificates": certificates.judged}
 
 
@@ -108,7 +108,7 @@ def test_the_disk_is_that_of_the_nearest_folder_that_exists(tmp_path):
 
 @pytest.fixture
 def output(monkeypatch):
-    """The outputter, as Salt's loader sets it up."""
+    """Return the outputter as Salt's loader sets it up."""
     spec = importlib.util.spec_from_file_location("vcore_output", CHECKOUT / "salt" / "_output" / "vcore.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

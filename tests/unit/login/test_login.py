@@ -1,4 +1,4 @@
-"""What people read at login, whose programs end for memory, and what the login host is given."""
+"""What people read at login, whose programs are killed when memory runs out, and what the login host is given."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_the_files_of_each_kind(kind, core, golden):
     for path, (content, _) in members.items():
         text = content.decode()
         if path in (f"{folder}install", f"{folder}undo"):
-            # The values; what follows is the same text for a whole family.
+            # First the values of each system; then the text that a whole family shares.
             text = text[: text.index("# --- common")]
         golden(GOLDEN / kind / path.removeprefix(folder), text)
     known = {str(path.relative_to(GOLDEN / kind)) for path in (GOLDEN / kind).rglob("*") if path.is_file()}
@@ -78,14 +78,14 @@ def test_a_bundle_is_closed_and_the_same_each_time(kind, core, tmp_path):
 
 @pytest.fixture(params=bundles.KINDS)
 def scripts(request, core, tmp_path):
-    """install and undo of each kind, as files."""
+    """Write install and undo of each kind as files."""
     for program in ("install", "undo"):
         (tmp_path / program).write_text(bundles.script(program, request.param, core, CHECKOUT))
     return tmp_path
 
 
 def tool(name):
-    """A program that the tests need."""
+    """Return a program that the tests need."""
     if not shutil.which(name):
         pytest.fail(f"{name} is missing: apt-get install {name}")
     return name
@@ -295,7 +295,7 @@ def test_an_unknown_distribution_is_refused():
 
 
 def system(there, needed=()):
-    """A node with these packages, of which others need some."""
+    """Stand in for a node with these packages, some of which others depend on."""
 
     def run(command):
         assert command[:3] == ("dpkg", "--simulate", "--purge")

@@ -1,4 +1,4 @@
-"""What the reconciler decides: when a round is, which nodes it is for, and what of a node's words it believes."""
+"""What the reconciler decides: when a round begins, for which nodes, and what it believes of a node's words."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_record_counts_failures_since_the_last_success(outcomes):
 
 
 def rounds(times, until, bell, step=0.1):
-    """The times at which a bell rings for news at these times."""
+    """Return the times at which a bell rings, for news at these times."""
     bell.looked = bell.ran = 0.0
     news, rung, now = sorted(times), [], 0.0
     while now < until:
@@ -87,7 +87,7 @@ def test_without_news_there_is_a_round_every_five_minutes_and_when_something_is_
     assert bell.rings(20, due=20.0)
     assert not bell.rings(19, due=20.0)
     bell.rang(30, full=False)
-    assert not bell.rings(31, due=20.0)  # what is overdue comes no oftener than news does
+    assert not bell.rings(31, due=20.0)  # what is overdue is tried no more often than for news
     assert bell.looks(300)
 
 
@@ -109,14 +109,14 @@ def test_compute_nodes_with_an_accepted_key_take_part_unless_they_leave():
 @pytest.mark.parametrize(
     ("record", "flight", "marked", "forced", "is_due"),
     [
-        (Record(), False, False, False, True),  # nobody has tried yet
+        (Record(), False, False, False, True),  # not tried yet
         (Record(tried=1, succeeded=1), False, False, False, False),
         (Record(tried=1, succeeded=1), False, True, False, True),
         (Record(tried=1, succeeded=1), False, False, True, True),
-        (Record(tried=1, succeeded=1), True, True, True, False),  # it is at it
+        (Record(tried=1, succeeded=1), True, True, True, False),  # it still runs its job
         (Record(attempts=2, tried=1, next=99), False, False, False, True),
         (Record(attempts=2, tried=1, next=101), False, False, False, False),
-        (Record(attempts=2, tried=1, next=101), False, True, False, True),  # it has started anew: no reason to wait
+        (Record(attempts=2, tried=1, next=101), False, True, False, True),  # a start is no reason to wait
     ],
 )
 def test_which_nodes_are_due(record, flight, marked, forced, is_due):
@@ -154,12 +154,12 @@ WAITS = {"started": 0.0, "waiting": {"slow"}, "doubtful": set()}
     [
         (0.1, {"waiting": set(), "last": 0.1}, True),
         (4.0, {"last": 2.0}, False),
-        (5.0, {"last": 2.0}, True),  # three seconds behind the others
-        (14.0, {"last": 10.0}, False),  # where all are slow, so is the last one
+        (5.0, {"last": 2.0}, True),  # three seconds after the others
+        (14.0, {"last": 10.0}, False),  # where all nodes are slow, the last one may be slow, too
         (15.0, {"last": 10.0}, True),
         (9.0, {"last": None}, False),
         (10.0, {"last": None}, True),
-        (3.0, {"last": None, "doubtful": {"slow"}}, True),  # it has failed before: nobody waits for it
+        (3.0, {"last": None, "doubtful": {"slow"}}, True),  # it failed before, so nobody waits for it
         (60.0, {"last": 59.9}, True),
     ],
 )
@@ -357,7 +357,7 @@ def test_deciding_costs_no_more_for_each_node_however_many_there_are():
 
     small, large = seconds(1_000), seconds(10_000)
     assert large < 5
-    assert large < 30 * small  # ten times the nodes; what grows with their square would be a hundred
+    assert large < 30 * small  # ten times the nodes; quadratic growth would cost a hundred times as much
 
 
 # --- what is told ---------------------------------------------------------------------------------------------------
@@ -367,12 +367,12 @@ def test_rounds_are_told_as_one_with_what_others_found():
     first = {"converged": ["a"], "failed": {"b": "no"}, "waiting": ["c", "d"], "problems": [], "labelled": ["a"],
              "resumed": [], "began": 1.0, "ended": 2.0}  # fmt: skip
     last = {**first, "converged": ["b"], "failed": {}, "waiting": ["d"], "labelled": []}
-    # Another process took the answer of c.
+    # Another process's round took c's answer.
     records = {"c": Record(tried=1.5, succeeded=1.5)}
     told = overview.told([first, last], records)
     results = {name: node["result"] for name, node in told["reconciled"].items()}
     assert results == {"a": "converged", "b": "converged", "c": "converged", "d": "still at it"}
     assert (told["ok"], told["rounds"], told["seconds"], told["labelled"]) == (False, 2, 2.0, ["a"])
-    assert overview.told([first, last], records, "a")["ok"]  # nobody asked for d
+    assert overview.told([first, last], records, "a")["ok"]  # d was not asked for
     failed = overview.told([first, last], {"c": Record().failed("broken", 1.0)}, "c")
     assert failed["reconciled"] == {"c": {"result": "failed", "error": "broken"}}

@@ -1,4 +1,4 @@
-"""The grain of a node's hardware, on trees as kernels and NVIDIA's driver make them."""
+"""The grain of a node's hardware, on file trees as kernels and NVIDIA's driver make them."""
 
 import sys
 from pathlib import Path
@@ -22,7 +22,7 @@ LGI = """\
 
 
 class Node:
-    """A root folder with what the grain reads."""
+    """A root folder with the files that the grain reads."""
 
     def __init__(self, root):
         self.root = root

@@ -1,4 +1,4 @@
-"""The registry of enrolled nodes, and what of it reaches the resolved configuration."""
+"""The registry of enrolled nodes, and which of its facts reach the resolved configuration."""
 
 import json
 

@@ -1,6 +1,6 @@
 """Changing one password in two stores: the order of the steps, the journal, and what an administrator is told.
 
-The stores here are models, so that every step can fail in every way; tests/functional/test_passwords.py has real ones.
+The stores here are models, so that every step can fail in every way; the functional tests have real ones.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ OLD, NEW, NEXT, ONE_TIME = "Before-the-change-1", "Behind-the-change-2", "Anothe
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """The journal's keys cost 0.1 s each on purpose, and waiting for the disk some more; neither is tested here."""
+    """Skip waits for the disk, and the 0.1 s that deriving a journal's key takes on purpose; neither is tested here."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     real = passwords_journal.hashlib.scrypt
     monkeypatch.setattr(
@@ -35,11 +35,11 @@ def quick(monkeypatch):
 
 
 class Killed(BaseException):
-    """The power went."""
+    """The process is killed, as by a power failure."""
 
 
 class Model:
-    """A store with a password. ``faults`` is shared by all stores of a test: what happens at which call."""
+    """A store with a password; ``faults`` is shared by all stores of a test and says at which call what happens."""
 
     def __init__(self, name, password, faults):
         self.name, self.password, self.faults = name, password, faults
@@ -79,7 +79,7 @@ class Kept(Journal):
 
 
 class Faults:
-    """Raises what is planned for the n-th step of a run, and for those of its kind after it as often as it says."""
+    """Raises the planned error at the n-th step of a run, and at later steps of the same kind as often as planned."""
 
     def __init__(self):
         self.steps, self.planned, self.times = [], {}, {}
@@ -99,7 +99,7 @@ class Faults:
 
 
 class Typed:
-    """Somebody who answers."""
+    """A stand-in for a person who answers prompts."""
 
     def __init__(self, *answers):
         self.answers = list(answers)
@@ -127,7 +127,7 @@ class World:
         )
 
     def run(self, *answers, boot=False):
-        """Exit code of one run."""
+        """Return the exit code of one run."""
         try:
             return self.session.run(Typed(*answers), boot=boot).outcome
         except Stop as stop:
@@ -144,7 +144,7 @@ def world(tmp_path):
 
 
 def steps_of_a_change(tmp_path):
-    """The steps of a change that nothing disturbs."""
+    """Return the steps of a change that nothing disturbs."""
     folder = tmp_path / "undisturbed"
     folder.mkdir()
     world = World(folder)
@@ -171,9 +171,9 @@ def test_the_order_of_the_steps(tmp_path):
 @pytest.mark.parametrize("asked", [NEW, NEXT])
 @pytest.mark.parametrize("error", [Killed(), Unanswered(Outcome.SAMBA_DOWN, "gone.")], ids=["killed", "unanswered"])
 def test_a_fault_at_any_step_and_at_any_step_of_the_recovery(tmp_path, error, asked, remembered):
-    """After a run that nothing disturbs, both stores have one password, and it is one that was asked for."""
+    """After a run that nothing disturbs, both stores have the same password, which is one that was asked for."""
     count, cases = len(steps_of_a_change(tmp_path)), 0
-    # -1 is a recovery that nothing disturbs. Recovery and then another change go through the most steps.
+    # -1 stands for an undisturbed recovery. A recovery followed by another change has the most steps.
     seconds = range(-1, count + 4) if (remembered, asked) == (OLD, NEXT) else (-1,)
     for first, second in itertools.product(range(count), seconds):
         folder = tmp_path / f"{first}-{second}"
@@ -182,12 +182,12 @@ def test_a_fault_at_any_step_and_at_any_step_of_the_recovery(tmp_path, error, as
         for step, answers in ((first, (OLD, NEW)), (second, (remembered, asked))):
             world.faults.clear()
             if step >= 0:
-                # A server that is gone is still gone when it is asked again.
+                # A server that is down is still down when it is asked again.
                 world.faults.plan(step, error, times=1)
             with contextlib.suppress(Killed):
                 world.run(*answers)
         world.faults.clear()
-        # The person types what they know until it is settled; one of the three is the current one.
+        # The person types the passwords they know until one works; one of the three is the current one.
         outcomes = [world.run(typed, typed) for typed in (remembered, OLD, NEW, NEXT)]
         assert not world.session.journal.exists(), (first, second, outcomes)
         directory, samba = world.passwords()
@@ -259,7 +259,7 @@ def test_what_cannot_be_undone_keeps_the_journal_and_is_finished_later(world):
 
 
 def test_a_request_that_arrives_late_does_no_harm(world):
-    """The directory answers no more; what it was asked happens after the recovery has begun."""
+    """The directory stops answering; the request takes effect after the recovery has begun."""
     world.faults.plan("directory.change", Unanswered(Outcome.DIRECTORY_DOWN, "gone."), times=9)
     assert world.run(OLD, NEW) == Outcome.DIRECTORY_DOWN
     assert world.session.journal.exists()
@@ -323,7 +323,7 @@ def test_one_store(tmp_path):
     assert world.run(OLD, NEXT) == Outcome.WRONG
     world.faults.plan("directory.change", Unanswered(Outcome.DIRECTORY_DOWN, "gone."))
     assert world.run(NEW, NEXT) == Outcome.CHANGED, "it answers again in time"
-    # The answer is lost, not the change.
+    # The change is made, but its answer is lost.
     world.faults.plan("directory.changed", Unanswered(Outcome.DIRECTORY_DOWN, "gone."))
     assert world.run(NEXT, "Fourth-password-4") == Outcome.CHANGED
 
@@ -351,7 +351,7 @@ def test_who_knows_the_password_of_a_locked_account_is_told(tmp_path):
 
 
 def test_a_journal_of_other_passwords_or_a_damaged_one(world):
-    """Both were set by somebody else since: the journal is of no use, and in nobody's way."""
+    """Somebody else has set both passwords since: the journal is useless, and must not be in the way."""
     for content in (seal(Change("a", "b", "c")), b"{", b""):
         world.session.journal.path.write_bytes(content)
         assert world.run("wrong", NEW) == Outcome.WRONG
@@ -417,7 +417,7 @@ def test_a_journal_shows_nothing_and_is_private(tmp_path):
     assert journal.path.stat().st_mode & 0o777 == 0o600
     content = journal.path.read_bytes()
     assert not [word for word in (OLD, ONE_TIME, NEW) if word.encode() in content]
-    # Whatever the passwords are, the file has one size.
+    # The file has the same size, whatever the passwords are.
     assert len(seal(Change("a" * 100, ONE_TIME, "b" * 100))) == len(content)
     assert OLD not in repr(Change(OLD, ONE_TIME, NEW))
 

@@ -1,4 +1,4 @@
-"""What people and groups become in the directory, who gets which number, and people as lines of a CSV file."""
+"""How people and groups become entries of the directory, who gets which number, and people as lines of a CSV file."""
 
 import copy
 import json
@@ -115,7 +115,7 @@ def test_either_mark_is_a_lock_and_a_passing_one_is_none(core):
     assert person("a", 1, shadowExpire=["1"]).locked
     assert person("a", 1, pwdAccountLockedTime=[plans.LOCKED]).locked
     assert not person("a", 1, pwdAccountLockedTime=["20260101000000Z"], shadowExpire=["30000"]).locked
-    # What the site says of locks is the administrators' lock: it lifts no other.
+    # The site's locks are the administrators' lock; they lift no other.
     there = person("a", 1, pwdAccountLockedTime=["20260101000000Z"], shadowExpire=["30000"])
     wanted = plans.person_attributes("a", {"locked": False}, number=1, pillar=core, there=there)
     assert not {"pwdAccountLockedTime", "shadowExpire"} & wanted.keys()
@@ -229,7 +229,7 @@ def test_members_are_changed_where_they_differ_and_nowhere_else(core, tmp_path):
 
 
 def test_a_plan_of_a_large_site_takes_no_time(core, tmp_path):
-    """Not a look at every member of every group for every person, which took 15 s."""
+    """Looking at every member of every group for every person took 15 s."""
     people = {name: person(name, 20010 + index) for index, name in enumerate(f"p{n}" for n in range(8000))}
     groups = {f"g{n}": group(f"g{n}", 20001 + n, [*people][n::20], [*people][n::20]) for n in range(20)}
     del core["services"]["file-router"]

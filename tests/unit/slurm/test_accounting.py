@@ -31,7 +31,7 @@ PEOPLE = People(
     locked=frozenset({"charles"}),
     groups={"sequencing": frozenset({"ada", "charles"}), "students": frozenset({"grace"}), "biology": frozenset()},
 )
-#: What sacctmgr of SLURM 24.11.5 answered of a small cluster.
+#: What sacctmgr of SLURM 24.11.5 answered for a small cluster.
 ANSWERS = {
     "clusters": "genomics\n",
     "resources": "cpu|\nmem|\nfs|disk\ngres|gpu\n",
@@ -52,7 +52,7 @@ def pillar(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    """A site that says nothing of accounts."""
+    """Return a site without settings for accounts."""
     text = "vcore:\n  nodes: {head: {roles: [head], address: 10.0.0.1}}\n  slurm: {mode: managed}\n"
     return sites.pillar(tmp_path_factory.mktemp("site"), text)
 
@@ -84,7 +84,7 @@ def test_what_is_there():
         ("root", "root"): Member(),
         ("people", "ada"): Member(closed=True),
         ("people", "charles"): Member(qos=frozenset({"gpu", "normal"})),
-        # Two associations, one a partition: one of them is open.
+        # Two associations, one per partition, of which one is open.
         ("biology", "ada"): Member(),
     }
     assert shown.accounts["biology"] == {
@@ -111,7 +111,7 @@ def test_one_that_has_some_of_it_gets_the_rest(pillar, golden):
 
 
 def perform(shown: Shown, commands: list[list[str]]) -> Shown:
-    """A slurmdbd as sacctmgr leaves it, as far as these commands go."""
+    """Apply commands to a model of slurmdbd, as far as sacctmgr's effects matter here."""
     accounts_, qos, members = ({name: dict(value) if isinstance(value, dict) else value for name, value in part.items()}
                                for part in (shown.accounts, shown.qos, shown.members))  # fmt: skip
     organizations, defaults, everybody, clusters = (
@@ -187,7 +187,7 @@ def test_what_was_carried_out_is_no_difference_any_more(pillar, before, after):
         for part in (accounting.FIRST, accounting.GPUS):
             there = perform(there, accounting.plan(wanted, there, part).commands)
         assert accounting.plan(wanted, there).changes == {}
-    # Who may charge an account is who is in it, and nobody was deleted.
+    # Exactly the members may charge an account, and nobody was deleted.
     members = {key for key, member in there.members.items() if not member.closed}
     assert members == {(account, user) for account, users in wanted.members.items() for user in users}
     assert there.members.keys() >= {("people", name) for name in before.names - before.locked}
@@ -250,7 +250,7 @@ def entry(**values):
 
 
 def test_the_site_file_is_as_good_as_done():
-    """Its people come before accounting in the same run, so a plan counts on them."""
+    """A run applies the site's people before accounting, so a plan counts on them."""
     present = plans.Present({"ada": entry(), "old": entry(), "grace": entry(shadowExpire="1")},
                                {"lab": entry(memberUid="ada")})  # fmt: skip
     site = {

@@ -1,4 +1,4 @@
-"""A SLURM that the site has: its files, read and never written; other schedulers."""
+"""A SLURM that the site already has: its files are read and never written. And other schedulers."""
 
 import pytest
 from hypothesis import given

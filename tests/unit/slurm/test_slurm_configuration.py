@@ -1,4 +1,4 @@
-"""SLURM's configuration as text: golden files, and that nothing which a node says becomes a line of its own."""
+"""SLURM's configuration as text: golden files, and that nothing a node says becomes a line of its own."""
 
 import json
 from pathlib import Path
@@ -143,7 +143,7 @@ def test_the_kernel_holds_jobs_where_every_node_can_or_weak_nodes_are_left_out(t
 def test_lies_about_hardware_are_refused(tmp_path, change, says):
     with pytest.raises(VcoreError, match=says):
         hardware.validate({**FACTS, **change})
-    # A registry that holds them all the same leaves the node out, and says so.
+    # If the registry holds such facts all the same, the node is left out, and the reason is given.
     data = pillar(tmp_path, nodes={"compute-1": node(1, hardware={**FACTS, **change}), "compute-2": node(2)})
     assert list(configuration.compute_nodes(data)) == ["compute-2"]
     assert says in configuration.left_out(data)["compute-1"]
@@ -222,7 +222,7 @@ def test_ten_thousand_nodes_cost_no_more_than_ten_times_a_thousand(tmp_path):
 
 
 class Scontrol:
-    """A slurmctld's answers, and what it was told."""
+    """A stand-in for slurmctld: gives answers, and records its commands."""
 
     def __init__(self, nodes):
         self.nodes, self.told = nodes, []

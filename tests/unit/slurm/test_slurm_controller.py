@@ -1,4 +1,4 @@
-"""What SLURM's controller is asked about its configuration, and what is said of it."""
+"""Which commands SLURM's controller gets about its configuration, and how the outcome is reported."""
 
 import sys
 from importlib.machinery import SourceFileLoader
@@ -24,7 +24,7 @@ def paths(tmp_path):
 
 @pytest.fixture
 def core(tmp_path):
-    """A head whose configuration lies below the test's folder."""
+    """Make a head whose configuration lies below the test's folder."""
     core = resolve.node_pillar(sites.resolved(tmp_path, SITE), "head")
     core["services"][controller.SERVICE]["volumes"]["configuration"]["source"] = str(tmp_path / "configuration")
     (tmp_path / "configuration").mkdir()
@@ -33,8 +33,9 @@ def core(tmp_path):
 
 @pytest.fixture
 def slurmctld(monkeypatch):
-    """One that runs, and what it was asked; ``refuses`` names what it says no to, once, ``replaced`` says that the run
-    goes on to replace it.
+    """Stand in for a running slurmctld and record the commands it gets.
+
+    ``refuses`` names the command that fails once; ``replaced`` says that the run goes on to replace the container.
     """
 
     class Slurmctld:

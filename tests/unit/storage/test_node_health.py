@@ -1,4 +1,4 @@
-"""The health check of compute nodes, run by a shell with a scontrol that remembers."""
+"""The health check of compute nodes, run by a shell with a stand-in for scontrol that keeps the node's state."""
 
 import json
 import os
@@ -37,7 +37,7 @@ path.write_text(json.dumps(node))
 
 
 class Node:
-    """A compute node: its storage, what its controller says of it, and the program on it."""
+    """A compute node: its storage, its state in the controller, and the program on it."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -70,7 +70,7 @@ class Node:
         (self.folder / "bin/node.json").write_text(json.dumps({"state": state, "reason": reason, "calls": 0}))
 
     def check(self, code=0):
-        """Run the program once; what the controller says then: state, reason, how often it was asked."""
+        """Run the program once; return the controller's state, reason, and how often it was asked."""
         done = subprocess.run(["dash", self.folder / "bin/health"], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (code, ""), done.stderr
         node = json.loads((self.folder / "bin/node.json").read_text())
@@ -112,7 +112,7 @@ def test_the_storage_of_another_core_is_none(node):
 def test_a_file_server_that_hangs_holds_nothing_up(node):
     marker = node.places["home"] / mounting.MARKER
     marker.unlink()
-    os.mkfifo(marker)  # whoever opens it waits
+    os.mkfifo(marker)  # opening it blocks
     start = time.monotonic()
     assert node.check()[:2] == ("IDLE+DRAIN", f"vcore: storage {node.places['home']} does not answer")
     assert time.monotonic() - start < 5

@@ -1,4 +1,4 @@
-"""Storage of the nodes: who mounts what, how it is written, and what a marker says."""
+"""Storage of the nodes: who mounts what, how it is written, and what a marker contains."""
 
 import importlib.util
 import json
@@ -183,7 +183,7 @@ def test_a_node_says_what_is_mounted_where_its_storage_belongs(tmp_path, monkeyp
     real, link = tmp_path / "virtual core", tmp_path / "link"
     real.mkdir()
     link.symlink_to(real)
-    # As the kernel lists it: with its escapes, and by the folder that a link leads to.
+    # As the kernel lists it: with escapes, and with the folder that a link leads to.
     place = f"{real}/storage/home".replace(" ", r"\040")
     line = f"40 1 0:40 / {place} rw - nfs4 10.0.0.1:/core.home rw"
     monkeypatch.setattr(mounts, "mounted", lambda: mounts.mounts_in(line))
@@ -197,7 +197,7 @@ def test_a_node_says_what_is_mounted_where_its_storage_belongs(tmp_path, monkeyp
 
 @pytest.fixture
 def here(tmp_path):
-    """A node whose storage lies on it, in a folder of the test: its roots and what systemd would have of it."""
+    """Stand in for a node whose storage lies on itself: folders of the test as roots, and its systemd."""
     base = tmp_path / "base"
     pillar = node(tmp_path, "head", SITE.replace("/srv/virtual core%", str(base)))
     root = tmp_path / "root"

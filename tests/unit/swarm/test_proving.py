@@ -1,4 +1,4 @@
-"""How a configuration comes into force that its container proves, and how a refused one is taken back."""
+"""How a configuration that its container proves comes into force, and how a refused one is taken back."""
 
 import hashlib
 import json
@@ -19,9 +19,10 @@ REFUSED = "it was refused"
 
 
 class Container:
-    """A service's container, and what it was asked.
+    """A stand-in for a service's container, which records the commands it gets.
 
-    ``says`` whether it notes itself what it has read; ``refuses`` names what it says no to, once; ``error`` with what.
+    ``says`` is whether it records itself what it has read; ``refuses`` names the command that fails once, with
+    ``error``.
     """
 
     def __init__(self, folder, says):
@@ -55,7 +56,7 @@ class Container:
             self.start()
 
     def start(self):
-        """Serve what is in place, as a container that starts does."""
+        """Serve the configuration in place, as a container does that starts."""
         if self.says:
             (self.place.folder / configurations.APPLIED).write_text(
                 f"{configurations.fingerprint(self.place.read())}\n"
@@ -86,7 +87,7 @@ def container(tmp_path, request):
 
 @pytest.fixture
 def serving(container):
-    """One that serves the old configuration."""
+    """Stand in for a container that serves the old configuration."""
     assert container.service.apply(OLD, {})
     container.asked.clear()
     return container
@@ -168,7 +169,7 @@ def test_nobody_is_asked_while_all_is_in_force(serving):
 
 
 def leave(container, *, replaced=True):
-    """Write another configuration for the container that is about to come."""
+    """Write another configuration for the container that is about to start."""
     old = container.place.read()
     container.there = replaced
     assert not container.service.apply(NEW, old, replaced=lambda: replaced)
@@ -177,7 +178,7 @@ def leave(container, *, replaced=True):
 
 @pytest.mark.parametrize("replaced", [True, False], ids=["is replaced", "none runs"])
 def test_where_another_container_is_about_to_come_it_is_that_one_that_proves(serving, replaced):
-    for times in range(2):  # an apply that was cut off before the container came says the same again
+    for times in range(2):  # an apply that was interrupted before the container started does the same again
         leave(serving, replaced=replaced)
         assert serving.asked == [], times
         previous = serving.place.folder / configurations.PREVIOUS
@@ -186,7 +187,7 @@ def test_where_another_container_is_about_to_come_it_is_that_one_that_proves(ser
         assert (previous / "hashes").stat().st_mode & 0o777 == 0o600
         assert serving.place.read() == NEW
         assert serving.place.applied() is None
-    # One that notes what it reads has not noted this; of the other nobody knows before it is probed.
+    # A container that records what it reads has not recorded this; any other has to be probed first.
     assert serving.service.is_unread(NEW) is serving.says
     serving.start()
     assert serving.settle(NEW) is True
@@ -207,7 +208,7 @@ def test_what_the_new_container_refuses_fails_with_its_reason(serving):
     with pytest.raises(VcoreError, match=f"^{REFUSED}: line 3$"):
         serving.settle(NEW)
     assert serving.asked == []
-    # What it takes the next time ends the refusal.
+    # When it accepts a configuration later, the refusal ends.
     serving.service.apply(NEW, serving.place.read())
     assert serving.settle(NEW) is True
     assert serving.written() == in_force(NEW)
@@ -248,7 +249,7 @@ def test_one_that_starts_has_its_time_to_read(tmp_path, monkeypatch):
 
 
 class FakeSwarm:
-    """What the head's swarm says: which services there are, and whether a deployment of one would differ."""
+    """A stand-in for the head's swarm: which services it has, and whether deploying one would change it."""
 
     services: tuple = ()
     different = False

@@ -1,4 +1,4 @@
-"""Swarm specifications of services, their differences in words, and the judgement of what runs."""
+"""Swarm specifications of services, their differences in words, and how running services are judged."""
 
 import copy
 import json
@@ -85,7 +85,7 @@ def test_ids_stand_beside_names_and_leave_the_specification_alone():
 
 
 def test_names_of_equal_items_of_two_services_stay_apart():
-    # a-b/c and a/b-c would meet in one name if the hash were of the content only.
+    # a-b/c and a/b-c would get the same name if the hash covered only the content.
     first, second = file("c", name="a-b"), file("b-c", name="a")
     assert first.name != second.name
     assert specification.item_of("a", second.name) == "b-c"
@@ -193,7 +193,7 @@ def test_a_damaged_label_makes_everything_change():
 
 
 def daemon(made, *, engine):
-    """A specification as a daemon keeps it: fields added, empty ones left out, ids in the place of names."""
+    """Return a specification as a daemon keeps it: fields added, empty ones left out, names replaced by ids."""
     kept = json.loads(json.dumps(made))
     task = kept["TaskTemplate"]
     container = task["ContainerSpec"]
@@ -212,7 +212,7 @@ def daemon(made, *, engine):
             del container[key]
     if not kept["EndpointSpec"]["Ports"]:
         del kept["EndpointSpec"]["Ports"]
-    # Docker shows this only where a service has any of it, but then all that it knows.
+    # Docker shows these only where a service has one of them, but then it shows all.
     for key in ("CredentialSpec", "SELinuxContext") if "Privileges" in container else ():
         container["Privileges"][key] = None
     if engine < 25:
@@ -278,7 +278,7 @@ values = st.recursive(
 
 @given(st.data())
 def test_every_difference_shows_and_nothing_else(data):
-    """Replace any one value of a specification: the change set is empty exactly if that changed nothing."""
+    """Replacing any one value of a specification makes a change, unless the new value means the same."""
     old = spec(file("a.conf"), file("token", b"v", secret=True))
     del old["Labels"]["vcore.spec"]
     new = copy.deepcopy(old)
@@ -298,7 +298,7 @@ def test_every_difference_shows_and_nothing_else(data):
 
 
 def _significant(value):
-    """Without empty mappings outside of lists, which say nothing in the Docker API."""
+    """Return a specification without empty mappings outside of lists, which mean nothing in the Docker API."""
     if not isinstance(value, dict):
         return value
     inner = {key: _significant(entry) for key, entry in value.items()}
