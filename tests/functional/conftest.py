@@ -18,7 +18,7 @@ SITE = "vcore:\n  nodes: {head: {roles: [head], address: 10.0.0.1}}\n"
 
 @pytest.fixture
 def virtual_core(checkout: Path, tmp_path: Path) -> Paths:
-    """The folders of a core of this test's own, around the checkout."""
+    """The folders of a core for this test, around the checkout."""
     paths = Paths(checkout=checkout, configuration=tmp_path / "configuration", state=tmp_path / "state")
     paths.configuration.mkdir(mode=0o700)
     paths.state.mkdir(mode=0o755)
@@ -27,13 +27,13 @@ def virtual_core(checkout: Path, tmp_path: Path) -> Paths:
 
 @pytest.fixture
 def pillar(tmp_path: Path) -> dict[str, Any]:
-    """``__pillar__["vcore"]`` of the head of a site with nothing set; a test module may put its own in its place."""
+    """Return ``__pillar__["vcore"]`` of the head of a site without settings; test modules may override it."""
     return sites.pillar(tmp_path, SITE)
 
 
 @pytest.fixture
 def minion_opts(checkout: Path, virtual_core: Paths, pillar: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
-    """Options of a minion that loads everything straight from the checkout."""
+    """Return options of a minion that loads everything straight from the checkout."""
     root, pillar_root = tmp_path / "salt", tmp_path / "pillar"
     root.mkdir()
     pillar_root.mkdir()
@@ -65,16 +65,16 @@ def minion_opts(checkout: Path, virtual_core: Paths, pillar: dict[str, Any], tmp
 
 @pytest.fixture
 def loaders(minion_opts: dict[str, Any]) -> Loaders:
-    """Salt's loaders: ``loaders.modules``, ``loaders.states``."""
+    """Return Salt's loaders: ``loaders.modules``, ``loaders.states``."""
     return Loaders(minion_opts)
 
 
 @pytest.fixture
 def plan_and_apply(loaders: Loaders) -> Callable[..., StateResult]:
-    """Apply a state as ``plan_and_apply("vcore_secret.present", name="ldap/admin-password")``; returns its result.
+    """Apply a state as ``plan_and_apply("vcore_secret.present", name="ldap/admin-password")``; return its result.
 
-    On the way it holds the state to its promise: a plan announces changes, applying makes those very changes, and
-    applying again changes nothing.
+    The state has to keep its promise: a plan announces changes, applying makes exactly those changes, and applying
+    again changes nothing.
     """
 
     def apply(function: str, **arguments: Any) -> StateResult:

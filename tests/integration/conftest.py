@@ -1,11 +1,11 @@
 """A live master and three minions: the head, a compute node, and a stranger that the site does not name.
 
-They run from a copy of the checkout, so that tests can write pillar/site.sls, with the very files that bootstrap.sh
-installs: etc/master.conf and etc/minion.conf with their placeholders filled in, keys made and accepted before the
-daemons start. What has to differ here, ports and folders, stands in a file of its own beside them.
+They run from a copy of the checkout, so that tests can write pillar/site.sls, and with the files that bootstrap.sh
+installs: etc/master.conf and etc/minion.conf with their placeholders filled in, and keys made and accepted before the
+daemons start. Options that have to differ here, ports and folders, are in a separate file.
 
-In the copy the states of the roles only write one file below the minion's own folder: nobody wants a test to turn
-this machine into the head of a core.
+In the copy, the states of the roles only write one file below the minion's own folder, because no test may turn this
+machine into the head of a core.
 """
 
 from __future__ import annotations
@@ -71,17 +71,17 @@ class Core:
         return self.root / minion
 
     def converged(self) -> dict[str, str]:
-        """What the states of the roles have written, by minion."""
+        """Return what the states of the roles have written, by minion."""
         files = {minion: self.folder(minion) / "converged" for minion in MINIONS}
         return {minion: path.read_text().strip() for minion, path in files.items() if path.exists()}
 
     def paths(self, minion: str = HEAD) -> Paths:
-        """The core's folders on a minion; the master has the head's."""
+        """Return the core's folders on a minion; the master has the head's."""
         configuration = "configuration" if minion == HEAD else f"configuration-{minion}"
         return Paths(self.checkout, self.root / configuration, self.folder(minion) / "state")
 
     def options(self, minion: str | None = None) -> dict[str, Any]:
-        """What Salt has read from the configuration of a minion, or of the master."""
+        """Return what Salt has read from the configuration of a minion, or of the master."""
         if minion is None:
             return salt.config.master_config(str(self.master / "conf" / "master"))
         return salt.config.minion_config(str(self.folder(minion) / "conf" / "minion"))
@@ -89,12 +89,12 @@ class Core:
     def configure(
         self, source: Path, folder: Path, placeholders: dict[str, str], own: dict[str, Any], daemon: str = ""
     ) -> None:
-        """Install a file of etc/ as bootstrap.sh does, and the options of the test behind it, which win.
+        """Install a file of etc/ as bootstrap.sh does, and the test's options after it, which win.
 
-        ``daemon`` is master or minion, by default what the file is called.
+        ``daemon`` is master or minion, by default the name of the file.
         """
-        # Nodes converge here when a test says so; the reconciler has a cluster of its own (test_reconciler.py).
-        # The key goes wholly: an empty list would take the engine away that pytest-salt-factories hears of starts by.
+        # Nodes converge only when a test says so; the reconciler's own tests use another cluster (test_reconciler.py).
+        # The whole key goes: an empty list would remove the engine that tells pytest-salt-factories about starts.
         text = source.read_text().replace("engines:\n  - vcore_reconcile: {}\n", "")
         for name, value in {"CHECKOUT": str(self.checkout), **placeholders}.items():
             text = text.replace(f"@{name}@", value)
@@ -119,7 +119,7 @@ class Core:
         )
 
     def ask(self, minion: str, function: str, *arguments: Any, patience: int = 60, **named: Any) -> Any:
-        """What a function returns on one minion, or by minion on those that a glob matches; faster than a shell.
+        """Return what a function returns on one minion, or by minion on those that a glob matches; faster than a shell.
 
         Raises:
             KeyError: the minion has not answered within ``patience`` seconds.
@@ -129,7 +129,7 @@ class Core:
         return answers if "*" in minion else answers[minion]
 
     def idle(self, minion: str = HEAD) -> None:
-        """Wait until a minion does nothing any more: it answers the master first, and then keeps its own record."""
+        """Wait until a minion is idle: it answers the master first, and only then updates its own record."""
         deadline = time.monotonic() + 120
         while running := self.ask(minion, "saltutil.running"):
             assert time.monotonic() < deadline, running
@@ -137,7 +137,7 @@ class Core:
 
 
 def lay_out(core: Core, checkout: Path) -> None:
-    """Copy what the master reads of the checkout, and make the states harmless."""
+    """Copy what the master reads from the checkout, and make the states harmless."""
     shutil.copytree(checkout / "salt", core.checkout / "salt", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(
         checkout / "pillar", core.checkout / "pillar", ignore=shutil.ignore_patterns("site.sls", "site.sls.previous")
@@ -152,7 +152,7 @@ def lay_out(core: Core, checkout: Path) -> None:
 
 
 def own_options_only(path: Path) -> None:
-    """Take out of a daemon's main file what pytest-salt-factories would have otherwise than a core has it."""
+    """Remove options from a daemon's main file that pytest-salt-factories sets differently from a core."""
     options = yaml.safe_load(path.read_text())
     for name in ("peer", "file_roots", "pillar_roots", "pillar_opts", "fileserver_list_cache_time", "order_masters"):
         options.pop(name, None)
@@ -161,17 +161,17 @@ def own_options_only(path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def live(checkout: Path, salt_factories_config: dict[str, Any], salt_factories: FactoriesManager) -> Iterator[Core]:
-    """The running core; tests take `core`, which begins with a good site file."""
+    """Yield the running core; tests take `core`, which begins with a good site file."""
     core = Core(salt_factories_config["root_dir"] / "core")
     lay_out(core, checkout)
 
     def own(paths: Paths) -> dict[str, Any]:
         folders = {key: str(getattr(paths, key)) for key in ("checkout", "configuration", "state")}
-        # Secrets must be in no log even when the logs say everything.
+        # Secrets must not be in the logs even at their most verbose level.
         return {"virtual_core": folders, "log_level_logfile": "trace"}
 
     core.configure(checkout / "etc/master.conf", core.master, {}, {**own(core.paths()), "interface": "127.0.0.1"})
-    # Left to itself, pytest-salt-factories accepts every key that waits, with salt-key.
+    # By default, pytest-salt-factories accepts every pending key with salt-key.
     master = salt_factories.salt_master_daemon(
         "master", defaults={"root_dir": str(core.master)}, on_auth_event_callback=lambda *_: None
     )
@@ -194,7 +194,7 @@ def live(checkout: Path, salt_factories_config: dict[str, Any], salt_factories: 
 
 @pytest.fixture
 def core(live: Core) -> Core:
-    """The running core, with a good site and nothing converged yet."""
+    """Return the running core, with a good site and nothing converged yet."""
     live.site.write_text(SITE)
     shutil.rmtree(live.paths().configuration, ignore_errors=True)
     for minion in MINIONS:

@@ -1,4 +1,4 @@
-"""The commands that people type on the head and elsewhere: what they print, and how they end."""
+"""The commands that people type on the head and elsewhere: their output and exit codes."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_nodes_cannot_command_each_other(core):
 
 @pytest.fixture
 def record(core):
-    """Whether a command leaves a record of a convergence on the head."""
+    """Return whether a command leaves a record of a convergence on the head."""
     path = core.paths().state / "convergence.json"
 
     def recorded(*command: str) -> bool:

@@ -1,4 +1,4 @@
-"""New machines at the door of a live master: those that an administrator wants, and all others."""
+"""New machines that ask a live master to join: wanted ones, and all others."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from vcore.nodes import registry
 CHECKOUT = Path(__file__).parents[2]
 KEY = b"k" * 32
 FLOOD = 1000
-#: What a machine says that it has: the fingerprint of some code.
+#: The fingerprint of the code that a machine says it has.
 CODE = "0123456789abcdef"
-#: What a form of Salt's, a shell, a glob, a list or YAML would take for something else.
+#: Ids that one of Salt's formats, a shell, a glob, a list or YAML would misread.
 HOSTILE = ["*", "a,b", "x\nNodeName=evil", "x', foo: [{{ 7*7 }}]", "[a-z]*", "-a", "..", "x; reboot", "X", "\x1b[2J"]
 WORTHLESS = ["expired", "replayed with another key", "foreign", "of another name", "the token itself"]
 
 
 @pytest.fixture(scope="module")
 def key_pair(tmp_path_factory) -> str:
-    """The public key of a machine, PEM."""
+    """Return the public key of a machine, PEM."""
     folder = tmp_path_factory.mktemp("key")
     write_keys(str(folder), "minion", 2048)
     return (folder / "minion.pub").read_text()
@@ -43,7 +43,7 @@ def key_pair(tmp_path_factory) -> str:
 
 @pytest.fixture
 def door(core):
-    """A core whose secrets are made, and no keys of strangers but those of this test."""
+    """Yield a core with secrets, and with no strangers' keys but those of this test."""
     store = Store(core.paths().secrets)
     store.write(*tokens.TOKEN_KEY, KEY)
     store.write(*JOIN_TOKEN, b"SWMTKN-of-this-test")
@@ -57,7 +57,7 @@ def door(core):
 
 
 def keys(core) -> dict[str, set[str]]:
-    """The ids that the master has keys of, by state, from its files."""
+    """Return the ids that the master has keys of, by state, from its files."""
     folders = {state: core.master / "pki" / state for state in ("minions", "minions_pre", "minions_rejected")}
     return {state: {path.name for path in folder.iterdir()} for state, folder in folders.items() if folder.exists()}
 
@@ -67,7 +67,7 @@ def token(scope: str = "role=compute", ends: float = 3600, key: bytes = KEY) -> 
 
 
 def ask(core, minion: Any, public_key: Any, proof: Any = None) -> Any:
-    """Ask the master to be let in, as a minion of this id does that has this key."""
+    """Ask the master to join, as a minion with this id and key does."""
     options = core.options("stranger")
     options["master_ip"] = "127.0.0.1"
     options["master_uri"] = f"tcp://127.0.0.1:{options['master_port']}"
@@ -84,7 +84,7 @@ def ask_by(channel, minion: Any, public_key: Any, proof: Any) -> Any:
 
 
 def wait(what, timeout: float = 180) -> float:
-    """Wait until something is so; the seconds that it took."""
+    """Wait until something holds; return the seconds that it took."""
     start = time.monotonic()
     while not what():
         assert time.monotonic() - start < timeout, f"not within {timeout} s"
@@ -106,7 +106,7 @@ def refusals(core) -> dict[str, str]:
 
 
 def settled(core, public_key: str, key: bytes = KEY) -> None:
-    """Wait until the reactor has seen all that was asked before: it takes events in their order."""
+    """Wait until the reactor has handled all earlier requests: it takes events in order."""
     name = f"last-{uuid.uuid4().hex[:8]}"
     ask(core, name, public_key, tokens.prove(token(key=key), name, public_key))
     wait(lambda: accepted(core, name))
@@ -114,7 +114,7 @@ def settled(core, public_key: str, key: bytes = KEY) -> None:
 
 @contextlib.contextmanager
 def machine(core, name: str, given: str | None):
-    """A minion as bootstrap.sh --join leaves it: with etc/node.conf, keys, and the proof of a token."""
+    """Make a minion as bootstrap.sh --join leaves it: with etc/node.conf, keys, and a token's proof."""
     folder = core.folder(name)
     pki = folder / "pki" / "minion"
     pki.mkdir(parents=True)
@@ -143,7 +143,7 @@ def machine(core, name: str, given: str | None):
 
 def answers(core, name: str) -> bool:
     with contextlib.suppress(KeyError):
-        # What is asked before it listens gets no answer.
+        # Requests get no answer before the master listens.
         return core.ask(name, "test.ping", patience=5) is True
     return False
 
@@ -157,11 +157,11 @@ def test_a_machine_with_a_token_is_let_in_by_itself(door, record_property):
         entry = entries(door)["new-1"]
         assert (entry["roles"], entry["by"], entry["swarm_id"]) == (["compute"], "token", None)
         assert entry["code"] == CODE
-        wait((door.paths().state / "reconcile/dirty/new-1").exists)  # by the same hand, behind the key
+        wait((door.paths().state / "reconcile/dirty/new-1").exists)  # by the same person, after the key
         wait(lambda: answers(door, "new-1"))
         pillar = door.ask("new-1", "pillar.items", unmask=True)["vcore"]
         assert pillar["node"]["roles"] == ["compute"]
-        # It has to join the swarm yet; once the manager has seen it, nobody gives it the token any more.
+        # It has not joined the swarm yet; once the manager has seen it, it no longer gets the token.
         assert pillar["secrets"] == {"swarm": {"join-token": "SWMTKN-of-this-test"}}
         registry.Registry(door.paths().nodes).update({"new-1": {"swarm_id": "abc"}})
         assert "secrets" not in door.ask("new-1", "pillar.items", unmask=True)["vcore"]
@@ -183,7 +183,7 @@ def test_ids_that_mean_something_to_somebody_mean_nothing_here(door, key_pair):
     for name in HOSTILE:
         with contextlib.suppress(Refused):
             ask(door, name, key_pair, tokens.prove(token(), name, key_pair))
-    ask(door, "compute-7", key_pair, None)  # what a glob would have taken along
+    ask(door, "compute-7", key_pair, None)  # ids that a glob would have matched, too
     settled(door, key_pair)
     assert {name for name in keys(door)["minions"] - before if not name.startswith("last-")} == set()
     assert all(name.startswith("last-") for name in entries(door))
@@ -204,7 +204,7 @@ def test_what_does_not_prove_anything_stays_outside(door, key_pair, tmp_path, wh
     }[what]
     ask(door, name, key_pair, proof)
     settled(door, key_pair)
-    # What is not of this core is not even looked at.
+    # Requests that are not for this core are not even examined.
     if says:
         wait(lambda: name in refusals(door))
     assert says in refusals(door).get(name, "")
@@ -241,7 +241,7 @@ def test_malformed_requests_break_nothing(door, key_pair):
 
 @pytest.mark.parametrize("proves", [False, True], ids=["without a proof", "with foreign proofs"])
 def test_a_thousand_strangers_hold_nobody_up(door, key_pair, record_property, proves):
-    """While they ask, the master answers; none gets in; and a machine with a token does, behind them."""
+    """While they ask, the master answers, none of them gets in, and a machine with a token does get in after them."""
     names = [f"flood-{number}" for number in range(FLOOD)]
     foreign = token(key=b"f" * 32)
     pings = []
@@ -270,7 +270,7 @@ def test_a_thousand_strangers_hold_nobody_up(door, key_pair, record_property, pr
         f"the next was let in {behind:.1f} s later"
     )
     record_property("slowest_ping", round(max(pings), 2))
-    # On a machine that is busy with other things a ping takes a while without strangers, too.
+    # On a busy machine a ping takes a while without strangers, too.
     assert max(pings) < 3 + 3 * before
     assert not [name for name in keys(door)["minions"] if name.startswith("flood")]
     assert len([name for name in keys(door)["minions_pre"] if name.startswith("flood")]) == FLOOD

@@ -1,4 +1,4 @@
-"""A mistake in the site file: one clear line wherever somebody looks, and nothing is done."""
+"""A mistake in the site file: every command reports it in one clear line, and nothing is done."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from vcore.kernel import convergence
 
 
 def clash() -> tuple[str, str]:
-    """The network that this machine reaches the world by, and its interface."""
+    """Return the network through which this machine reaches the world, and its interface."""
     route = next(route for route in network.read_routes() if ip_address(network.own_address() or "") in route.network)
     return str(route.network), route.interface
 
 
 NETWORK, INTERFACE = clash()
 
-#: By name: what is replaced in a good site by what, and the line that it gives.
+#: By name: the text of a good site that is replaced, the replacement, and the resulting line.
 MISTAKES = {
     "yaml": ("services:", "services: [", "site.sls:10: not valid YAML: expected ',' or ']', but got '<scalar>'"),
     "unknown key": ("network:", "netwrok:", "site.sls:4: vcore.netwrok: unknown key; did you mean network?"),
@@ -64,7 +64,7 @@ def test_a_mistake_is_one_line_on_every_node_and_runs_no_state(core, mistake):
     assert checked.returncode != 0
     assert checked.stdout == f"{line}\n"
 
-    # Mended, it works at once: nothing was restarted, nothing refreshed.
+    # Once corrected, the site works at once: nothing was restarted or refreshed.
     core.site.write_text(good)
     core.ask("*", "state.apply")
     assert core.converged() == {"head": "Department of Tests", "compute-1": "Department of Tests"}

@@ -1,4 +1,4 @@
-"""What each node learns of the core: through its pillar, through the fileserver, and by asking as somebody else."""
+"""What each node learns about the core: through its pillar, the fileserver, and by pretending to be somebody else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MASKED = "**********"
 
 
 def pillar(core, minion: str) -> dict[str, Any]:
-    """The pillar that the master compiles for a minion, with its values."""
+    """Return the pillar that the master compiles for a minion, with its values."""
     return core.ask(minion, "pillar.items", unmask=True)
 
 
@@ -46,7 +46,7 @@ def test_a_compute_node_gets_its_part_only(core):
         "services": ["ldap"],
         "storage": {},
     }
-    # The directory is pinned here: its data folder has to be made. The registry is not.
+    # The directory is pinned here, so its data folder has to be made; the registry is not.
     assert set(found["services"]) == {"ldap"}
     assert set(found["services"]["ldap"]) == {"name", "node", "volumes", "node_states"}
     assert "secret" not in json.dumps(found)
@@ -102,7 +102,7 @@ def test_ids_that_the_site_does_not_name_get_nothing(core, name):
 
 
 class Claim(dict):
-    """A request that keeps the minion id it was made with; Salt's client would put its own in."""
+    """A request that keeps the minion id with which it was made; Salt's client would replace it by its own."""
 
     def __setitem__(self, key, value):
         if key != "id":
@@ -164,7 +164,7 @@ def test_no_path_leads_out_of_the_fileserver(core):
 
 
 def compile_seconds(core, folder: Path, number: int) -> float:
-    """Processor time that the pillars of all nodes of a site of this size take, through Salt's loader."""
+    """Return the processor time that the pillars of all nodes of such a site take, through Salt's loader."""
     pillars = folder / "pillar"
     pillars.mkdir(parents=True)
     (folder / "salt").symlink_to(core.checkout / "salt")
@@ -178,7 +178,7 @@ def compile_seconds(core, folder: Path, number: int) -> float:
     options = core.options()
     options["virtual_core"]["checkout"] = str(folder)
     compiled = salt.loader.pillars(options, {})["vcore"]
-    compiled("stranger", {})  # imports are not the question
+    compiled("stranger", {})  # imports are not measured
     (pillars / "site.sls").touch()
     start = time.process_time()
     found = [compiled(name, {}) for name in ("head", *names)]

@@ -1,6 +1,6 @@
-"""The reconciler against a live master and live minions: nothing depends on an event, and nobody waits for the slow.
+"""The reconciler with a live master and live minions: nothing depends on an event, and slow nodes hold nobody up.
 
-Only Docker and SLURM are stood in for (tests/support): with the real ones, nodes are in the system tests.
+Only Docker and SLURM have stand-ins (tests/support); the system tests have nodes with the real ones.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from vcore.swarm import rolling
 
 @pytest.fixture
 def cluster(checkout) -> Iterator[Cluster]:
-    """Nothing runs yet."""
-    root = Path(tempfile.mkdtemp(prefix="vcore-"))  # sockets lie below it, whose paths have to be short
+    """Yield a cluster in which nothing runs yet."""
+    root = Path(tempfile.mkdtemp(prefix="vcore-"))  # it contains sockets, whose paths have to be short
     made = Cluster(root, checkout)
     yield made
     made.close()
@@ -30,7 +30,7 @@ def cluster(checkout) -> Iterator[Cluster]:
 
 
 def well(cluster: Cluster, *names: str) -> bool:
-    """Whether all of these nodes take jobs, as far as the reconciler knows."""
+    """Return whether all of these nodes take jobs, as far as the reconciler knows."""
     records, labels = cluster.state.nodes, cluster.swarm.labels()
     return all(
         name in records and records[name].succeeded and not records[name].attempts and labels[name] for name in names
@@ -50,12 +50,12 @@ def test_a_new_node_without_the_code_takes_jobs_and_is_left_alone_then(cluster):
     assert cluster.swarm.labels()["compute-1"] == {"vcore.node": "compute-1", "vcore.role.compute": "true"}
     assert [asked["nodes"] for asked in cluster.asked("configure")][-1] == ["compute-1"]
     converged, log = cluster.converged("compute-1"), list(cluster.swarm.log)
-    done = cluster.run("vcore.reconcile", "--out=json")  # a whole round, which finds nothing to do
+    done = cluster.run("vcore.reconcile", "--out=json")  # a full round, which finds nothing to do
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["reconciled"] == {}
     assert (cluster.converged("compute-1"), cluster.swarm.log) == (converged, log)
 
-    # What a roll has drained is its own to resume while it is under way, and nobody's else.
+    # While a roll is under way, only the roll itself resumes what it has drained.
     drained = cluster.root / "drained.json"
     drained.write_text('{"compute-1": "vcore: update of the compute image"}')
     with rolling.alone("slurm-compute", cluster.paths):
@@ -63,7 +63,7 @@ def test_a_new_node_without_the_code_takes_jobs_and_is_left_alone_then(cluster):
     assert json.loads(cluster.run("vcore.reconcile", "--out=json").stdout)["resumed"] == ["compute-1"]
     assert drained.read_text() == "{}"
 
-    # Other code is given to it, though nobody says so, and is what it runs then.
+    # The node is given new code without anybody asking, and runs it from then on.
     module = cluster.checkout / "salt" / "_modules" / "vcore_new.py"
     module.write_text('def word():\n    return "new"\n')
     done = cluster.run("vcore.reconcile", "compute-1", "--out=json")
@@ -86,7 +86,7 @@ def test_thirty_minions_at_once_are_one_round_and_one_configuration(cluster):
     asked = cluster.asked("configure")[before:]
     print(f"\n30 minions: {took:.1f} s from their start; {len(asked)} configurations; rounds: {cluster.rounds()}")
     assert asked[-1]["nodes"] == sorted(names)
-    # Minions of a machine that is busy start over more than a minute; whoever is late makes one more.
+    # On a busy machine the minions' starts spread over more than a minute; each late one causes another round.
     assert len(asked) <= 2
     assert {cluster.converged(name) for name in names} <= {1, 2}
     addresses = [entry["address"] for entry in cluster.registry.read().values()]
@@ -98,7 +98,7 @@ def test_a_burst_of_marks_is_one_round(cluster):
     cluster.start_master(every=3600)
     cluster.start("compute-1")
     cluster.until(lambda: well(cluster, "compute-1"), 90)
-    time.sleep(3)  # what its start may have asked for
+    time.sleep(3)  # the round that its start may have caused
     before = cluster.converged("compute-1")
     for _ in range(30):
         decisions.mark(cluster.paths, ["compute-1", "*", "nobody"])
@@ -109,7 +109,7 @@ def test_a_burst_of_marks_is_one_round(cluster):
 
 
 def at_its_states(cluster, name):
-    """Whether a node was given its states, and has not answered."""
+    """Return whether a node was told to apply its states, and has not answered."""
     flight = cluster.state.flights.get(name)
     return flight is not None and flight.kind == decisions.CONVERGE
 
@@ -121,7 +121,7 @@ def test_a_lost_event_costs_nothing_but_time(cluster):
     cluster.until(lambda: "True" in cluster.run("compute-1", "test.ping", command="salt").stdout, 90)
     cluster.stop("master")
     shutil.rmtree(decisions.folder(cluster.paths), ignore_errors=True)
-    cluster.start_master(every=10)  # nobody tells this one that the minion has started
+    cluster.start_master(every=10)  # nobody tells the reconciler that the minion has started
     cluster.until(lambda: well(cluster, "compute-1"), 120)
 
 
@@ -133,7 +133,7 @@ def test_a_master_that_is_killed_in_the_middle_goes_on(cluster):
     cluster.until(lambda: at_its_states(cluster, "compute-1"), 90)
     time.sleep(1)
     cluster.stop("master", signal.SIGKILL)
-    # It is at its job, or was heard to start meanwhile: either is noted.
+    # It runs its job, or was heard to start meanwhile: either is recorded.
     assert {"compute-1"} & (cluster.state.flights.keys() | decisions.marks(cluster.paths).keys())
     (cluster.root / "compute-1" / "slow").unlink()
     cluster.start_master(every=3600)
@@ -163,7 +163,7 @@ def test_nobody_waits_for_a_node_that_is_slow_dead_or_broken(cluster):
     assert shown["broken"]["next"] > 0
     assert (shown["fine"]["key"], shown["fine"]["swarm"], shown["fine"]["slurm"]) == ("accepted", "ready", "idle")
 
-    # Asked for by name, it is not waited for until its next try.
+    # Named explicitly, it is converged without waiting for its next try.
     (cluster.root / "broken" / "broken").unlink()
     done = cluster.run("vcore.reconcile", "broken", "--out=json")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -197,7 +197,7 @@ def test_one_round_at_a_time(cluster):
     with ThreadPoolExecutor(3) as pool:
         runs = list(pool.map(lambda _: cluster.run("vcore.reconcile", "--out=json", timeout=300), range(3)))
     assert [done.returncode for done in runs] == [0, 0, 0], [done.stderr for done in runs]
-    # One converged it; the others waited for their turn, and found it done or at it.
+    # One of the rounds converged the node; the others waited for their turn, and found it done or running.
     told = [json.loads(done.stdout)["reconciled"] for done in runs]
     assert {entry["compute-1"]["result"] for entry in told if entry} == {"converged"}
     assert cluster.converged("compute-1") == 1
@@ -210,7 +210,7 @@ def test_slurm_that_refuses_is_shown_and_tried_again(cluster):
     cluster.start("compute-1")
     error = cluster.until(lambda: cluster.state.owed.error, 90)
     assert error == "slurmctld refuses the configuration: no such partition"
-    assert not cluster.swarm.labels()["compute-1"]  # it would look for itself in SLURM, and not be there
+    assert not cluster.swarm.labels()["compute-1"]  # it would look for itself in SLURM, and not find itself
     (cluster.root / "refuses").unlink()
     cluster.until(lambda: well(cluster, "compute-1") and not cluster.state.owed.error, 90)
 
@@ -245,7 +245,7 @@ def test_a_node_that_lies_takes_no_jobs(cluster):
 
 
 def registered(cluster: Cluster, *names: str) -> None:
-    """Have nodes in the registry as if they had been converged, without a minion."""
+    """Register nodes as if they had been converged, without a minion."""
     for name in names:
         cluster.add(name)
         member = cluster.swarm.nodes[name]
@@ -283,7 +283,7 @@ def test_nodes_are_taken_out_as_their_jobs_end(cluster):
     assert "compute-1 is being retired" in cluster.run("vcore.reconcile", "compute-1").stdout
     decisions.mark(cluster.paths, ["compute-1"])
     cluster.until(lambda: not decisions.marks(cluster.paths), 30)
-    assert cluster.asked("configure")[-1]["nodes"] == ["compute-1"]  # it is in SLURM as long as its jobs run
+    assert cluster.asked("configure")[-1]["nodes"] == ["compute-1"]  # it stays in SLURM while its jobs run
 
     assert cluster.run("vcore.retire", "compute-1", "cancel=True").returncode == 0
     assert cluster.asked("release")
@@ -315,7 +315,7 @@ def test_a_node_that_died_is_taken_out_from_wherever_that_was_cut_off(cluster):
     site = cluster.paths.site.read_text()
     cluster.paths.site.write_text(site.replace("  slurm:", "    dead-2: {roles: [compute]}\n  slurm:"))
 
-    # Cut off behind its way out of SLURM, and behind its key.
+    # Interrupted after the node left SLURM, and after its key was deleted.
     cluster.registry.update({"dead-1": {"retiring": True, "hardware": None}})
     done = cluster.run("vcore.retire", "dead-1", "dead=True")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""Secrets are given, listed and rotated, and their values are nowhere but in the store."""
+"""Secrets can be set, listed and rotated, and their values are nowhere but in the store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KNOWN = {
 
 @pytest.fixture
 def store(core) -> Store:
-    """The head's store, filled with known values."""
+    """Return the head's store, filled with known values."""
     store = Store(core.paths().secrets)
     for (service, name), value in KNOWN.items():
         store.write(service, name, value)
@@ -35,7 +35,7 @@ def spellings(value: bytes) -> list[bytes]:
 
 
 def leaks(core, values: list[bytes]) -> list[Path]:
-    """Files below the root of all daemons, but for the store, that hold one of the values."""
+    """Return files below the root of all daemons, except the store, that contain one of the values."""
     wanted = [spelling for value in values for spelling in spellings(value)]
     found = []
     for path in core.root.rglob("*"):
@@ -46,7 +46,7 @@ def leaks(core, values: list[bytes]) -> list[Path]:
 
 
 class Watch:
-    """What passes by meanwhile: the events of the master, and the command lines of all processes."""
+    """Collects the master's events and the command lines of all processes meanwhile."""
 
     def __init__(self, core) -> None:
         self.seen = b""
@@ -68,7 +68,7 @@ class Watch:
                 try:
                     self.seen += path.read_bytes()
                 except OSError:
-                    continue  # it has ended
+                    continue  # the process has ended
 
     def __enter__(self) -> Watch:
         for thread in self._threads:
@@ -84,7 +84,7 @@ class Watch:
 
 @pytest.fixture
 def nowhere(core) -> Iterator[Callable[..., None]]:
-    """Assert at the end that values were in no event, process, log, return or file but the store's."""
+    """Assert at the end that the values were in no event, process, log, result or file except the store's."""
     values: list[bytes] = []
     said: list[str] = []
 

@@ -32,7 +32,7 @@ LOGS = {
     "docker": "docker ps --all --no-trunc; docker service ls; docker node ls",
 }
 SHOWN_LINES = 25
-#: Files whose tests do without the shared lab, by how their names begin.
+#: Files whose tests do not use the shared lab, by the beginnings of their names.
 APART = ("tests/system/test_guest", "tests/system/test_lab")
 
 TIMINGS = pytest.StashKey[Timings]()
@@ -40,7 +40,7 @@ TAILS = pytest.StashKey[dict[str, str]]()
 
 
 class CommandFailed(AssertionError):
-    """A command on a host that should have succeeded: what it was, its exit code, and the end of its output."""
+    """A command on a host that should have succeeded: the command, its exit code, and the end of its output."""
 
 
 class Host:
@@ -94,7 +94,7 @@ class Lab:
         return subprocess.run(command, input=input or "", capture_output=True, text=True, errors="replace", check=False)
 
     def up(self, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """`./lab up`; its output is in pytest's report of a failure."""
+        """Run `./lab up`; its output is in pytest's report of a failure."""
         done = self.call("up", "--yes", *options)
         print(done.stdout, done.stderr)
         if check and done.returncode:
@@ -102,25 +102,25 @@ class Lab:
         return done
 
     def clone(self, source: str, *hosts: str) -> None:
-        """`./lab clone`."""
+        """Run `./lab clone`."""
         done = self.call("clone", source, *hosts)
         print(done.stdout, done.stderr)
         assert done.returncode == 0, done.stderr
 
     def status(self) -> list[dict[str, str]]:
-        """`./lab status`."""
+        """Run `./lab status`."""
         return json.loads(self.call("status", "--json").stdout)
 
     def host(self, name: str) -> Host:
-        """One of its hosts."""
+        """Return one of its hosts."""
         return Host(self, name)
 
     def down(self, *hosts: str) -> None:
-        """`./lab down`, of all hosts or of these."""
+        """Run `./lab down` for all hosts or for these."""
         self.call("down", *hosts)
 
     def logs(self) -> dict[str, str]:
-        """Write the hosts' logs to tests/report/; returns the ends of the head's."""
+        """Write the hosts' logs to tests/report/; return the ends of the head's."""
         tails = {}
         REPORT.mkdir(parents=True, exist_ok=True)
         for row in self.status():
@@ -141,19 +141,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class Scheduling(LoadScopeScheduling):
-    """Which tests have a process of their own: those of files that do without the shared lab."""
+    """Gives tests a process of their own if their files do not use the shared lab."""
 
     def _split_scope(self, nodeid: str) -> str:
         return "apart" if nodeid.startswith(APART) else "with the core"
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
-    """Have pytest-xdist take ours; its groups by mark are lost where pytest makes no use of a changed id."""
+    """Make pytest-xdist use our scheduling; its groups by mark are lost where pytest ignores a changed id."""
     return Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What changes the shared core for good comes behind the rest, and last what takes it off its head."""
+    """Put tests that change the shared core for good after the others, and those that remove it from its head last."""
     late = ("test_compute", "test_interruptions")
     items.sort(key=lambda item: next((n for n, name in enumerate(late, 1) if name in item.nodeid), 0))
     for item in items:
@@ -162,7 +162,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A process tells the one that started it what it has for the end of the output."""
+    """Send the starting process what this one has for the end of the output."""
     if (output := getattr(session.config, "workeroutput", None)) is not None:
         output["timings"] = vars(session.config.stash[TIMINGS])
         output["tails"] = session.config.stash[TAILS]
@@ -170,7 +170,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object | None) -> None:
-    """Take what a process has told; one that crashed told nothing."""
+    """Take what a process has sent; one that crashed has sent nothing."""
     told = getattr(node, "workeroutput", {})
     node.config.stash[TIMINGS].add(**told.get("timings", {}))
     node.config.stash[TAILS].update(told.get("tails", {}))
@@ -195,7 +195,7 @@ def timings(request: pytest.FixtureRequest) -> Timings:
 
 @pytest.fixture(scope="session")
 def make_lab(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Lab]]:
-    """Make a lab by name, for tests that need hosts of their own; a former one of that name goes first."""
+    """Make labs by name, for tests that need hosts of their own; an earlier lab of that name is removed first."""
     labs: list[Lab] = []
 
     def make(name: str) -> Lab:
@@ -215,7 +215,7 @@ def make_lab(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Lab]]:
 
 @pytest.fixture(scope="session")
 def lab(make_lab: Callable[[str], Lab], timings: Timings) -> Lab:
-    """The lab that the tests share: bare hosts `head` and `compute-1`."""
+    """Return the lab that the tests share: bare hosts `head` and `compute-1`."""
     lab = make_lab("test")
     with timings.step("lab: bare hosts"):
         lab.up("--bare", "--compute=1")
@@ -224,7 +224,7 @@ def lab(make_lab: Callable[[str], Lab], timings: Timings) -> Lab:
 
 @pytest.fixture(scope="session")
 def head(lab: Lab, timings: Timings) -> Host:
-    """The head, after bootstrap.sh with the example site."""
+    """Return the head, after bootstrap.sh with the example site."""
     with timings.step("bootstrap: from nothing to healthy", limit=360):
         lab.up()
     return lab.host("head")
@@ -232,13 +232,13 @@ def head(lab: Lab, timings: Timings) -> Host:
 
 @pytest.fixture(scope="session")
 def client(lab: Lab) -> Host:
-    """A bare host beside the head, which has nothing of Virtual Core."""
+    """Return a bare host beside the head, which has nothing of Virtual Core."""
     return lab.host("compute-1")
 
 
 @pytest.fixture(scope="session")
 def guest(request: pytest.FixtureRequest, timings: Timings) -> Iterator[lab_guest.Guest]:
-    """A guest with a kernel of its own, for what this machine's and its containers' lack."""
+    """Yield a guest with a kernel of its own, for what this machine's and its containers' kernel lacks."""
     lab_guest.require_programs()
     with timings.step("guest: disk"):
         lab_guest.disk()

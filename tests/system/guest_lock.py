@@ -1,4 +1,4 @@
-"""Asks for a POSIX lock of a whole file and says "got" or "refused"; holds it until its input ends.
+"""Asks for a POSIX lock on a whole file and says "got" or "refused"; holds it until its input ends.
 
 Usage: guest_lock.py FILE. Runs in the guest and on servers.
 """

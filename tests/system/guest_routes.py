@@ -17,7 +17,7 @@ from vcore.file_router import routes
 
 
 def install(package: str) -> None:
-    """The state would install it; the guest has what it needs."""
+    """Do nothing: the state would install the package, but the guest has it."""
     raise VcoreError(f"{package} is missing in the guest")
 
 

@@ -16,7 +16,7 @@ from vcore.storage import health, mounting
 
 
 def install(package: str) -> None:
-    """The state would install it; the guest has what it needs."""
+    """Do nothing: the state would install the package, but the guest has it."""
     raise VcoreError(f"{package} is missing in the guest")
 
 

@@ -1,4 +1,4 @@
-"""The site file of a head under test, and what an apply of it does."""
+"""The site file of a head under test, and the effect of applying it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SITE = "/srv/virtual-core/source/pillar/site.sls"
 
 
 def read(head: Host) -> str:
-    """The text of the site file."""
+    """Return the text of the site file."""
     return head.run(["cat", SITE]).stdout
 
 
@@ -27,7 +27,7 @@ def write(head: Host, text: str) -> None:
 
 @contextmanager
 def changed(head: Host, **keys: Any) -> Iterator[None]:
-    """Lay ``keys`` over the ``vcore`` mapping for a while; afterwards the old file is back, but not applied."""
+    """Merge ``keys`` into the ``vcore`` mapping for a while; afterwards the old file is back, but not applied."""
     before = read(head)
     data = yaml.safe_load(before)
     data["vcore"].update(keys)
@@ -39,7 +39,7 @@ def changed(head: Host, **keys: Any) -> Iterator[None]:
 
 
 def answers(text: str) -> dict[str, Any]:
-    """What each node has returned, by node: ``salt --out=json`` prints a document for each that answers."""
+    """Return what each node has answered, by node: ``salt --out=json`` prints one document per node."""
     found: dict[str, Any] = {}
     while text := text.strip():
         document, end = json.JSONDecoder().raw_decode(text)
@@ -64,12 +64,12 @@ def apply(head: Host, *, test: bool = False, check: bool = True) -> dict[str, An
 
 
 def changes(states: dict[str, Any]) -> dict[str, Any]:
-    """The changes of those states that have any."""
+    """Return the changes of those states that have any."""
     return {name: state["changes"] for name, state in states.items() if state["changes"]}
 
 
 def failed(states: dict[str, Any]) -> dict[str, str]:
-    """The comments of the states that failed by themselves."""
+    """Return the comments of the states that failed by themselves."""
     return {
         name: state["comment"]
         for name, state in states.items()

@@ -1,4 +1,4 @@
-"""Compute nodes and the batch queue: machines that join by themselves, people's jobs on them, and what they outlive."""
+"""Compute nodes and the batch queue: machines that join by themselves, people's jobs, and what both survive."""
 
 import json
 import statistics
@@ -12,17 +12,17 @@ from cluster import Cluster
 from lab.guest import Guest
 from lab.hosts import Lab as LabHosts
 
-#: Hosts of the shared lab that are no client of other tests, and a guest on its network.
+#: Hosts of the shared lab that other tests do not use as clients, and a guest on its network.
 FIRST, SECOND, EMULATED = "compute-2", "compute-3", "compute-11"
 PARTITIONS = {"main": {"default": True, "max_time": "1-00:00:00"}}
 SLURM = {"mode": "managed", "partitions": PARTITIONS, "nodes": {"compute-[1-9]": {"features": ["lab"]}}}
-#: A file of the compute image that is there for a test.
+#: A file that tests put into the compute image for a while.
 GENERATION = "/srv/virtual-core/source/images/slurm-compute/rootfs/etc/generation"
 STORAGE = {"kind": "path", "path": "/shared"}
 
 
 def lay_over(head, **keys):
-    """Lay ``keys`` over the ``vcore`` mapping of the site file, for good; returns the old text."""
+    """Merge ``keys`` into the ``vcore`` mapping of the site file, for good; return the old text."""
     before = sitefile.read(head)
     data = yaml.safe_load(before)
     data["vcore"].update(keys)
@@ -32,7 +32,7 @@ def lay_over(head, **keys):
 
 @pytest.fixture(scope="module")
 def cluster(lab, head, timings):
-    """The shared core with SLURM on, two bare machines beside it, and two people."""
+    """Return the shared core with SLURM on, two bare machines beside it, and two people."""
     with timings.step("compute: bare hosts"):
         lab.up("--bare", "--compute=3")
     head.run("apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq openssh-client", timeout=300)
@@ -208,7 +208,7 @@ def test_a_wrong_partition_is_refused_and_the_old_configuration_goes_on(cluster)
 
 
 def test_nodes_without_their_storage_take_no_jobs_and_come_back_with_it(cluster):
-    # What tells the storage from an empty folder, or another core's.
+    # The marker, which distinguishes the storage from an empty folder or another core's storage.
     marker = "/shared/home/.virtual-core-storage"
     cluster.head.run(f"mv {marker} /shared/marker")
     for node in (FIRST, SECOND):
@@ -221,7 +221,7 @@ def test_nodes_without_their_storage_take_no_jobs_and_come_back_with_it(cluster)
 
 
 def test_from_the_start_of_a_minion_to_idle(cluster, timings):
-    """Packages and images are on the machine; all that the core knows of it is new each time."""
+    """Packages and images are on the machine; everything that the core knows of it is new each time."""
     node, line, took = cluster.lab.host(FIRST), cluster.line(), []
     for _ in range(5):
         cluster.retire(FIRST)
@@ -237,7 +237,7 @@ def test_from_the_start_of_a_minion_to_idle(cluster, timings):
 
 
 def test_eight_machines_that_start_in_the_same_second(cluster, timings):
-    """Three rounds of machines that the core does not know. What they need is on them; a job runs beside them."""
+    """Three rounds of machines that the core does not know. They have packages and images; a job runs meanwhile."""
     eight = [FIRST, *(f"compute-{number}" for number in range(4, 11))]
     cluster.retire(FIRST)
     with timings.step("compute: seven more prepared hosts"):
@@ -274,7 +274,7 @@ def test_the_queue_outlives_the_power_of_the_head(cluster):
     cluster.wait_job(number, "PENDING")
     cluster.wait(lambda: set(cluster.states().values()) == {"drained"}, "drained as before")
 
-    def resumed():  # a node that has not been heard of since is not
+    def resumed():  # a node cannot be resumed before slurmctld has heard of it again
         for node in (FIRST, SECOND):
             cluster.slurm(f"scontrol update nodename={node} state=resume", check=False)
         return not any("drain" in state for state in cluster.states().values())
@@ -291,7 +291,7 @@ def test_everything_comes_back_by_itself_after_a_power_cut(cluster, timings):
     time.sleep(3)
     cluster.wait_idle(FIRST, SECOND, timeout=300)
     timings.record("compute: power cut of all hosts to idle", time.monotonic() - started)
-    # Nodes do not wait for the directory; who logs in does.
+    # Nodes do not need the directory; people who log in do.
 
     def ran():
         return cluster.ask("mary", "srun hostname", check=False).stdout.strip() in (FIRST, SECOND)
@@ -326,8 +326,10 @@ def test_a_node_is_retired_and_one_that_died_is_forgotten(cluster):
 
 @pytest.fixture(scope="module")
 def machine(cluster, checkout, request, timings, tmp_path_factory):
-    """A machine with a kernel of its own, in no core. It has the packages of a node, and of one that has left Docker's
-    images and Salt's environment: to make these takes minutes where a processor is emulated.
+    """Yield a machine with a kernel of its own that is not in a core.
+
+    It has a node's packages, and Docker's images and Salt's environment as a former node has: making these takes
+    minutes where a processor is emulated.
     """
     lab = LabHosts(cluster.lab.name)
     cluster.lab.host(FIRST).run("systemctl stop docker.socket docker containerd")
@@ -349,7 +351,9 @@ def machine(cluster, checkout, request, timings, tmp_path_factory):
 
 
 def test_a_machine_with_a_kernel_of_its_own_joins_and_mounts_its_storage(cluster, machine, timings):
-    """By itself, from the line on: Docker with AppArmor as Debian has it, NFS by the kernel, from the file router."""
+    """It joins by itself from the line on: Docker with AppArmor as Debian has it, and NFS from the file router by the
+    kernel.
+    """
     lay_over(cluster.head, storage={"kind": "nfs"})
     with timings.step("compute: guest: the storage is the file router's"):
         assert sitefile.failed(sitefile.apply(cluster.head)) == {}
@@ -359,16 +363,18 @@ def test_a_machine_with_a_kernel_of_its_own_joins_and_mounts_its_storage(cluster
 
         def idle():
             if joining.done():
-                joining.result()  # it may have failed
+                joining.result()  # raises the error if it failed
             return cluster.states().get(EMULATED) == "idle"
 
         with timings.step("compute: guest: from the line to idle"):
-            cluster.wait(idle, "the guest is idle", 900, pause=3)  # a look takes of what the guest could use
+            cluster.wait(idle, "the guest is idle", 900, pause=3)  # a look takes away from what the guest could use
         told = joining.result()
     steps = json.loads(machine.run("cat /var/lib/virtual-core/bootstrap.json").stdout)
     for step, seconds in steps.items():
         timings.record(f"compute: guest: join: {step}", seconds)
-    assert steps["packages"] + steps["environment"] < 30, told.stdout  # to look costs a moment, to make them minutes
+    assert steps["packages"] + steps["environment"] < 30, (
+        told.stdout
+    )  # looking costs a moment, making them takes minutes
     assert machine.run("cat /sys/module/apparmor/parameters/enabled").stdout == "Y\n"
     mounts = machine.run("findmnt --noheadings --raw --types nfs4 --output TARGET").stdout.split()
     assert sorted(mounts) == [f"/srv/virtual-core/data/storage/{kind}" for kind in ("data", "home")]
@@ -377,7 +383,7 @@ def test_a_machine_with_a_kernel_of_its_own_joins_and_mounts_its_storage(cluster
 def test_the_kernel_holds_a_job_to_its_memory(cluster, machine, timings):
     slurmd = "docker ps --no-trunc --format '{{.ID}}'; pgrep -ox slurmd"
     before = machine.run(slurmd).stdout
-    # tail keeps its input, since that has no end of a line.
+    # tail keeps its input, because that has no line break at the end.
     greedy = cluster.submit("emmy", "head -c 300M /dev/zero | tail > /dev/null", "--mem=100M")
     modest = cluster.submit("emmy", "head -c 50M /dev/zero | tail | wc -c; hostname", "--mem=200M --output modest.txt")
     with timings.step("compute: guest: a job over its memory, and one within"):
@@ -386,7 +392,7 @@ def test_the_kernel_holds_a_job_to_its_memory(cluster, machine, timings):
     assert "Memory cgroup out of memory" in machine.run("dmesg").stdout
     assert machine.run(slurmd).stdout == before
     cluster.wait_idle(EMULATED)
-    # What the node has written by NFS, as the head sees it.
+    # The head sees what the node has written by NFS.
     home = "/srv/virtual-core/data/file-router/home/emmy"
     assert cluster.head.run(f"cat {home}/modest.txt").stdout.split() == [str(50 * 1024**2), EMULATED]
     assert cluster.head.run(f"stat -c %u {home}/modest.txt").stdout.strip() == str(cluster.uids["emmy"])

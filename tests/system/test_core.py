@@ -1,4 +1,4 @@
-"""A head from a bare machine: what bootstrap.sh leaves, what an administrator then does to it, and what it keeps."""
+"""A head made from a bare machine: what bootstrap.sh leaves, what an administrator then changes, and what survives."""
 
 import json
 import time
@@ -16,7 +16,7 @@ SOURCE = "/srv/virtual-core/source"
 
 @pytest.fixture(scope="module")
 def directory_client(head, client):
-    """The other host, with LDAP's tools, the site's authority and the administrator's password in a file."""
+    """Return the other host, with LDAP's tools, the site's authority and the administrator's password in a file."""
     client.run(
         "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends ldap-utils",
         timeout=600,
@@ -32,7 +32,7 @@ def whoami(client, options="", *, authority="/root/ca.crt", url="ldaps://ldap.vc
 
 
 def in_container(head, service, what):
-    """A part of ``docker inspect`` of a service's running container."""
+    """Return a part of ``docker inspect`` of a service's running container."""
     container = f"$(docker ps --quiet --filter label=com.docker.swarm.service.name={service})"
     return head.run(f"docker inspect {container} --format '{what}'").stdout.strip()
 
@@ -95,7 +95,7 @@ def test_the_directory_refuses(directory_client, what, options, arguments, says)
 
 
 def test_images_come_from_the_registry_and_strangers_get_none(head, client):
-    # The client's own trust store knows nothing of the core; the certificate is not what is tested here.
+    # The client's own trust store does not know the core; the certificate is not what is tested here.
     address = f"https://{head.address}:5000/v2/"
     client.run("command -v curl || DEBIAN_FRONTEND=noninteractive apt-get install -qq curl", timeout=300)
     refused = client.run(f"curl -sk -o /dev/null -w '%{{http_code}}' {address}ldap/tags/list").stdout
@@ -121,7 +121,7 @@ def test_a_second_bootstrap_changes_nothing(head, timings):
         output = head.run(f"{SOURCE}/bootstrap.sh", timeout=300).stdout
     assert "0 of " in output
     assert output.count("done already") == 5
-    # What it ends with: the table, its addresses, the next steps.
+    # The end of its output: the table, its addresses, the next steps.
     assert any(line.startswith("ldap ") and "ldaps://ldap.vcore.test:636" in line for line in output.splitlines())
     assert "All is well." in output
     assert "salt '*' state.apply test=True" in output.partition("The core is up")[2]
@@ -150,7 +150,7 @@ def test_taking_the_core_off_is_asked_for_first(head):
     assert footprint(head) == before
 
 
-#: A machine that looks to bootstrap.sh as if no systemd ran; what is started in it lives on.
+#: A machine that looks to bootstrap.sh as if systemd did not run; processes started in it live on.
 WITHOUT_SYSTEMD = "unshare --mount sh -c 'mount -t tmpfs none /run/systemd && exec {}'"
 
 
@@ -193,7 +193,7 @@ def test_the_plan_of_a_change_is_what_the_apply_then_does(head, directory_client
 
 
 def footprint(head):
-    """What no refused run may change: services with their versions, files of the core, names, images."""
+    """Return what a refused run must not change: services with their versions, the core's files, names, images."""
     return head.run(
         "docker service ls -q | xargs docker service inspect -f '{{.Spec.Name}} {{.Version.Index}}'; docker images -q;"
         "docker config ls -q; docker secret ls -q; cat /etc/hosts; find /etc/virtual-core /srv/virtual-core/data/ldap"
@@ -202,13 +202,13 @@ def footprint(head):
 
 
 def supplied(name):
-    """A site that brings a certificate of its own for the directory."""
+    """Return a site that brings its own certificate for the directory."""
     pair = {"certificate": f"/root/{name}.pem", "key": "/root/old.key"}
     return {"services": {"ldap": {"certificates": {"tls": pair}}}}
 
 
 TLS = "vcore.services.ldap.certificates.tls"
-#: What an administrator gets wrong: the keys of the site, and the line that says so.
+#: Mistakes of administrators: the keys of the site, and the resulting line.
 MISTAKES = {
     "a wrong type": ({"site": {"domain": 7}}, "vcore.site.domain: has to be text"),
     "an unknown key": ({"netwrok": {}}, "vcore.netwrok: unknown key; did you mean network?"),
@@ -241,7 +241,7 @@ def expired_certificate(head):
 
 @pytest.fixture(scope="module")
 def untouched(head, expired_certificate):
-    """What all of the refused runs have to leave."""
+    """Check at the end that none of the refused runs has changed anything."""
     return footprint(head)
 
 
@@ -283,7 +283,7 @@ def test_a_bad_file_offered_to_bootstrap_does_not_replace_the_site(head):
     assert sitefile.read(head) == before
 
 
-#: A machine that lacks everything at once, for as long as a command runs: with a network of its own, too.
+#: A machine that lacks everything at once while a command runs; it has a network of its own, too.
 UNFIT = r"""
 cd /root && rm -rf unfit && mkdir -p unfit/bin && cd unfit
 sed 's/^VERSION_ID=.*/VERSION_ID="10"/; s/^PRETTY_NAME=.*/PRETTY_NAME="Debian 10"/' /etc/os-release > os-release
@@ -300,7 +300,7 @@ exec unshare --mount --net bash -c '
     ip link add clash type bridge && ip address add 172.18.0.9/16 dev clash && ip link set clash up
     PATH=/root/unfit/bin:$PATH APT_CONFIG=/root/unfit/apt.conf PIP_INDEX_URL=http://127.0.0.1:9/simple "$0"' "$0"
 """
-#: What it says of each.
+#: What it says about each lack.
 LACKS = (
     "operating system: Debian 10 is not supported; take Debian 12 or 13, or Ubuntu 22.04 or 24.04",
     "processor: riscv64 is not supported",
@@ -375,12 +375,12 @@ def test_an_image_that_is_not_healthy_is_rolled_back_and_the_state_says_so(head,
 # --- secrets -----------------------------------------------------------------------------------------------------
 
 
-#: While secrets are made and rolled out: what every process is called with, and every event of Salt's bus.
+#: While secrets are made and rolled out: the command line of every process, and every event of Salt's bus.
 WATCHES = {
     "arguments": "while :; do cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '; sleep 0.05; done",
     "events": "salt-run state.event pretty=True",
 }
-#: What anybody can look at.
+#: What everybody can look at.
 VIEWS = {
     "resolved": "salt-run vcore.show; salt-call pillar.items; salt-call vcore.status; salt-call vcore_secret.list",
     "inspected": "docker ps -aq | xargs docker inspect; docker service ls -q | xargs docker service inspect;"
@@ -394,7 +394,7 @@ VIEWS = {
 
 
 def secrets(head):
-    """Every line of the store's files that is long enough to be told from chance."""
+    """Return every line of the store's files that is too long to occur elsewhere by chance."""
     lines = head.run(f"find {STORE} -type f -exec cat {{}} \\; -exec echo \\;").stdout.split()
     return {line for line in lines if len(line) >= 16 and line.isascii()}
 
@@ -415,7 +415,7 @@ def test_no_secret_is_anywhere_that_it_should_not_be(head):
     assert len(secrets(head) - known) == len(rotated)
     known |= secrets(head)
     known |= set(head.run("sed -n 2p /etc/virtual-core/authority/ca.key").stdout.split())
-    # The patterns come by standard input, or they would be found in grep's own arguments.
+    # The patterns come from standard input, or they would be found in grep's own arguments.
     places = "/root/seen /var/cache/salt /var/log /var/lib/virtual-core"
     found = head.run(f"grep -rlaF -f - {places}", check=False, input="\n".join(known) + "\n")
     assert found.stdout == ""
@@ -427,7 +427,7 @@ def test_no_secret_is_anywhere_that_it_should_not_be(head):
 
 
 def test_keys_and_secrets_are_for_root_only(head):
-    # The names of keys are links, so that a key and its certificate change in one step.
+    # The names of keys are links, so that a key and its certificate change in a single step.
     kept = f"find -L /etc/virtual-core -type f \\( -name '*.key' -o -path '{STORE}/*' \\)"
     assert len(head.run(kept).stdout.split()) >= 8
     assert head.run(f"{kept} ! -perm 0600").stdout == ""

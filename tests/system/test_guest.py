@@ -1,7 +1,8 @@
-"""NFS exports and routes of kind mount, mounted by a real kernel: in a guest, since this machine's may have no clients.
+"""NFS exports and routes of kind mount, mounted by a real kernel: in a guest, because this machine's may have no
+clients.
 
-The file router serves from a container of this machine. It is the core's file router to the first tests and somebody
-else's file server to those of routes.
+The file router serves from a container of this machine. To the first tests it is the core's file router, to those of
+routes it is somebody else's file server.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from support import sites
 from timings import Timings
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-PASSWORD = "p@ss,word=1 %h#"  # what mount options, units and files of credentials each have a meaning for
+PASSWORD = "p@ss,word=1 %h#"  # with characters that have a meaning in mount options, units and credential files
 OWNER = "ada"
-# Whoever mounts from the guest comes from this machine, by address translation.
+# By address translation, mounts from the guest come from this machine.
 SHARES: dict[str, Any] = {
     "runs": {"write": ["@people"], "nfs": [{"hosts": "{network}", "access": "rw", "any_port": True}]},
     "software": {"read": ["@people"], "mode": "2775", "nfs": [{"hosts": "{network}", "any_port": True}]},
@@ -43,7 +44,7 @@ class Served:
     #: Numbers of OWNER and of everybody's group.
     uid: int
     gid: int
-    #: Run a command where it serves; its output.
+    #: Runs a command where the files are served; returns its output.
     execute: Callable[..., str]
     stop: Callable[[], None]
     start: Callable[[], None]
@@ -51,7 +52,7 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, timings: Timings) -> Iterator[Served]:
-    """The file router's and the directory's images, each in a container of this machine."""
+    """Yield the file router's and the directory's images, each in a container of this machine."""
     from support.directory import build_image
     from support.file_router import FileCore
 
@@ -91,29 +92,29 @@ class Person:
         self.identity = ["setpriv", f"--reuid={served.uid}", f"--regid={served.gid}", "--clear-groups"]
 
     def run(self, command: str, *, check: bool = True, timeout: float = 60) -> tuple[int, str]:
-        """Run a command in bash: exit code and both outputs."""
+        """Run a command in bash; return exit code and both outputs."""
         done = self.guest.run([*self.identity, "bash", "--norc", "-c", command], check=check, timeout=timeout)
         return done.returncode, done.stdout + done.stderr
 
     def lock(self, path: str) -> str:
-        """Ask for a lock, and give it back at once: "got" or "refused"."""
+        """Ask for a lock and release it at once; return "got" or "refused"."""
         return self.run(f"python3 /opt/tests/guest_lock.py {path} < /dev/null", check=False)[1].strip()
 
     def holds(self, path: str) -> Any:
-        """A block in which a process of the guest holds a lock."""
+        """Hold a lock in a process of the guest for the time of a block."""
         return self.guest.background([*self.identity, "python3", "/opt/tests/guest_lock.py", path])
 
 
 @pytest.fixture(scope="module")
 def ada(guest: Guest, served: Served) -> Person:
-    """OWNER, at work in the guest."""
+    """Return OWNER, at work in the guest."""
     guest.copy(CHECKOUT / "tests" / "system" / "guest_lock.py", "/opt/tests")
     return Person(guest, served)
 
 
 @pytest.fixture(scope="module")
 def runs(guest: Guest, served: Served) -> str:
-    """The share `runs`, mounted by the kernel's client: the folder."""
+    """Mount the share `runs` with the kernel's client; yield the folder."""
     guest.run(f"mkdir -p /mnt/runs && mount -t nfs4 -o vers=4.2 {served.address}:/runs /mnt/runs")
     assert "vers=4.2" in guest.run("grep ' /mnt/runs ' /proc/mounts").stdout
     return "/mnt/runs"
@@ -189,7 +190,7 @@ class Routes:
     process: subprocess.Popen[str]
 
     def pillar(self, routes: dict[str, Any]) -> dict[str, Any]:
-        """The pillar of the guest, the head of a site with these routes."""
+        """Return the pillar of the guest, the head of a site with these routes."""
         text = {
             "nodes": {"head": {"roles": ["head"], "address": "10.0.2.15"}},
             "services": {"file-router": {"enabled": True}},
@@ -210,14 +211,14 @@ class Routes:
         return json.loads(said)
 
     def target(self, name: str) -> str:
-        """Where a route is mounted."""
+        """Return where a route is mounted."""
         route = ROUTES[name]
         return f"{self.pillar(ROUTES)['base_directory']}/file-router/data/{route.get('path', name)}"
 
 
 @pytest.fixture(scope="module")
 def routes(guest: Guest, served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Routes]:
-    """The core's code in the guest; no route is mounted afterwards."""
+    """Yield the core's code in the guest; no route is mounted afterwards."""
     guest.copy(CHECKOUT / "salt" / "_utils", "/srv/virtual-core/source/salt")
     guest.copy(CHECKOUT / "tests" / "system" / "guest_routes.py", "/srv/virtual-core/source/tests/system")
     with guest.background(["python3", "/srv/virtual-core/source/tests/system/guest_routes.py"]) as process:
@@ -228,7 +229,7 @@ def routes(guest: Guest, served: Served, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def mounted(routes: Routes, timings: Timings) -> Routes:
-    """All of ROUTES, mounted."""
+    """Mount all of ROUTES."""
     planned = routes.call("plan", ROUTES)
     assert planned["problems"] == {}
     assert set(planned["changes"]) == set(ROUTES)
@@ -286,8 +287,8 @@ def test_locks_hold_between_routes(mounted: Routes, ada: Person, served: Served)
     for holding, asking in ((nfs, smb), (smb, nfs), (smb, smb), (nfs, nfs)):
         with ada.holds(holding) as holder:
             assert holder.stdout.readline() == "got\n"
-            # Ganesha 6.5 names the holder in a way that Linux does not read where that is no client of its own: the
-            # lock is refused, but as an input/output error.
+            # Ganesha 6.5 describes a holder that is not its client in a way that Linux does not understand: the lock is
+            # refused, but as an input/output error.
             refusal = "[Errno 5] Input/output error" if (holding, asking) == (smb, nfs) else "refused"
             assert ada.lock(asking) == refusal, (holding, asking)
         assert ada.lock(asking) == "got", (holding, asking)
@@ -328,7 +329,7 @@ def test_a_server_that_goes_and_comes_back(
         with timings.step("guest: the same by SMB", limit=120):
             ada.run(f"echo later > {smb}/later-by-smb", timeout=110)
         assert served.execute("cat", "/data/runs/later-by-smb") == "later\n"
-        # Who held a lock before has it again.
+        # The client that held a lock before has it again.
         assert ada.lock(f"{smb}/kept") == "refused"
     assert mounted.call("plan", ROUTES)["changes"] == {}
 

@@ -1,4 +1,4 @@
-"""A compute node's homes and data, mounted by a real kernel from the core's file router: in a guest on its network."""
+"""A compute node's homes and data, mounted by a real kernel from the core's file router, in a guest on its network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROGRAM = CHECKOUT / "images/slurm-compute/rootfs/usr/lib/virtual-core/node-heal
 BASE = "/srv/virtual-core/data"
 HOME, DATA = (f"{BASE}/storage/{kind}" for kind in places.KINDS)
 ADA, BOB = 10001, 10002
-#: A scontrol that remembers what it was told, in the guest: SLURM itself has its own tests.
+#: A scontrol in the guest that remembers its commands; SLURM itself has its own tests.
 SCONTROL = """#!/bin/sh
 state=$(cat /run/node-state 2>/dev/null || echo IDLE)
 case $1 in
@@ -45,7 +45,7 @@ esac
 
 
 class Served:
-    """The file router of a core, and the compute node that the guest is."""
+    """The core's file router, and the compute node that the guest is."""
 
     def __init__(self, core: FileCore, folder: Path) -> None:
         assert core.network
@@ -58,7 +58,7 @@ class Served:
         self.bridge = f"br-{core.network.id[:12]}"
 
     def resolved(self, *, with_node: bool = True, **more: Any) -> dict[str, Any]:
-        """What follows from a site with the file router's node and, if so wanted, the guest; ``more`` are sections."""
+        """Resolve a site with the file router's node and, if wanted, the guest; ``more`` are further sections."""
         nodes: dict[str, Any] = {"head": {"roles": ["head"], "address": self.address}}
         if with_node:
             nodes["compute-1"] = {"roles": ["compute"], "address": self.node}
@@ -67,7 +67,7 @@ class Served:
         return sites.resolved(self.folder, json.dumps({"vcore": text}))
 
     def admit(self, *, node: bool) -> None:
-        """Bring the exports to what the site with or without the node wants, as the state does."""
+        """Bring the exports to what the site wants, with or without the node, as the state does."""
         self.core.pillar["storage_clients"] = self.resolved(with_node=node)["storage_clients"]
         self.core.configure()
         for command in (["settle", "--wait", "3"], ["file-router", "reload"]):
@@ -75,7 +75,7 @@ class Served:
             assert code == 0, output
 
     def execute(self, *command: str) -> str:
-        """Run a command where it serves; its output."""
+        """Run a command where the files are served; return its output."""
         code, output = self.core.on_router(*command)
         assert code == 0, output
         return output
@@ -83,7 +83,7 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, timings: Timings) -> Iterator[Served]:
-    """The file router's and the directory's images, each in a container of this machine; it knows no node yet."""
+    """Yield the file router's and the directory's images, each in a container of this machine, without a node yet."""
     from support.directory import build_image
     from support.file_router import FileCore
 
@@ -120,13 +120,13 @@ class Node:
         return json.loads(said)
 
     def run(self, command: str, *, person: int | None = None, check: bool = True, timeout: float = 60) -> str:
-        """Run a command in bash, as root or as a person: both outputs."""
+        """Run a command in bash, as root or as a person; return both outputs."""
         identity = [] if person is None else ["setpriv", f"--reuid={person}", "--regid=10000", "--clear-groups"]
         done = self.guest.run([*identity, "bash", "--norc", "-c", command], check=check, timeout=timeout)
         return done.stdout + done.stderr
 
     def health(self) -> tuple[str, str]:
-        """Run the health check as slurmd does: the node's state, and its reason."""
+        """Run the health check as slurmd does; return the node's state and reason."""
         self.run("node-health", timeout=40)
         return (
             self.run("cat /run/node-state 2>/dev/null || echo IDLE").strip(),
@@ -136,14 +136,14 @@ class Node:
 
 @pytest.fixture(scope="module")
 def node(served: Served, timings: Timings) -> Iterator[Node]:
-    """A guest on the file router's network; nothing of the storage is left in it."""
+    """Yield a guest on the file router's network; nothing of the storage is left in it afterwards."""
     with timings.step("guest: boot on a network of this machine"):
         guest = Guest(name="compute-1", bridge=served.bridge, address=served.interface)
         guest.start()
     try:
         guest.copy(CHECKOUT / "salt" / "_utils", "/srv/virtual-core/source/salt")
         guest.copy(CHECKOUT / "tests" / "system" / "guest_storage.py", "/srv/virtual-core/source/tests/system")
-        # What the compute node's container has; its folders /home and /data are those of the node.
+        # A compute node's container has these; its folders /home and /data are the node's.
         guest.copy(PROGRAM, "/usr/local/bin")
         guest.run("cat > /usr/local/bin/scontrol && chmod 755 /usr/local/bin/scontrol", input=SCONTROL)
         guest.run("mkdir -p /etc/virtual-core/node /run/virtual-core /data; : > /run/node-reason")
@@ -159,7 +159,7 @@ def node(served: Served, timings: Timings) -> Iterator[Node]:
 
 @pytest.fixture(scope="module")
 def mounted(node: Node, timings: Timings) -> Node:
-    """The node with its storage."""
+    """Return the node with its storage mounted."""
     node.served.admit(node=True)
     with timings.step("guest: the storage of a compute node mounted", limit=30):
         done = node.call("apply")

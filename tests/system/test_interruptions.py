@@ -1,4 +1,4 @@
-"""A first convergence that is killed in the middle, and a core that is taken off: the next run completes."""
+"""A first convergence that is killed half-way, and a core that is removed: the next run completes the work."""
 
 import json
 import time
@@ -8,14 +8,15 @@ import sitefile
 import yaml
 
 SOURCE = "/srv/virtual-core/source"
-#: What cannot be made again, with its content. A token of the swarm goes with the swarm.
+#: What cannot be made again, with its content. A swarm's token is removed with the swarm.
 SECRETS = (
     "find /etc/virtual-core/authority /etc/virtual-core/secrets -type f ! -name join-token | sort | xargs sha256sum"
 )
 PROGRESS = "/var/lib/virtual-core/progress.jsonl"
 
-#: What is killed in one run after the other, and at which line of progress. Each stands for another half-done thing.
-#: What bootstrap.sh has started outlives it and would complete the run: it comes last.
+#: What is killed, one run after the other, and at which line of progress. Each stands for something else that is half
+#: done.
+#: Processes that bootstrap.sh started outlive it and would complete the run, so it comes last.
 KILLS = {
     "the minion, at the start of a service": ("pkill -9 -f 'bin/salt-(minion|call)'", "service registry: is created"),
     "dockerd, during an image build": ("kill -9 $(cat /run/docker.pid)", "image ldap: step 3"),
@@ -25,7 +26,7 @@ KILLS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def small(head):
-    """Two services are enough to be interrupted: the next runs build no other image."""
+    """Reduce the site to two services, which are enough to interrupt, so that the next runs build no others."""
     site = yaml.safe_load(sitefile.read(head))
     site["vcore"] = {
         "nodes": {"head": {"roles": ["head"]}},
@@ -35,18 +36,18 @@ def small(head):
 
 
 def start(head):
-    """Run bootstrap.sh behind the scenes; what it has started survives it, as on a terminal that is lost."""
+    """Run bootstrap.sh in the background; its child processes survive it, as when a terminal is lost."""
     head.run("systemctl reset-failed first-run", check=False)
     head.run(["systemd-run", "--unit=first-run", "--property=KillMode=process", f"{SOURCE}/bootstrap.sh"])
 
 
 def progress(head):
-    """The lines of progress that there are."""
+    """Return the lines of progress so far."""
     return head.run(f"cat {PROGRESS}", check=False).stdout.splitlines()
 
 
 def wait_for(head, line, before, timeout=300):
-    """Wait until a line of progress appears behind those of ``before``: ``step: beginning of the message``."""
+    """Wait until a line of progress appears after those of ``before``: ``step: beginning of the message``."""
     step, _, message = line.partition(": ")
     began = time.monotonic()
     while time.monotonic() - began < timeout:
@@ -59,12 +60,12 @@ def wait_for(head, line, before, timeout=300):
 
 
 def settle(head):
-    """Wait until the killed run has ended; what it had started may still be at work."""
+    """Wait until the killed run has ended; its child processes may still be at work."""
     head.run("while systemctl is-active -q first-run; do sleep 0.5; done", timeout=600, check=False)
 
 
 def is_whole(head):
-    """Everything is healthy, and nothing is there twice."""
+    """Assert that everything is healthy, and that nothing exists twice."""
     status = head.salt_call("vcore.status")
     assert status["ok"] is True, status["problems"]
     services = head.run("docker service ls --format '{{.Name}} {{.Replicas}}'").stdout.split("\n")
@@ -99,7 +100,7 @@ def test_taking_the_core_off_keeps_what_cannot_be_made_again(head, timings):
 
 
 def test_a_first_convergence_that_is_killed_again_and_again_is_completed_by_the_next_run(head, timings):
-    """Each run takes up what the killed ones left, until one completes: nothing is lost, nothing is there twice."""
+    """Each run continues the killed ones' work until one completes: nothing is lost, nothing exists twice."""
     head.run(f"{SOURCE}/bootstrap.sh --uninstall --purge --yes", timeout=300)
     assert head.run("ls -d /etc/virtual-core /var/lib/virtual-core /srv/virtual-core/data", check=False).stdout == ""
     assert head.run("docker images --quiet").stdout == ""

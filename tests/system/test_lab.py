@@ -1,4 +1,4 @@
-"""The lab's hosts are what the other system tests take them for: bare machines with systemd, on which Docker runs."""
+"""The lab's hosts are what other system tests expect: bare machines with systemd, on which Docker runs."""
 
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ TINY = "mkdir -p /tmp/tiny && cp $(command -v busybox) /tmp/tiny && tar -C /tmp/
 
 @pytest.fixture(scope="module")
 def hosts(make_lab):
-    """A lab of its own: these tests reboot hosts and install Docker by hand."""
+    """Make a lab for these tests, which reboot hosts and install Docker by hand."""
     lab = make_lab("hosts")
     lab.up("--bare", "--compute=1")
     return lab
@@ -48,7 +48,7 @@ def second(hosts):
 
 @pytest.fixture(scope="module")
 def docker_hosts(first, second):
-    """Both hosts, with Debian's Docker."""
+    """Return both hosts, with Debian's Docker."""
 
     def install(host):
         host.run(

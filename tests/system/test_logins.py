@@ -10,7 +10,7 @@ import yaml
 SUFFIX = "dc=vcore,dc=test"
 PASSWORD = "Quiet-harbour-27"
 BUNDLE = "virtual-core-logins-debian"
-#: What a system is configured by, but for what apt and ld.so keep for themselves.
+#: The files that configure a system, except those that apt and ld.so keep for themselves.
 CONFIGURATION = (
     "find /etc /var/lib/pam /usr/share/pam-configs ! -type d ! -name 'ld.so.cache' ! -name '*-' ! -path '/etc/ssl/*' "
     "! -path '/etc/ca-certificates*' ! -path '/etc/.pwd.lock' | sort | xargs -d '\\n' ls -ld --time-style=+ ; "
@@ -28,14 +28,14 @@ def install(host, *packages):
 
 
 def in_directory(head, program, ldif):
-    """Run a program of LDAP's as root in the directory's container, which makes it the administrator."""
+    """Run an LDAP program as root in the directory's container, which makes it the administrator."""
     container = "$(docker ps --quiet --filter label=com.docker.swarm.service.name=ldap)"
     return head.run(f"docker exec -i {container} {program} -Q -Y EXTERNAL -H ldapi:///", input=ldif)
 
 
 @pytest.fixture(scope="module")
 def person(head, client):
-    """Somebody of the core, in a group, who has a key on the client; and a group that she is not in."""
+    """Make a person of the core, in one group and not in another, whose key is on the client."""
     install(client, "openssh-server", "openssh-client", "sshpass")
     client.run("test -f /root/key || ssh-keygen -q -N '' -t ed25519 -f /root/key")
     key = client.run("cat /root/key.pub").stdout.strip()
@@ -53,7 +53,7 @@ def person(head, client):
         f"dn: cn=others,ou=groups,{SUFFIX}\nobjectClass: posixGroup\nobjectClass: vcoreMemberGroup\ncn: others\n"
         "gidNumber: 59002\n",
     )
-    # A password that somebody else gave has to be changed before it lets in.
+    # A password that somebody else has set must be changed before it lets in.
     in_directory(head, "ldapmodify", f"dn: {dn}\nchangetype: modify\nreplace: pwdReset\n")
     yield "lovelace"
     gone = (dn, *(f"cn={group},ou=groups,{SUFFIX}" for group in ("engines", "others")))
@@ -71,7 +71,7 @@ def by_key(client, who, address):
 
 
 def bundle(head, client, groups):
-    """Have the head write a bundle, and copy and unpack it on the client."""
+    """Have the head write a bundle; copy it to the client and unpack it there."""
     head.run(f"salt-run --out=json vcore.client_bundle os=debian groups={groups}")
     assert head.run(f"stat -c '%a %U' /root/{BUNDLE}.tar.gz").stdout.split() == ["600", "root"]
     encoded = head.run(f"base64 /root/{BUNDLE}.tar.gz").stdout
@@ -125,7 +125,7 @@ def test_a_person_logs_in_on_the_head(head, client, person, timings):
         with timings.step("logins: applied on the head"):
             done = sitefile.apply(head)
         assert sitefile.changes(plan) == sitefile.changes(done) != {}
-        # Nowhere in what Salt returns and keeps.
+        # In nothing that Salt returns and keeps.
         secret = head.run("cat /etc/virtual-core/secrets/ldap/readonly-password").stdout
         assert secret not in json.dumps(plan) + json.dumps(done)
         for login in (by_password(client, person, head.address), by_key(client, person, head.address)):

@@ -1,7 +1,7 @@
-"""People and files, as they meet them: an account, one password for everything, the same files by SMB and by NFS.
+"""People and files as people experience them: an account, one password for everything, the same files by SMB and NFS.
 
-The clients, ssh, smbclient and libnfs, are in a container that has this machine's network: its address on the lab's
-network is the one that the site lets mount the shares.
+The clients, ssh, smbclient and libnfs, are in a container with this machine's network: the site lets its address on the
+lab's network mount the shares.
 """
 
 import hashlib
@@ -24,20 +24,20 @@ STORE = "/etc/virtual-core/secrets"
 SOURCE = "/srv/virtual-core/source"
 SSH_PORT = 2022
 MEGABYTE = 1024 * 1024
-#: What is copied by both protocols.
+#: The files that both protocols copy.
 SMALL_FILES, SMALL_SIZE = 2000, 4096
 LARGE_SIZE = 1024 * MEGABYTE
 
 
 @pytest.fixture(scope="module")
 def machine(head):
-    """The address by which the head sees this machine: the first of the lab's network."""
+    """Return the address by which the head sees this machine: the first of the lab's network."""
     return str(ipaddress.ip_network(f"{head.address}/24", strict=False)[1])
 
 
 @pytest.fixture(scope="module")
 def department(head, machine):
-    """A site with people, groups, shares and an instrument, applied."""
+    """Apply a site with people, groups, shares and an instrument."""
     site = yaml.safe_load(sitefile.read(head))
     site["vcore"] |= {
         "groups": {"sequencing": {"description": "Sequencing"}},
@@ -67,7 +67,7 @@ def department(head, machine):
 
 
 def first_password(head, name):
-    """The password that an administrator hands over."""
+    """Return the password that an administrator hands over."""
     return head.run(["cat", f"{STORE}/first-passwords/{name}"]).stdout.strip()
 
 
@@ -76,7 +76,9 @@ def first_password(head, name):
 
 @pytest.fixture(scope="module")
 def clients(tmp_path_factory):
-    """``clients("smbclient", ...)``: the command that runs a program among the clients; they see the tests' files."""
+    """Yield ``clients("smbclient", ...)``, the command that runs a program among the clients; they see the tests'
+    files.
+    """
     folder = tmp_path_factory.getbasetemp()
     options = ["--rm", "--detach", "--network=host", f"--volume={folder}:{folder}"]
     container = subprocess.check_output(["docker", "run", *options, build_client()], text=True).strip()
@@ -85,14 +87,14 @@ def clients(tmp_path_factory):
 
 
 def on_terminal(clients, *command):
-    """A program with a terminal of its own among the clients, where it asks."""
+    """Run a program among the clients with a terminal of its own, on which it prompts."""
     script = ["script", "--quiet", "--return", "--command", shlex.join(map(str, command)), "/dev/null"]
     program, *arguments = clients(*script)
     return pexpect.spawn(program, arguments, timeout=30, encoding="utf-8", echo=False)
 
 
 class Person:
-    """Somebody with a login name and a password, at the clients."""
+    """A person with a login name and a password, at the clients."""
 
     def __init__(self, head, clients, folder, name, password):
         self.address, self.clients, self.folder, self.name = head.address, clients, folder, name
@@ -102,7 +104,7 @@ class Person:
         self.known_hosts = folder / "known_hosts"
 
     def terminal(self, command="", password=None):
-        """A terminal at the file router, after ssh has asked for the password."""
+        """Open a terminal on the file router, up to ssh's prompt for the password."""
         options = f"-o UserKnownHostsFile={self.known_hosts} -o StrictHostKeyChecking=accept-new -o LogLevel=ERROR"
         options += " -o NumberOfPasswordPrompts=1 -o PubkeyAuthentication=no -o ConnectTimeout=10"
         login = f"{self.name}@{self.address}"
@@ -112,14 +114,14 @@ class Person:
         return session
 
     def can_ssh(self, password=None):
-        """Whether ssh lets the person in."""
+        """Return whether ssh lets the person in."""
         session = self.terminal("echo in=yes", password)
         found = session.expect(["in=yes", "[Dd]enied", pexpect.EOF])
         session.close()
         return found == 0
 
     def smbclient(self, share, password=None):
-        """The command of smbclient for a share; it reads the password from a file."""
+        """Return the command of smbclient for a share; it reads the password from a file."""
         login = self.folder / "login"
         login.touch(mode=0o600)
         login.write_text(f"username={self.name}\npassword={password or self.password}\n")
@@ -133,11 +135,11 @@ class Person:
         )  # fmt: skip
 
     def can_smb(self, password=None):
-        """Whether the file server lets the person in."""
+        """Return whether the file server lets the person in."""
         return self.smb("IPC$", "exit", password).returncode == 0
 
     def can_ldap(self, password=None):
-        """Whether the directory accepts the password."""
+        """Return whether the directory accepts the password."""
         secret = self.folder / "secret"
         secret.touch(mode=0o600)
         secret.write_text(password or self.password)
@@ -151,12 +153,12 @@ class Person:
         return done.returncode == 0
 
     def everywhere(self, password=None):
-        """Where the password is accepted."""
+        """Return where the password is accepted."""
         return {"ssh": self.can_ssh(password), "smb": self.can_smb(password), "ldap": self.can_ldap(password)}
 
 
 def change_password(person, old, new, timings, name):
-    """Change the password at the file router as a person does, answering the prompts; returns what is said."""
+    """Change the password on the file router as a person does, answering the prompts; return the output."""
     session = person.terminal("salt-call vcore.sync_password; echo code=$?", old)
     began = time.monotonic()
     for answer in (old, new, new):
@@ -185,7 +187,7 @@ def nfs(clients):
 
 @pytest.fixture(scope="module")
 def person(department, clients, tmp_path_factory):
-    """Make a client of somebody."""
+    """Return a function that makes a client of a person."""
 
     def make(name, password):
         return Person(department, clients, tmp_path_factory.mktemp(name), name, password)
@@ -195,7 +197,7 @@ def person(department, clients, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def grace(department, person, timings):
-    """Grace, after her first login and with a password of her own."""
+    """Return Grace, after her first login and with a password of her own."""
     grace = person("grace", first_password(department, "grace"))
     own = "first-light-over-Roskilde"
     change_password(grace, grace.password, own, timings, "first password changed")
@@ -224,7 +226,7 @@ def test_everything_is_well_with_people_and_files(department):
 
 
 def test_a_new_account_is_used_and_its_password_changed(department, person, timings):
-    """Added by an administrator; the owner logs in by ssh and changes the password; at once the new one is the only."""
+    """An administrator adds the person, who logs in by ssh and changes the password; at once only the new one works."""
     with timings.step("account added"):
         department.salt_call("vcore.user_add", "ida", given_name="Ida", surname="Tacke", groups="sequencing")
     ida = person("ida", first_password(department, "ida"))
@@ -247,7 +249,7 @@ def test_a_locked_account_is_shut_out_at_once_and_let_in_again(department, grace
 
 
 def test_hostile_names_are_refused_with_one_line_each(department):
-    """Nothing of them passes a shell, Salt and the directory; the functional tests have every kind."""
+    """None of these names gets past the shell, Salt and the directory; the functional tests have every kind."""
     whole = "salt-call vcore_directory.search --out=json | sha256sum"
     before = department.run(whole).stdout
     for name in ("../x", "a)(uid=*", "a,ou=people", "a\nb", "\u0430da", "root", "-rf"):
@@ -269,7 +271,7 @@ def test_a_number_in_use_is_refused(department, grace):
 
 @pytest.fixture(scope="module")
 def files(department, grace, tmp_path_factory):
-    """Small files and a large one, a folder for them, and NFS's idea of who Grace is."""
+    """Make small files and a large one, a folder for them, and Grace's numbers for NFS."""
     folder = tmp_path_factory.mktemp("files")
     (folder / "small").mkdir()
     for number in range(SMALL_FILES):
@@ -283,7 +285,7 @@ def files(department, grace, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def mounted(department, grace):
-    """``mounted("runs", "file")``: a file as libnfs names it, for Grace and her group."""
+    """Return ``mounted("runs", "file")``: libnfs's name of a file, for Grace and her group."""
     gid = department.salt_call("vcore.group_show", "sequencing")["gid"]
 
     def address(share, path):
@@ -293,7 +295,7 @@ def mounted(department, grace):
 
 
 def sums(folder):
-    """The checksums of the files of a folder, by name."""
+    """Return the checksums of a folder's files, by name."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
@@ -369,13 +371,13 @@ def test_many_files_and_a_large_one_pass_through_both_ways(grace, clients, mount
 
 
 def assert_same(one: Path, other: Path):
-    """Two files have the same content."""
+    """Assert that two files have the same content."""
     first, second = (subprocess.run(["sha256sum", path], capture_output=True, check=True) for path in (one, other))
     assert first.stdout.split()[0] == second.stdout.split()[0]
 
 
 def test_a_changed_share_cuts_no_session(department, grace, machine):
-    """What the site changes is read while a person is in the middle of something."""
+    """Changes of the site are read while a person is in the middle of something."""
     session = on_terminal(grace.clients, *grace.smbclient("runs"))
     session.expect("smb: ")
     more = {"projects": {"write": ["@sequencing"], "nfs": [{"hosts": machine, "access": "rw"}]}}
@@ -400,7 +402,7 @@ def test_a_changed_share_cuts_no_session(department, grace, machine):
 
 
 def test_a_new_image_brings_a_new_configuration_with_it(department, grace):
-    """Both in one apply: the image that will serve the configuration proves it, not the one that runs."""
+    """One apply brings both: the image that will serve the configuration proves it, not the running one."""
     probe = f"{SOURCE}/images/file-router/rootfs/usr/lib/virtual-core/probe.d/20-file-router"
     shares = yaml.safe_load(sitefile.read(department))["vcore"]["shares"]
     image = "docker service inspect file-router -f '{{.Spec.TaskTemplate.ContainerSpec.Image}}'"

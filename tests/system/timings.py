@@ -1,4 +1,4 @@
-"""How long the main steps of a core take: recorded by the system tests, written to tests/report/timings.json."""
+"""How long the main steps of a core take; the system tests record it in tests/report/timings.json."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ class Timings:
         self.record(step, time.monotonic() - started, limit)
 
     def report(self, what: str, value: str) -> None:
-        """Note something that is no time, such as a throughput, in words."""
+        """Note a result that is not a time, such as a throughput, in words."""
         self.measures[what] = value
 
     def add(self, steps: Iterable[dict[str, Any]] = (), measures: Mapping[str, str] | None = None) -> None:
-        """Take over what another process recorded, which vars() gives."""
+        """Add what another process recorded, as returned by vars()."""
         self.steps += steps
         self.measures |= measures or {}
 
     def write(self, path: Path) -> None:
-        """Write the report, with what it was measured on."""
+        """Write the report, with the machine on which it was measured."""
         path.parent.mkdir(parents=True, exist_ok=True)
         report = {"processors": os.cpu_count(), "kernel": os.uname().release, "steps": self.steps}
         report["measures"] = self.measures

@@ -1,8 +1,9 @@
-"""Kill -9 at every step: run by test_ca.py as a program, because it forks and must not do so among Salt's threads.
+"""Kill -9 at every step: test_ca.py runs this as a program, because it forks, which must not happen among Salt's
+threads.
 
-For one scenario it forks a child that is killed before its first, second, third ... change of the file system, until
-one lives to the end. After each death the store has to be consistent, and the next run has to complete it. It prints
-the number of deaths.
+For one scenario it forks children, of which the first is killed before its first change of the file system, the second
+before its second, and so on until one survives. After each death the store has to be consistent, and the next run has
+to complete it. It prints the number of deaths.
 """
 
 import os
@@ -35,7 +36,7 @@ def made(folder, now=None):
 
 
 def plain(folder):
-    """A store as a backup that followed links would restore it, due for renewal."""
+    """Make a store as restored from a backup that followed links, due for renewal."""
     made(folder, EARLIER)
     for base in (folder / "ca", folder / "issued" / "ldap" / "tls"):
         for suffix in (".crt", ".key"):
@@ -53,7 +54,7 @@ def converge(folder, policy=POLICY):
 
 
 OTHER = replace(POLICY, common_name="another root CA")
-#: What is there before, what the killed run does, and the authority that is wanted.
+#: For each scenario: what is there before, what the killed run does, and the authority that is wanted.
 SCENARIOS = {
     "first": (lambda folder: None, converge, POLICY),
     "renewal": (lambda folder: made(folder, EARLIER), converge, POLICY),
@@ -64,7 +65,7 @@ SCENARIOS = {
 
 
 def killed(folder, action, point):
-    """Fork a child that dies before its change number ``point``; says whether it did."""
+    """Fork a child that dies before its change number ``point``; return whether it died."""
     child = os.fork()
     if not child:
         seen = 0
@@ -95,7 +96,7 @@ def openssl(*arguments):
 
 
 def matches(base):
-    """Whether certificate and key are a pair, as openssl sees it."""
+    """Return whether certificate and key are a pair, according to openssl."""
     public = openssl("x509", "-in", base.with_suffix(".crt"), "-noout", "-pubkey")
     return public == openssl("pkey", "-in", base.with_suffix(".key"), "-pubout")
 

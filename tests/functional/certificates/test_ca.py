@@ -65,7 +65,7 @@ def openssl(*arguments, succeeds=True, **options) -> str:
 
 
 class Head:
-    """A head in a folder: its pillar, its authority, and Salt's own loader on top of them."""
+    """A head in a folder: its pillar, its authority, and Salt's own loader for them."""
 
     def __init__(self, folder: Path, pillar: dict | None = None) -> None:
         self.folder = folder
@@ -81,7 +81,8 @@ class Head:
             "module_dirs": [str(CHECKOUT / "salt")],
             "enable_fqdns_grains": False,
             "enable_gpu_grains": False,
-            # Named as well: below module_dirs the loader takes the SLS folder states for that of the state modules.
+            # Named explicitly, too: otherwise the loader takes the SLS folder states below module_dirs for state
+            # modules.
             "states_dirs": [str(CHECKOUT / "salt" / "_states")],
             "virtual_core": {key: str(folder / key) for key in ("checkout", "configuration", "state")},
         }
@@ -102,7 +103,7 @@ class Head:
         return self.pillar["services"]["ldap"]["certificates"]["tls"]
 
     def everything(self) -> dict[str, tuple]:
-        """Every file, folder and link of the store, with what it holds and how it may be read."""
+        """Return every file, folder and link of the store, with its content and mode."""
         return {
             str(path): (
                 stat.S_IMODE(path.lstat().st_mode),
@@ -113,7 +114,7 @@ class Head:
 
     @property
     def modules(self):
-        """The execution module; loaded anew where the pillar has changed, which states read at each call."""
+        """Return the execution module, loaded anew if the pillar has changed; states read the pillar at each call."""
         if self.loaded != json.dumps(self.pillar):
             self.write_pillar()
             self.loaders.reload_all()
@@ -121,7 +122,7 @@ class Head:
         return self.loaders.modules.vcore_ca
 
     def apply(self, state: str, name: str = "A sentence", *, succeeds: bool = True, **arguments):
-        """Plan, apply, compare, apply again; returns the applied state's result."""
+        """Plan, apply, compare, apply again; return the applied state's result."""
         self.write_pillar()
         function = self.loaders.states[f"vcore_ca.{state}"]
         before = self.everything()
@@ -142,7 +143,7 @@ class Head:
         return result
 
     def converge(self) -> dict:
-        """Both states, as the head's SLS has them; the plan of both is taken before either is applied."""
+        """Apply both states as the head's SLS has them; both are planned before either is applied."""
         self.write_pillar()
         names = [f"{name}/tls" for name in self.pillar["services"]]
         states = [("root_present", {}), ("issued", {"certificates": names})]
@@ -165,7 +166,7 @@ class Head:
         return openssl("verify", *arguments, succeeds=succeeds)
 
     def earlier(self, days: int) -> authority.Authority:
-        """The authority as a run ``days`` ago would have used it."""
+        """Return the authority as a run ``days`` ago would have used it."""
         now = datetime.now(UTC) - timedelta(days=days)
         return authority.Authority(self.authority, x509.policy(self.pillar), now)
 
@@ -177,7 +178,9 @@ def _loaded(tmp_path_factory):
 
 @pytest.fixture
 def head(_loaded):
-    """A head without an authority. Loading Salt takes seconds, so all tests share one, reset to its first state."""
+    """Return a head without an authority. Loading Salt takes seconds, so all tests share one, which is reset before
+    each.
+    """
     shutil.rmtree(_loaded.authority, ignore_errors=True)
     _loaded.pillar = copy.deepcopy(PILLAR)
     return _loaded
@@ -185,7 +188,7 @@ def head(_loaded):
 
 @pytest.fixture
 def core(head):
-    """A head whose authority has issued all that is wanted."""
+    """Return a head whose authority has issued all that is wanted."""
     head.converge()
     return head
 
@@ -322,7 +325,7 @@ def test_revocation(core):
     assert modules.verify()["web/tls"] == "valid"
     assert core.converge() == {"ldap/tls": {"old": "revoked", "new": "issued"}}
     core.verify(*lists)
-    # By its serial, any other that was ever issued; and what was revoked before stays so.
+    # By serial number, any other certificate ever issued can be revoked; earlier revocations stay.
     modules.renew("web/tls")
     (entry,) = [key for key, value in core.earlier(0)._index()["certificates"].items() if value["name"] == "web/tls"][
         :1
@@ -399,7 +402,7 @@ def test_unknown_certificate(core):
 
 @pytest.fixture(scope="module")
 def supplied(tmp_path_factory):
-    """A site's own root, intermediate and server certificate, made by openssl as an administrator would."""
+    """Make a site's own root, intermediate and server certificate with openssl, as an administrator would."""
     folder = tmp_path_factory.mktemp("site")
     ca = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n"
     (folder / "ca.ext").write_text(ca + "authorityKeyIdentifier=keyid\n")
@@ -438,7 +441,7 @@ def test_an_authority_of_the_site(core, supplied, certificate, key):
     information = core.modules.root()
     assert (information["source"], information["root"]) == ("supplied by the site", "O=University, CN=root")
     handshake(core)
-    # Taken out of the site file again, the head makes its own.
+    # Removed from the site file again, the head makes its own.
     settings.update(certificate=None, key=None)
     assert core.converge()["authority"]["new"] == "made"
     assert core.converge() == {}
@@ -488,7 +491,7 @@ def test_a_certificate_of_the_site_that_cannot_be_used(core, supplied):
 
 
 def handshake(core, *more, succeeds=True, server=()):
-    """A real TLS handshake with the stored pair; the client checks chain and name as ``more`` says."""
+    """Make a real TLS handshake with the stored pair; the client checks chain and name with the options of ``more``."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -528,7 +531,7 @@ def test_client_certificates(core):
     core.converge()
     mutual = ["-Verify", "1", "-verify_return_error", "-CAfile", core.authority / "ca.crt"]
     own = ["-cert", core.leaf(), "-key", core.leaf(suffix="key")]
-    # TLS 1.2, where the client learns of a refusal before its handshake ends.
+    # TLS 1.2, in which the client learns of a refusal before its handshake ends.
     assert "Verification: OK" in handshake(core, "-tls1_2", *own, server=mutual)
     web = ["-cert", core.leaf("web"), "-key", core.leaf("web", "key")]
     handshake(core, "-tls1_2", *web, server=mutual, succeeds=False)
@@ -545,7 +548,7 @@ def test_root_is_shown(core):
 
 
 def test_list_for_programs(core):
-    """The command itself, as a program reads it: JSON on standard output and nothing else."""
+    """The command itself prints JSON for programs on standard output, and nothing else."""
     core.pillar["services"].pop("web")
     core.write_pillar()
     done = subprocess.run(
@@ -560,7 +563,7 @@ def test_list_for_programs(core):
 
 
 def test_looking_costs_milliseconds(core):
-    """Twenty leaves, all as wanted. The bound is wide, for slow machines; here it is some 1.5 ms a leaf."""
+    """Twenty leaves, all as wanted. The bound is wide, for slow machines; a leaf takes some 1.5 ms on a fast one."""
     for number in range(18):
         core.pillar["services"][f"service-{number}"] = {"certificates": {"tls": core.certificate}}
     leaves = x509.wanted_all(core.pillar)
@@ -627,7 +630,7 @@ def test_killed_anywhere_the_next_run_completes(scenario):
 
 @pytest.fixture
 def trust_store(head):
-    """This machine's own trust store, given back as it was."""
+    """Yield this machine's own trust store, which is restored afterwards."""
     family = head.loaders.grains["os_family"]
     store, files = trust.trust_files(family, REGISTRY)
     if not shutil.which(store.command[0]):
@@ -656,7 +659,7 @@ def test_trust_on_the_head(core, trust_store):
     assert core.apply("trusted").changes == expected
     openssl("verify", "-CAfile", store.bundle, core.leaf())
     assert [stat.S_IMODE(path.stat().st_mode) for path in files] == [0o644, 0o644]
-    # The plan of a run that also replaces the root says so, although the new one is not made yet.
+    # The plan of a run that also replaces the root says so, although the new root is not made yet.
     core.pillar["site"]["organization"] = "Another"
     core.pillar["authority_certificate"] = (core.authority / "ca.crt").read_text()
     core.write_pillar()
@@ -684,7 +687,7 @@ print(json.dumps([[result.result, result.changes, result.comment] for result in 
 
 
 def on_a_node(core, state):
-    """Plan, apply and apply again on a node without M2Crypto; then what the states of the head say there."""
+    """Plan, apply and apply again on a node without M2Crypto; return what the head's states say there."""
     done = subprocess.run(
         [sys.executable, "-c", NODE, core.folder / "salt" / "minion", state],
         capture_output=True, text=True, check=False, timeout=120, env=os.environ | {"PYTHONPATH": str(BRAIN)},
@@ -728,8 +731,8 @@ def test_a_node_trusts_no_more(core, trust_store):
     assert anchor.parent.is_dir()
     assert not docker.parent.exists()
     openssl("verify", "-CAfile", store.bundle, core.leaf(), succeeds=False)
-    # What others have put beside Docker's file stays; a run was killed before it refreshed the trust store; and the
-    # pillar is gone.
+    # Files that others put beside Docker's stay; the run works after one that was killed before it refreshed the trust
+    # store, and without a pillar.
     core.apply("trusted")
     core.pillar = {}
     other = docker.with_name("client.cert")

@@ -86,7 +86,7 @@ def password(uid: str) -> str:
 
 
 def set_password(admin: ldap.ldapobject.LDAPObject, uid: str) -> None:
-    """A person's password, as if the person had chosen it."""
+    """Set a person's password as if the person had chosen it."""
     admin.passwd_s(dn(uid), None, password(uid))
     admin.modify_s(dn(uid), [(ldap.MOD_REPLACE, "pwdReset", None)])
 
@@ -107,7 +107,7 @@ def image() -> str:
 
 @pytest.fixture(scope="module")
 def core(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
-    """A running directory with the core's entries and three people."""
+    """Yield a running directory with the core's entries and three people."""
     core = Core(tmp_path_factory.mktemp("core"))
     try:
         core.bring_up()
@@ -119,7 +119,7 @@ def core(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]
 
 @pytest.fixture
 def fresh(image: str, tmp_path: Path) -> Iterator[Core]:
-    """A directory of its own for a test, not started, with secrets and authority."""
+    """Make a directory for one test, not started, with secrets and authority."""
     core = Core(tmp_path)
     core.make_secrets()
     core.make_authority()
@@ -139,7 +139,7 @@ def sign_in(core: Core, who: str) -> ldap.ldapobject.LDAPObject:
 
 
 def allowed(operation: Any, *arguments: Any) -> bool:
-    """Whether the directory carries an operation out; every failure but a refusal is the test's."""
+    """Return whether the directory carries an operation out; any failure other than a refusal fails the test."""
     try:
         operation(*arguments)
     except (ldap.INSUFFICIENT_ACCESS, ldap.NO_SUCH_OBJECT, ldap.STRONG_AUTH_REQUIRED):
@@ -219,12 +219,12 @@ def test_hashes_are_hidden_and_the_rest_of_people_is_not(core: Core, who: str) -
     connection = sign_in(core, who)
     found = dict(connection.search_s(SUFFIX, ldap.SCOPE_SUBTREE, "(objectClass=*)", ["*", "+"]))
     seen = {name for values in found.values() for name in values} & set(HASHES)
-    # Samba checks logins of file sharing against this one hash.
+    # Samba checks logins for file sharing against this one hash.
     assert seen == ({"sambaNTPassword"} if who == "samba" else set())
     assert found[dn("ada")]["uidNumber"] == [b"10001"]
     assert found[dn("ada")]["mail"] == [b"ada@vcore.test"]
     assert (READONLY in found) == (who in ("carol", "readonly"))
-    # A filter on a hash would let someone who cannot read it guess it.
+    # A filter on a hash would let somebody who cannot read it guess it.
     guess = connection.search_s(SUFFIX, ldap.SCOPE_SUBTREE, "(userPassword=*)", ["1.1"])
     assert guess == []
     assert core.bind().search_s(SUFFIX, ldap.SCOPE_SUBTREE, "(userPassword=*)", ["1.1"]) != []
@@ -284,7 +284,7 @@ def test_administrators_manage_people_and_groups_and_no_more(core: Core) -> None
     assert not allowed(carol.delete_s, f"ou=policies,{SUFFIX}")
     assert not allowed(carol.search_s, "cn=config", ldap.SCOPE_BASE)
     assert not allowed(carol.search_s, "cn=Monitor", ldap.SCOPE_BASE)
-    # The file server authenticates with this hash, so nobody sets it but by changing the password.
+    # The file server authenticates with this hash, so it can be set only by changing the password.
     assert not allowed(carol.modify_s, dn("ada"), [(ldap.MOD_REPLACE, "sambaNTPassword", b"0" * 32)])
     assert not allowed(carol.add_s, dn("eve"), person("eve", 10666, samba=True, sambaNTPassword="0" * 32))
 
@@ -307,13 +307,13 @@ def test_no_administrator_makes_an_account_of_the_system(core: Core) -> None:
 
 @pytest.mark.parametrize("number", ["0", "8999", "2000000001", "4294967295", "4294967296", "9999999999"])
 def test_numbers_of_people_are_in_range_however_they_come(core: Core, number: str) -> None:
-    """Beyond 32 bits old clients keep the lower ones, so that 2^32 is root there."""
+    """Old clients keep only the lower 32 bits, so that 2^32 would be root there."""
     carol, eve = sign_in(core, "carol"), dn("eve")
     with pytest.raises(ldap.CONSTRAINT_VIOLATION):
         carol.modify_s(dn("ada"), [(ldap.MOD_REPLACE, "uidNumber", number.encode())])
     with pytest.raises(ldap.CONSTRAINT_VIOLATION):
         carol.modify_s(ADMINISTRATORS, [(ldap.MOD_REPLACE, "gidNumber", number.encode())])
-    # An entry that becomes an account by a change.
+    # An entry that a change turns into an account.
     becoming = {"objectClass": "posixAccount", "uidNumber": number, "gidNumber": "10000", "homeDirectory": "/home/eve"}
     carol.add_s(eve, attributes(objectClass="inetOrgPerson", uid="eve", cn="Eve", sn="Eve"))
     try:
@@ -324,7 +324,7 @@ def test_numbers_of_people_are_in_range_however_they_come(core: Core, number: st
 
 
 def test_no_administrator_gives_an_identity_of_windows(core: Core) -> None:
-    """The file server takes rights from them: 500 and 512 are the domain's administrators, 544 the machine's."""
+    """The file server derives rights from them: 500 and 512 are the domain's administrators, 544 the machine's."""
     carol, domain = sign_in(core, "carol"), "S-1-5-21-1-2-3"
     for sid in (f"{domain}-500", f"{domain}-512", "S-1-5-32-544", "S-1-5-18"):
         for attribute in ("sambaSID", "sambaPrimaryGroupSID"):
@@ -360,7 +360,7 @@ def test_instruments_are_the_cores_and_nobody_binds_as_one(core: Core) -> None:
     assert not allowed(samba.add_s, robot.replace("robot", "other"), person("other", 10666))
     assert not allowed(carol.modify_s, robot, [(ldap.MOD_REPLACE, "sambaAcctFlags", b"[D          ]")])
     assert not allowed(carol.delete_s, robot)
-    # One name, one number, whichever kind of account.
+    # One name and one number, whatever the kind of account.
     for uid, number in (("robot", 10031), ("eve", 2_000_000_001)):
         with pytest.raises(ldap.CONSTRAINT_VIOLATION):
             admin.add_s(dn(uid), person(uid, number))
@@ -414,7 +414,7 @@ def test_samba_keeps_its_own_records_and_no_more(core: Core) -> None:
 
 
 def temporary_person(core: Core, uid: str, number: int, **more: Any) -> ldap.ldapobject.LDAPObject:
-    """A person for one test, bound with a first password."""
+    """Make a person for one test, bound with a first password."""
     admin = core.bind()
     admin.add_s(dn(uid), person(uid, number, **more))
     set_password(admin, uid)
@@ -442,7 +442,7 @@ def test_a_password_that_another_sets_has_to_be_changed(core: Core) -> None:
     admin, samba = core.bind(), sign_in(core, "samba")
     temporary_person(core, "ina", 10024, samba=True)
     must = ["pwdReset"]
-    # Set by the root DN: marked in the same write, and good for a change of itself only.
+    # Set by the root DN: the same write marks it, and it is good for nothing but changing itself.
     admin.passwd_s(dn("ina"), None, "First-of-ina-1")
     assert first(admin, dn("ina"), must) == {"pwdReset": [b"TRUE"]}
     ina = core.bind(dn("ina"), "First-of-ina-1")
@@ -451,14 +451,14 @@ def test_a_password_that_another_sets_has_to_be_changed(core: Core) -> None:
     ina.passwd_s(dn("ina"), "First-of-ina-1", "Second-of-ina-2")
     assert first(admin, dn("ina"), must) == {}
     assert allowed(core.bind(dn("ina"), "Second-of-ina-2").search_s, dn("ina"), ldap.SCOPE_BASE)
-    # Changed by Samba for its owner: no mark stays, and the policy holds.
+    # Changed by Samba for its owner: the mark goes, and the policy applies.
     admin.passwd_s(dn("ina"), None, "Third-of-ina-3")
     samba.passwd_s(dn("ina"), None, "Fourth-of-ina-4")
     assert first(admin, dn("ina"), must) == {}
     for refused in ("Third-of-ina-3", "Fourth-of-ina-4", "short"):
         with pytest.raises(ldap.CONSTRAINT_VIOLATION):
             samba.passwd_s(dn("ina"), None, refused)
-    # Set by a person of the administrators: no mark comes by itself, they may set it.
+    # Set by an administrator in the directory: it is not marked by itself, but administrators may mark it.
     carol = sign_in(core, "carol")
     carol.passwd_s(dn("ina"), None, "Fifth-of-ina-5")
     assert first(admin, dn("ina"), must) == {}
@@ -488,7 +488,7 @@ def test_policy_length_and_history(core: Core) -> None:
     for refused in ("Nine-long", password("gil"), "Changed-1-times", old):
         with pytest.raises(ldap.CONSTRAINT_VIOLATION):
             gil.passwd_s(dn("gil"), old, refused)
-    # An administrator is bound by the policy, too.
+    # Administrators have to obey the policy, too.
     with pytest.raises(ldap.CONSTRAINT_VIOLATION):
         sign_in(core, "carol").passwd_s(dn("gil"), None, "short")
     core.bind(dn("gil"), old)
@@ -540,7 +540,7 @@ def test_lockout_counts_ends_and_is_lifted(fresh: Core) -> None:
     lock(dn("bob"), password("bob"))
     time.sleep(2.2)
     sign_in(fresh, "bob")
-    # Whoever guesses at a service account must not be able to lock the service out.
+    # Guessing a service account's password must not lock the service out.
     for _ in range(4):
         with pytest.raises(ldap.INVALID_CREDENTIALS):
             fresh.bind(READONLY, "wrong")
@@ -575,7 +575,7 @@ def test_names_and_numbers_are_unique(core: Core) -> None:
             admin.add_s(base, entry)
     with pytest.raises(ldap.CONSTRAINT_VIOLATION, match="unique"):
         admin.modify_s(dn("bob"), [(ldap.MOD_REPLACE, "uidNumber", str(PEOPLE["ada"]).encode())])
-    # A person and a group may share a number: the person's own group does.
+    # A person and a group may share a number, as a person's own group does.
     admin.add_s(group("ada"), attributes(objectClass="posixGroup", cn="ada", gidNumber=PEOPLE["ada"]))
 
 
@@ -633,7 +633,7 @@ def test_a_changed_configuration_keeps_the_data(fresh: Core) -> None:
     populate(fresh)
     entries = fresh.bind().search_s(SUFFIX, ldap.SCOPE_SUBTREE, "(objectClass=*)", ["*", "+"])
 
-    # Settings and a new index; the data were added without it.
+    # Change settings and add an index; the data were added without it.
     fresh.pillar["services"]["ldap"]["settings"] |= {"log_level": "stats", "database_maximum_size": 2**27}
     changed = fresh.configuration().replace("olcDbIndex: objectClass eq", "olcDbIndex: objectClass,loginShell eq")
     assert changed != fresh.configuration()
@@ -652,7 +652,7 @@ def test_a_changed_configuration_keeps_the_data(fresh: Core) -> None:
     fresh.start(changed)
     assert "the indexes changed" not in fresh.logs()
 
-    # Configurations that slapd does not accept, and one for other data, end the container before it touches them.
+    # The container ends before it touches the data if slapd refuses the configuration, or it is for other data.
     fresh.remove()
     before = {path.name: path.read_bytes() for path in fresh.data.iterdir() if path.name != "lock.mdb"}
     for broken, reason in (
@@ -723,7 +723,7 @@ def head(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple
 
 
 def apply_twice(core: Core, salt: Any) -> dict[str, Any]:
-    """The plan lists what applying changes, and then nothing is left to change."""
+    """Apply twice: the plan lists what applying changes, and then nothing is left to change."""
     write_pillar(core)
     state = salt.states.vcore_directory.base_present
     planned = state("The directory has its base entries", test=True)
@@ -749,7 +749,7 @@ def test_state_on_a_bare_head_then_drift(head: tuple[Core, Any]) -> None:
     assert apply_twice(core, salt) == bare.changes
     populate(core)
 
-    # What administrators do is theirs ...
+    # What administrators write is theirs ...
     admin = core.bind()
     admin.modify_s(SUFFIX, [(ldap.MOD_ADD, "description", b"ours")])
     admin.modify_s(READONLY, [(ldap.MOD_ADD, "ou", b"infrastructure")])
@@ -773,7 +773,7 @@ def test_state_on_a_bare_head_then_drift(head: tuple[Core, Any]) -> None:
     assert first(core.bind(), SUFFIX, ["description"])["description"] == [b"ours"]
     assert first(core.bind(), ADMINISTRATORS, ["member"])["member"] == [dn("carol").encode()]
 
-    # A setting, a rotated secret, and a memory that was lost.
+    # A changed setting, a rotated secret, and the loss of the file in which the head remembers.
     core.pillar["services"]["ldap"]["settings"] |= {"password_history": 7, "lockout_failures": 0}
     Store(core.paths.secrets).write("ldap", "readonly-password", b"A-new-one-of-readonly")
     changes = apply_twice(core, salt)
@@ -786,7 +786,7 @@ def test_state_on_a_bare_head_then_drift(head: tuple[Core, Any]) -> None:
     assert state("The directory has its base entries").changes == {}
     assert (core.paths.state / "directory.json").stat().st_mode & 0o777 == 0o600
 
-    # Another password of the administrator in the store than in the service.
+    # The store has another administrator password than the service.
     secret = core.password()
     Store(core.paths.secrets).write("ldap", "admin-password", b"not rolled out yet")
     refused = state("The directory has its base entries")
@@ -800,7 +800,7 @@ def test_a_plan_waits_for_a_rotated_password(head: tuple[Core, Any], monkeypatch
     secret = store.read("ldap", "admin-password")
 
     def mount(api: docker.APIClient) -> None:
-        """A service that mounts the stored password; it has no task, the directory itself runs beside it."""
+        """Add a service that mounts the stored password; it has no task, the directory itself runs beside it."""
         content = specification.content("ldap", "admin-password", store.read("ldap", "admin-password"))
         name = f"ldap-admin-password-{store.fingerprint(content)}"
         mounted = docker.types.SecretReference(api.create_secret(name, b"x")["ID"], name)
@@ -818,7 +818,7 @@ def test_a_plan_waits_for_a_rotated_password(head: tuple[Core, Any], monkeypatch
             planned = state("The directory has its base entries", test=True)
             assert (planned.result, planned.changes) == (True, {}) and "is rotated in this run" in planned.comment
             assert state("The directory has its base entries").result is False
-            # A service that mounts the stored one, and does not accept it: no apply mends that.
+            # A service that mounts the stored password but does not accept it: no apply can mend that.
             api.remove_service("ldap")
             mount(api)
             assert state("The directory has its base entries", test=True).result is False

@@ -1,4 +1,4 @@
-"""The directory's web page as administrators and others meet it: the page's container, and a real slapd behind it."""
+"""The directory's web page as administrators and others see it: the page's container, and a real slapd behind it."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class Web:
     def create(
         self, client: requests.Session, place: str, values: dict[str, str | list[str]]
     ) -> tuple[requests.Response, dict[str, Any]]:
-        """Fill in the form for a new entry, as a browser does, and confirm it; what came, and what was proposed."""
+        """Fill in and confirm the form for a new entry, as a browser does; return the answer, and what was proposed."""
         page = self.command(client, "template_engine", container=f"ou={place},{SUFFIX}")
         proposed = fields(page, "entry_form")
         filled = dict(proposed)
@@ -133,7 +133,7 @@ class Web:
         return answer, proposed
 
     def entry(self, name: str, wanted: list[str] | None = None) -> dict[str, list[str]] | None:
-        """An entry as the root DN sees it."""
+        """Return an entry as the root DN sees it."""
         connection = self.core.bind()
         try:
             found = connection.search_s(name, ldap.SCOPE_BASE, "(objectClass=*)", wanted)
@@ -144,9 +144,9 @@ class Web:
         return {attribute: [v.decode(errors="replace") for v in values] for attribute, values in found[0][1].items()}
 
     def bind(self, name: str, port: int) -> ldap.ldapobject.LDAPObject:
-        """Bind as a person, on a port of the directory inside the network of containers."""
+        """Bind as a person, to the directory's port on the containers' network."""
         connection = ldap.initialize(f"ldaps://{self.directory}:{port}")
-        # The certificate names no address of Docker's network.
+        # The certificate has no address of Docker's network.
         connection.set_option(ldap.OPT_X_TLS_REQUIRE_CERT, ldap.OPT_X_TLS_NEVER)
         connection.set_option(ldap.OPT_X_TLS_NEWCTX, 0)
         connection.simple_bind_s(dn(name), password(name))
@@ -154,7 +154,7 @@ class Web:
 
 
 class Fields(HTMLParser):
-    """The fields that a form sends when nobody touches it."""
+    """Collects the fields that a form sends when nobody changes them."""
 
     def __init__(self, form: str) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ def fields(page: requests.Response, form: str) -> dict[str, Any]:
 
 
 def text(page: requests.Response) -> str:
-    """What a person reads of a page."""
+    """Return what a person reads on a page."""
     bare = re.sub(r"<(script|style)\b.*?</\1>|<[^>]*>", " ", page.text, flags=re.S)
     return re.sub(r"\s+", " ", bare)
 
@@ -228,7 +228,7 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
 
 @pytest.fixture(scope="module")
 def carol(web: Web) -> requests.Session:
-    """An administrator who is logged in."""
+    """Return an administrator who is logged in."""
     return web.log_in("carol")
 
 
@@ -248,7 +248,7 @@ def test_the_login_page_comes_over_tls_of_the_cores_authority_only(web: Web) -> 
     assert headers["Server"] == "nginx" and "X-Powered-By" not in headers
     assert headers["X-Frame-Options"] == "DENY" and "frame-ancestors 'none'" in headers["Content-Security-Policy"]
     assert headers["Strict-Transport-Security"].startswith("max-age=")
-    # A look leaves nothing behind.
+    # Looking leaves nothing behind.
     assert "Set-Cookie" not in headers and web.execute(SESSIONS) == (0, "")
 
 
@@ -279,7 +279,7 @@ def test_the_doctor_agrees(web: Web) -> None:
     ],
 )
 def test_nothing_but_its_own_pages_is_served(web: Web, path: str) -> None:
-    # http.client sends a path as it stands; requests would resolve it first.
+    # http.client sends a path unchanged; requests would resolve it first.
     address = web.url.removeprefix("https://").rstrip("/")
     trust = ssl.create_default_context(cafile=str(web.core.paths.authority / "ca.crt"))
     connection = http.client.HTTPSConnection(address, context=trust, timeout=10)
@@ -348,7 +348,7 @@ def test_a_person_made_there_is_what_our_functions_make(web: Web, carol: request
     assert entry is not None and set(entry.pop("objectClass")) - {"top"} == set(ours.pop("objectClass")) - {
         "sambaSamAccount"
     }
-    # Samba's part comes with the next state run.
+    # The next run of the states adds Samba's part.
     assert entry == {name: value for name, value in ours.items() if not name.startswith("samba")}
 
 
@@ -463,7 +463,7 @@ def test_who_leaves_the_administrators_is_out_at_the_next_click(web: Web) -> Non
 
 
 def test_a_login_is_read_back_whatever_random_bytes_are_in_it(web: Web) -> None:
-    # Where the bytes of a nonce end in ':', which is one in 256, phpLDAPadmin's own way reads back something else.
+    # When the bytes of a nonce end in ':', as one in 256 does, phpLDAPadmin's own way decrypts something else.
     script = """
         define("LIBDIR", "/usr/share/phpldapadmin/lib/"); define("DEBUG_ENABLED", 0);
         require LIBDIR . "functions.php";
@@ -498,7 +498,7 @@ def test_the_directory_itself_keeps_passwords_off_the_pages_port(web: Web) -> No
     seen = carol.search_s(dn("bob"), ldap.SCOPE_BASE, "(objectClass=*)", [*HASHES, "uid"])[0][1]
     assert seen == {"uid": [b"bob"]}
     assert web.entry(dn("bob"), HASHES) == before and web.entry(dn("grace")) is None
-    # What is no password passes, and over the directory's own port passwords do, Samba's with them.
+    # Values other than passwords pass, and so do passwords, Samba's with them, over the directory's own port.
     carol.modify_s(dn("bob"), [(ldap.MOD_REPLACE, "roomNumber", b"7")])
     web.bind("carol", 636).passwd_s(dn("bob"), None, "Set-by-carol-1")
     after = web.entry(dn("bob"), HASHES)
@@ -528,6 +528,6 @@ def test_what_it_logs_names_logins_and_no_password(web: Web) -> None:
 
 
 def test_logins_are_slowed_down(web: Web) -> None:
-    """The last one: it uses up what this address may try."""
+    """This test comes last, because it uses up the attempts that this address has."""
     codes = [web.attempt("nobody-there", "x").status_code for _ in range(25)]
     assert codes[-1] == 429 and set(codes) <= {403, 429}

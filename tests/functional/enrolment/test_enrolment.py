@@ -1,4 +1,4 @@
-"""The line that a new machine runs, against the container that it fetches from, and against others in its place."""
+"""The line that a new machine runs, with the container that it fetches from, and with impostors in its place."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TOKEN = tokens.make_token(b"k" * 32, "role=compute", 2_000_000_000)
 
 
 class Head:
-    """An authority, a master's key, and what the two offer to new machines, below a folder."""
+    """An authority, a master's key, and what both offer to new machines, in a folder."""
 
     def __init__(self, folder: Path, checkout: Path) -> None:
         self.folder = folder
@@ -64,7 +64,7 @@ class Head:
 
     @property
     def leaf(self) -> tuple[Path, Path]:
-        """Certificate and key."""
+        """Issue a certificate; return it and its key."""
         issued = self.paths.authority / "issued" / "enrolment"
         return issued / "tls.crt", issued / "tls.key"
 
@@ -108,7 +108,7 @@ def head(tmp_path_factory, checkout) -> Iterator[Head]:
 
 @contextlib.contextmanager
 def serving(folder: Path, certificate: Path, key: Path) -> Iterator[int]:
-    """Somebody else who offers a folder over TLS."""
+    """Offer a folder over TLS, as an impostor."""
     handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
     handler.log_message = lambda *_: None  # type: ignore[attr-defined]
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -124,8 +124,8 @@ def serving(folder: Path, certificate: Path, key: Path) -> Iterator[int]:
 
 @pytest.fixture(params=["wget", "curl"])
 def run(request, tmp_path, monkeypatch) -> Any:
-    """Run the line as on a machine that has one of the two programs only, and the one with wget sudo as well; what it
-    would run is shown instead.
+    """Run the line on a machine that has only one of the two programs (the one with wget also has sudo); return what it
+    would run.
     """
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -155,7 +155,7 @@ def test_the_line_brings_what_the_head_offers_and_hands_on_the_token(head, run):
     assert (place / "bootstrap.sh").read_bytes() == (head.paths.checkout / "bootstrap.sh").read_bytes()
     finger = tokens.fingerprint((head.folder / "master.pub").read_text())
     assert f"master_finger: {finger}\n" in (place / "etc" / "core.yaml").read_text()
-    # Once more, over what is there.
+    # Once more, over the existing files.
     assert run(head.port, head.root)[0].returncode == 0
 
 
@@ -169,7 +169,7 @@ def test_a_head_with_another_authority_is_not_believed(head, run, tmp_path, chec
 
 
 def test_the_right_authority_with_somebody_elses_certificate_is_not_believed(head, run, tmp_path, checkout):
-    """Anybody can fetch the authority's certificate, and show it."""
+    """Anybody can fetch the authority's certificate and present it."""
     (tmp_path / "other").mkdir()
     other = Head(tmp_path / "other", checkout)
     (other.public / "ca.crt").write_bytes(head.root)

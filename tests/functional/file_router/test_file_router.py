@@ -1,4 +1,4 @@
-"""The file router as people, machines and instruments meet it: smbd and Ganesha in the project's image."""
+"""The file router as people, machines and instruments use it: smbd and Ganesha in the project's image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vcore.directory import client, entries
 from vcore.file_router import configuration, container, health, samba
 
 PEOPLE = {"ada": 10001, "bob": 10002, "carol": 10003}
-#: ada writes runs by her group, carol reads it, bob has no part in it.
+#: ada may write to runs through her group, carol may read it, bob may neither.
 SHARES: dict[str, Any] = {
     "runs": {
         "path": "sequencing/runs",
@@ -64,7 +64,7 @@ class Files(FileCore):
         super().__init__(folder, shares=SHARES, instruments=INSTRUMENTS)
 
     def configure(self, **_: str) -> None:
-        """Before the first start: people, secrets, and the configuration by its state."""
+        """Configure the router before its first start: people, secrets, and the state of the configuration."""
         self.loaders = loaders(self)
         for name, number in PEOPLE.items():
             self.add_person(name, number, password=password(name))
@@ -75,18 +75,18 @@ class Files(FileCore):
         self.converge("configured")
 
     def change(self, **settings: Any) -> None:
-        """Resolve the site anew, after a change of its shares, instruments or these settings."""
+        """Resolve the site anew after changing its shares, instruments or these settings."""
         self.file_settings |= settings
         port = self.port
         self.pillar = self._pillar({})
         self.pillar["services"]["ldap"]["ports"]["ldaps"]["number"] = self.port = port
-        self.loaders = loaders(self)  # those that there are would merge the new pillar into the old
+        self.loaders = loaders(self)  # the existing ones would merge the new pillar into the old one
 
     def state(self, function: str, *, test: bool = False) -> Any:
         return self.loaders.states[f"vcore_file_router.{function}"](name="it", test=test)
 
     def converge(self, function: str) -> Any:
-        """Plan, apply, and apply again: the plan says what applying does, and the second time nothing is left."""
+        """Plan, apply, and apply again: the plan lists what applying does, and the second time nothing is left."""
         plan = self.state(function, test=True)
         assert plan.result is None, plan.comment
         done = self.state(function)
@@ -98,37 +98,37 @@ class Files(FileCore):
         return done
 
     def smb(self, share: str, who: str, *commands: str, options: tuple[str, ...] = (), secret: str = "") -> str:
-        """What smbclient says to commands."""
+        """Return the output of smbclient for some commands."""
         words = ["smbclient", f"//{SERVICE}/{share}", "-U", f"{who}%{secret or password(who)}", *options]
         return self.on_client(*words, "-c", "; ".join(commands))[1]
 
     def shares_of(self, who: str) -> set[str]:
-        """The shares that somebody sees."""
+        """Return the shares that somebody sees."""
         words = ["smbclient", "-g", "-L", SERVICE, "-U", f"{who}%{password(who)}"]
         lines = self.on_client(*words)[1].splitlines()
         return {line.split("|")[1] for line in lines if line.startswith("Disk|")}
 
     def nfs_write(self, share: str, name: str, uid: int = 10001, gid: int = 10000) -> tuple[int, str]:
-        """Write a file of a line by NFS, as whoever."""
+        """Write a file of one line by NFS, as any user."""
         self.on_client("sh", "-c", f"echo by NFS > /tmp/{name}")
         return self.on_client("nfs-cp", f"/tmp/{name}", self.nfs(f"{share}/{name}", uid, gid))
 
     def address(self) -> str:
-        """Where the file router answers, from this machine."""
+        """Return the file router's address, from this machine."""
         return self.api.inspect_container(self.router)["NetworkSettings"]["Networks"][self.network.name]["IPAddress"]
 
     def nfs_3(self, path: str) -> str:
-        """The address of a path by NFS 3, whose ports are given: there is no port mapper to ask."""
+        """Return the address of a path by NFS 3, with its ports, because there is no port mapper to ask."""
         return f"nfs://{SERVICE}/{path}?version=3&nfsport=2049&mountport=20048&uid=10001&gid=10500"
 
     def owner(self, path: str) -> str:
-        """Owner, group and mode of a path below /data."""
+        """Return owner, group and mode of a path below /data."""
         return self.on_router("stat", "-c", "%u:%g %a", f"/data/{path}")[1].strip()
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Files]:
-    """A core with a directory and a file router that serve."""
+    """Yield a core with a directory and a file router that serve."""
     build_image()
     core = Files(tmp_path_factory.mktemp("files"))
     try:
@@ -200,14 +200,14 @@ def test_root_becomes_nobody(files: Files) -> None:
     assert files.nfs_write("runs", "root.txt", 0, 0)[0] != 0
     assert files.nfs_write("dump", "root.txt", 0, 0)[0] == 0
     assert files.owner("dump/root.txt").startswith("65534:")
-    # The narrower network counts, whatever the order in the site.
+    # The narrower network counts, whatever the order in the site file.
     assert files.nfs_write("anybody", "ada.txt", 10001, 10000)[0] == 0
     assert files.owner("anybody/ada.txt").startswith("65534:")
 
 
 def test_ports_above_1023_are_refused_unless_they_are_allowed(files: Files) -> None:
     assert files.nfs_write("careful", "low.txt")[0] == 0
-    # A relay gives the connection another port, as every program of a machine's users has.
+    # A relay makes the connection come from an unprivileged port, such as any user's program on a machine has.
     relay = (
         "import socket, threading\n"
         "server = socket.create_server(('127.0.0.1', 2049))\n"
@@ -253,7 +253,7 @@ def test_a_home_is_made_at_the_first_connection_and_is_private(files: Files) -> 
     ]
     for who in ("ada", "carol"):
         assert "NT_STATUS_ACCESS_DENIED" in files.smb("bob", who, "ls")
-    # Whatever leads out of a home leads nowhere.
+    # Links that lead out of a home cannot be followed.
     files.on_router("ln", "-s", "/etc", "/home/bob/out")
     assert "NT_STATUS" in files.smb("bob", "bob", "cd out", "ls")
 
@@ -275,7 +275,7 @@ def test_connections_are_encrypted_and_old_clients_refused(files: Files) -> None
 
 
 class Session:
-    """An open session of smbclient, which is asked one thing after the other."""
+    """An open session of smbclient, which runs one command after the other."""
 
     def __init__(self, core: Files, share: str, who: str) -> None:
         # smbclient answers line by line on a terminal only.
@@ -290,12 +290,12 @@ class Session:
         return self
 
     def ask(self, command: str) -> str:
-        """What it says to a command."""
+        """Return smbclient's answer to a command."""
         os.write(self.terminal, f"{command}\n".encode())
         return self.answer()
 
     def answer(self) -> str:
-        """What it says until it waits for the next command."""
+        """Return what smbclient prints until it waits for the next command."""
         said, end = "", time.monotonic() + 15
         while not re.search(r"smb: [^\r\n]*> (\x1b\S*)?$", said):
             assert time.monotonic() < end, said
@@ -354,7 +354,7 @@ def test_what_is_refused_leaves_the_old_in_place(files: Files, monkeypatch: pyte
         assert configuration.read(place) == before
     assert health.live_exports(files.pillar) == live
     assert files.state("configured").changes == {}
-    # A group that nobody has: the state says so, and the old shares stay.
+    # A group that does not exist: the state says so, and the old shares stay.
     good = files.shares
     files.shares = {**good, "lost": {"write": ["ada"], "group": "nowhere"}}
     files.change()
@@ -437,7 +437,7 @@ def test_status_and_doctor(files: Files) -> None:
     checks = health.checks(pillar, files.paths)
     assert len(checks) == 4
     assert all(check["ok"] for check in checks), checks
-    # Something that nobody wants any more.
+    # An entry that the site no longer wants.
     files.shares = {name: share for name, share in files.shares.items() if name != "dump"}
     files.change()
     assert any(

@@ -1,4 +1,4 @@
-"""The images people and file-router as a real container, beside a real directory, met by real clients."""
+"""The images people and file-router in a real container, beside a real directory, with real clients."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def core(files: FileCore, key: Path) -> FileCore:
-    """ada with a key, grace with a first password, eve who is locked, mallory who is not one of the people."""
+    """Make a core with ada, who has a key, grace with a first password, eve, who is locked, and mallory, not of the
+    people.
+    """
     public = key.with_name("key.pub").read_text().strip()
     files.add_person("ada", 10001, password=PASSWORD, keys=[public])
     files.add_person("grace", 10002, password=PASSWORD, keys=[public], first=True)
@@ -53,7 +55,7 @@ def core(files: FileCore, key: Path) -> FileCore:
 
 @pytest.fixture
 def configuration(core: FileCore) -> Iterator[FileCore]:
-    """The core, whose configuration is put back and read again afterwards."""
+    """Yield the core; its configuration is put back and read again afterwards."""
     shares = core.pillar["shares"]
     yield core
     core.pillar["shares"] = shares
@@ -62,7 +64,7 @@ def configuration(core: FileCore) -> Iterator[FileCore]:
 
 
 def share(core: FileCore, **changes: Any) -> dict[str, Any]:
-    """A share such as runs, resolved, with changes."""
+    """Return a resolved share such as runs, with changes."""
     return {**core.pillar["shares"]["runs"], **changes}
 
 
@@ -113,7 +115,7 @@ def test_of_what_people_write_into_their_entry_only_whole_keys_reach_sshd(core: 
 
 @pytest.mark.parametrize("name", ["eve", "mallory", "root", "sequencer", "nslcd", "nobody-at-all"])
 def test_nobody_else_logs_in(core: FileCore, key: Path, name: str) -> None:
-    """eve is locked, mallory is not of the people's group, the others are no people."""
+    """eve is locked, mallory is not in the people's group, and the others are not people."""
     assert core.ssh(name, "true", password=PASSWORD)[0] == 255
     assert core.ssh(name, "true", key=key)[0] == 255
 
@@ -158,7 +160,7 @@ def test_salt_runs_for_people(core: FileCore) -> None:
 def test_secrets_stay_with_root(core: FileCore) -> None:
     passwords = [core.password(f"{name}") for name in ("readonly", "samba")]
     readable = "grep -rlsE '" + "|".join(passwords) + "' /etc /run /var/lib /usr/lib/virtual-core /proc/[0-9]*/environ"
-    # What people can see; the pattern itself is in the searching processes' arguments.
+    # Files that people can read; the searching processes' own arguments contain the pattern.
     assert core.ssh("ada", readable, password=PASSWORD)[1] == ""
     everything = json.dumps(core.api.inspect_container(core.router)) + log(core) + core.on_router("ps", "axeww")[1]
     everything += json.dumps(core.api.history(core.api.inspect_container(core.router)["Image"]))
@@ -258,7 +260,7 @@ def test_exports_are_added_changed_and_removed_while_files_are_read(configuratio
         for _ in range(size // len(block)):
             stream.write(block)
     wanted = hashlib.sha256(block * (size // len(block))).hexdigest()
-    # In each protocol a client that holds on in the middle until it may go on.
+    # In each protocol, a client that stops in the middle until it may go on.
     slow = (
         "import os, sys, time, hashlib; d = hashlib.sha256(sys.stdin.buffer.read(8 << 20))\n"
         "while not os.path.exists(sys.argv[1]): time.sleep(0.05)\n"
@@ -318,7 +320,7 @@ def test_exports_are_added_changed_and_removed_while_files_are_read(configuratio
 
 
 def test_a_change_of_more_than_exports_starts_ganesha_anew(configuration: FileCore) -> None:
-    """NFS 3, which wants rpcbind; Samba's sessions do not notice."""
+    """NFS 3 is switched on, which needs rpcbind; Samba's sessions do not notice."""
     core = configuration
     settings = core.pillar["services"]["file-router"]["settings"]
     before = core.on_router("pgrep", "-ox", "smbd")
@@ -348,7 +350,7 @@ def until(holds: Any, timeout: float = 60) -> bool:
     return bool(held)
 
 
-# -- health, and the container's life; the last tests each start a container of their own
+# -- health, and the container's life; each of the last tests starts its own container
 
 
 def test_the_probe_is_quick_and_leaves_no_line(core: FileCore) -> None:
@@ -360,7 +362,7 @@ def test_the_probe_is_quick_and_leaves_no_line(core: FileCore) -> None:
         seconds.append(time.monotonic() - began)
     assert min(seconds) < 1, "300 ms on a machine that does nothing else"
     more = log(core)[len(before) :].splitlines()
-    # Ganesha ends its time of grace when it has come.
+    # Ganesha may log the end of its grace period meanwhile.
     assert [line for line in more if "nfs_try_lift_grace" not in line] == []
     print(f"probe: {min(seconds):.3f} s")
 
@@ -388,7 +390,7 @@ def test_the_probe_fails_when_an_export_is_missing(core: FileCore) -> None:
 
 
 def test_without_the_directory_it_goes_on(core: FileCore) -> None:
-    """A new container would serve nobody better, and those who read files are not to lose their sessions."""
+    """A new container would serve nobody better, and people who read files must not lose their sessions."""
     assert core.container
     core.api.pause(core.container)
     try:
@@ -421,12 +423,12 @@ def test_a_new_container_is_the_same_server(core: FileCore) -> None:
     print(f"stop: {stopped:.1f} s; start until healthy: {time.monotonic() - began:.1f} s")
     assert identity() == before
     assert core.ssh("ada", "id -un", password=PASSWORD) == (0, "ada\n")
-    # To open files, new clients wait until those from before had the time to take their locks back.
+    # New clients can open files only after earlier clients had the time to take their locks back.
     assert "by-nfs" in core.on_client("nfs-ls", core.nfs("runs"))[1]
 
 
 def test_a_container_that_is_started_again_serves(core: FileCore) -> None:
-    """Killed in the middle, with all its files left behind."""
+    """It was killed while it ran, and all its files are still there."""
     core.api.kill(core.router, "SIGKILL")
     core.api.start(core.router)
     core.wait_for_router()
@@ -445,7 +447,7 @@ def test_without_its_configuration_it_ends_with_a_sentence(core: FileCore) -> No
 
 
 def test_what_it_refuses_at_its_start_makes_way_for_the_configuration_before(core: FileCore) -> None:
-    """As a new image does with one that it cannot serve, and the old one when swarm goes back to it."""
+    """This happens to a new image that cannot serve it, and to the old one when swarm goes back to it."""
     place = core.volume("configuration")
     before = {name: (place / name).read_text() for name in core.wanted()}
     (place / "smb.conf").write_text(before["smb.conf"].replace("workgroup =", "workgruop ="))

@@ -1,6 +1,6 @@
 """Routes from other file servers: real pulls from a real smbd, and what the states write and refuse.
 
-One container of the file router's image is both: smbd plays the other server, routes.py pulls from it.
+One container of the file router's image is both: smbd is the other server, and routes.py pulls from it.
 """
 
 import hashlib
@@ -82,18 +82,18 @@ class Router:
         self.api.start(self.container)
 
     def settle(self) -> None:
-        """The account at the other server, and what is pulled."""
+        """Make the account on the other server, and the configuration of pulls."""
         self.run("useradd", "--no-create-home", "reader")
         self.set_password(PASSWORD)
         self.route()
 
     def set_password(self, password: str) -> None:
-        """At the other server, and here."""
+        """Set the password on the other server, and here."""
         self.run("sh", "-c", f"printf '%s\\n%s\\n' '{password}' '{password}' | smbpasswd -s -a reader")
         (self.secrets / "route-nas").write_text(password + "\n")
 
     def run(self, *command: str, check: bool = True) -> str:
-        """A program in the container: what it writes."""
+        """Run a program in the container; return its output."""
         done = subprocess.run(
             ["docker", "exec", self.container, *command], capture_output=True, text=True, timeout=120, check=False
         )
@@ -107,7 +107,7 @@ class Router:
         (self.configuration / "routes.json").write_text(json.dumps(wanted))
 
     def pull(self, *more: str) -> dict:
-        """One pull: its record."""
+        """Pull once; return the record."""
         output = self.run(PROGRAM, "--pull", "nas", *more, check=False)
         assert "Traceback" not in output, output
         assert PASSWORD not in output
@@ -117,7 +117,7 @@ class Router:
         return json.loads((self.state / "routes" / "nas.json").read_text())
 
     def put(self, name: str, content: bytes, age: float = 3600) -> Path:
-        """A file on the other server, written some time ago."""
+        """Write a file on the other server whose time is ``age`` seconds ago."""
         path = self.there / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -125,7 +125,7 @@ class Router:
         return path
 
     def begin(self, size: int) -> tuple[subprocess.Popen, int]:
-        """Start a pull, and hold it (SIGSTOP) when so much of a file is here: the client and the process."""
+        """Start a pull and stop it (SIGSTOP) when this much of a file is here; return the client and the process."""
         work = self.data / ".routes" / "nas"
         client = subprocess.Popen(["docker", "exec", self.container, PROGRAM, "--pull", "nas"])
         process = None
@@ -154,7 +154,7 @@ def running(tmp_path_factory, checkout):
 
 @pytest.fixture
 def router(running):
-    """The router, with nothing at the other server and nothing here."""
+    """Yield the router, with nothing on the other server and nothing here."""
     yield running
     for folder in (running.there, running.data):
         for path in folder.iterdir():
@@ -245,7 +245,7 @@ def test_a_file_that_changes_during_the_pull_never_appears(router):
 
 def test_a_file_that_was_just_written_waits(router):
     router.put("growing", b"x", age=5)
-    router.put("ahead", b"x", age=-86400)  # the clock there is ahead
+    router.put("ahead", b"x", age=-86400)  # the other server's clock is ahead
     router.route(settle=3600)
     assert (router.pull()["waiting"], (router.here / "growing").exists()) == (2, False)
     router.route(settle=2)
@@ -261,14 +261,14 @@ def test_hostile_names_and_links_lead_nowhere(router, tmp_path):
         router.put(name, b"evil")
     (router.there / "sub" / "up").symlink_to("..")
     router.here.mkdir(parents=True)
-    # People may write here: what they have planted is not followed.
+    # People may write here; links that they planted are not followed.
     (router.here / "sub").symlink_to(outside)
     (router.here / "taken").mkdir()
     (router.here / "lie").symlink_to(outside / "lie")
     record = router.pull()
     assert record["result"] == "ok"
     assert list(outside.iterdir()) == []
-    # A server that cannot say such a name says another, which is no harm; nothing has left its folder.
+    # A server that cannot express such a name lists another one, which is harmless; nothing has left its folder.
     assert {path.name for path in router.data.iterdir()} == {"seq", ".routes"}
     assert {path.name for path in router.here.iterdir()} >= {"good", "sub", "taken", "lie"}
     assert not any("\n" in path.name or "\\" in path.name for path in router.here.rglob("*"))
@@ -359,7 +359,7 @@ def test_the_program_pulls_on_its_schedule_and_on_demand(router, loaders):
         router.put("two", b"2")
         assert "pulls nas" in loaders.modules["vcore_route.pull"]("nas")
         until(lambda: (router.here / "two").exists(), "a pull on demand comes at once")
-        # While it runs, its progress is to be seen; a route that is taken away ends it.
+        # While it runs, its progress can be seen; removing a route ends it.
         router.put("big.bin", os.urandom(6 * pulls.PIECE))
         loaders.modules["vcore_route.pull"]("nas")
         until(lambda: list((router.data / ".routes" / "nas").glob("*.part")), "the third pull begins")

@@ -32,7 +32,7 @@ def container() -> Iterator[str]:
 
 
 class Relay(socketserver.BaseRequestHandler):
-    """Passes a connection on to Docker, and holds back each answer until what follows its head is there, too."""
+    """Relays connections to Docker, and holds each answer back until more than its head has come."""
 
     def handle(self) -> None:
         with socket.socket(socket.AF_UNIX) as daemon:
@@ -51,13 +51,13 @@ class Relay(socketserver.BaseRequestHandler):
     def pass_on(client: socket.socket, daemon: socket.socket) -> None:
         while asked := client.recv(1 << 20):
             daemon.sendall(asked)
-        with contextlib.suppress(OSError):  # the daemon may be gone first
+        with contextlib.suppress(OSError):  # the daemon may have closed it first
             daemon.shutdown(socket.SHUT_WR)
 
 
 @pytest.fixture
 def slow(tmp_path: Path) -> Iterator[docker.APIClient]:
-    """A client of the daemon whose answers come in one piece, as they do on a busy machine."""
+    """Yield a client of the daemon whose answers come in one piece, as they do on a busy machine."""
     with socketserver.ThreadingUnixStreamServer(str(tmp_path / "docker.sock"), Relay) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()

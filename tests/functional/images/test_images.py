@@ -1,7 +1,7 @@
-"""Images as Docker really builds them, and the registry as Docker and strangers meet it.
+"""Images as Docker really builds them, and the registry as Docker and strangers see it.
 
-Uses the machine's own Docker with names of its own, and takes away what it made but for the base image and its
-tarball (~/.cache/virtual-core), which the next run finds again.
+Uses the machine's own Docker with names of its own, and removes what it made, except the base image and its tarball
+(~/.cache/virtual-core), which the next run uses again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from vcore.images import registry
 from vcore.services.catalogue import load
 
 CHECKOUT = Path(__file__).parents[3]
-#: An image without any package: what is tested with it is the building, not apt.
+#: An image without packages: these tests are about building, not about apt.
 PROBE = "ARG BASE\nFROM ${BASE}\nCOPY rootfs/ /\nRUN cat /content > /copy\n"
 PROGRAM = """[program:main]
 command=/bin/sh -c '%s'
@@ -95,7 +95,7 @@ class Head:
         return images_builder.Builder(self.pillar, self.paths, self.api)
 
     def add(self, name: str, content: str, *, push: bool = True, dockerfile: str = PROBE) -> str:
-        """An image of the checkout, run by a service of the same name; its wanted reference."""
+        """Add an image, used by a service of the same name, to the checkout; return its wanted reference."""
         folder = self.paths.images / name
         (folder / "rootfs").mkdir(parents=True, exist_ok=True)
         (folder / "Dockerfile").write_text(dockerfile)
@@ -104,13 +104,13 @@ class Head:
         return f"{self.address}/{name}:{images_builder.recipe(name, self.pillar, self.paths).tag}"
 
     def local(self) -> dict[str, str]:
-        """Image ids of this registry name, by what stands behind it."""
+        """Return the ids of images with this registry name, by the rest of their names."""
         prefix = f"{self.address}/"
         found = {tag: image["Id"] for image in self.api.images() for tag in image["RepoTags"] or ()}
         return {tag.removeprefix(prefix): image for tag, image in found.items() if tag.startswith(prefix)}
 
     def states(self) -> Any:
-        """Salt's real loaders for a minion with this head's pillar as it is now."""
+        """Return Salt's real loaders for a minion with this head's pillar as it is now."""
         roots = self.folder / "pillar"
         roots.mkdir(exist_ok=True)
         (roots / "top.sls").write_text("base: {'*': [vcore]}\n")
@@ -128,7 +128,8 @@ class Head:
                     "file_client": "local",
                     "pillar_roots": {"base": [str(roots)]},
                     "module_dirs": [str(CHECKOUT / "salt")],
-                    # The loader would take salt/states, which holds SLS files, for the folder of state modules.
+                    # Otherwise the loader would take salt/states, which holds SLS files, for the folder of state
+                    # modules.
                     "states_dirs": [str(CHECKOUT / "salt" / "_states")],
                     "virtual_core": {
                         "checkout": str(self.paths.checkout),
@@ -140,7 +141,7 @@ class Head:
         return self.loaders.states
 
     def apply(self, state: str, name: str, *, succeeds: bool = True) -> Any:
-        """Plan a state, apply it, compare the two; the applied one's result."""
+        """Plan a state, apply it and compare; return the applied state's result."""
         before = (self.local(), images_builder.read_records(self.paths))
         states = self.states()
         plan = states[f"vcore_image.{state}"](name, test=True)
@@ -159,17 +160,17 @@ class Head:
 
 @pytest.fixture(scope="module")
 def base(api: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    """A head with the base image that all tests share."""
+    """Return a head with the base image that all tests share."""
     build("base")
     head = Head(tmp_path_factory.mktemp("base"), api, REGISTRY)
     head.builder.ensure("base")
-    head.builder.prune()  # Those of earlier checkouts.
+    head.builder.prune()  # Base images of earlier checkouts.
     return head
 
 
 @pytest.fixture
 def head(base: Head, api: Any, tmp_path: Path) -> Iterator[Head]:
-    """A head of its own for one test, with a registry name that nothing answers to."""
+    """Yield a head for one test, with a registry name at which nothing answers."""
     head = Head(tmp_path, api, f"registry-{uuid.uuid4().hex[:8]}.vcore.test:5000")
     yield head
     head.clean()
@@ -177,7 +178,7 @@ def head(base: Head, api: Any, tmp_path: Path) -> Iterator[Head]:
 
 @contextlib.contextmanager
 def container(api: Any, image: str, *, files: dict[Path, str] | None = None, **arguments: Any) -> Iterator[str]:
-    """A running container, gone afterwards; ``files`` are mounted read-only."""
+    """Run a container, which is removed afterwards; ``files`` are mounted read-only."""
     binds = {str(path): {"bind": target, "mode": "ro"} for path, target in (files or {}).items()}
     config = api.create_host_config(binds=binds, **arguments.pop("host", {}))
     created = api.create_container(image, host_config=config, **arguments)["Id"]
@@ -424,7 +425,7 @@ def test_a_build_that_was_killed_is_taken_up_again(head):
 
 
 def test_a_tarball_that_was_not_finished_is_not_used(head, base, monkeypatch, tmp_path):
-    """mmdebstrap fails, the next run begins anew: no half system is ever imported."""
+    """mmdebstrap fails, and the next run starts anew: half a system is never imported."""
     (tmp_path / "bin").mkdir()
     fake = tmp_path / "bin" / "mmdebstrap"
     fake.write_text('#!/bin/sh\nfor a; do case $a in *.tar) echo half > "$a";; esac; done\necho E: no space; exit 1\n')
@@ -448,10 +449,10 @@ def test_a_base_that_is_pulled_says_what_cannot_be_pulled(head):
 
 
 class Registry(Head):
-    """A head whose registry runs, in a container, as swarm would run it."""
+    """A head whose registry runs in a container, as swarm would run it."""
 
     def certify(self) -> None:
-        """An authority made for this test, and a certificate of it for the registry's address."""
+        """Make an authority for this test, and its certificate for the registry's address."""
         authority, leaf = self.paths.authority, self.folder / "tls"
         authority.mkdir(parents=True)
         leaf.mkdir()
@@ -502,7 +503,7 @@ class Registry(Head):
             shutil.rmtree(trust)
 
     def docker_pull(self, reference: str, credentials: dict[str, str] | None) -> str:
-        """What Docker says to a pull, with an error raised."""
+        """Return Docker's output of a pull; raise its error."""
         repository, _, tag = reference.rpartition(":")
         return self.api.pull(repository, tag=tag, auth_config=credentials or {})
 
@@ -514,7 +515,9 @@ class Registry(Head):
 
 @pytest.fixture(scope="module")
 def live(base: Head, api: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """A head with a registry that runs, on the address of Docker's bridge: for loopback Docker asks for no TLS."""
+    """Yield a head with a running registry on the address of Docker's bridge: for loopback, Docker does not require
+    TLS.
+    """
     network = api.inspect_network("bridge")["IPAM"]["Config"][0]
     gateway = network.get("Gateway") or str(ipaddress.ip_network(network["Subnet"])[1])
     with socket.socket() as probe:
@@ -558,18 +561,18 @@ def test_what_is_lost_is_made_good(live):
     live.builder.ensure("second")
     record = images_builder.read_records(live.paths)["second"]
     name, tag = reference.rpartition("/")[2].split(":")
-    # The record: the registry knows the digest.
+    # Without the record: the registry knows the digest.
     records = images_builder.read_records(live.paths)
     images_builder.write_records(live.paths, {name: records[name] for name in records if name != "second"})
     assert set(live.apply("built", "second").changes) == {"tag"}
     assert images_builder.read_records(live.paths)["second"]["digest"] == record["digest"]
-    # The local image: nodes pull it from the registry.
+    # Without the local image: nodes pull it from the registry.
     live.api.remove_image(reference, force=True)
     assert live.apply("built", "second").changes == {}
-    # The registry's content too.
+    # Without the registry's content, too.
     live.builder.registry.delete(name, tag)
     assert live.apply("built", "second").changes == {"image": "built", "registry": "pushed"}
-    # The registry's content alone: the same bytes go there again.
+    # Without the registry's content alone: the same bytes are pushed again.
     digest = images_builder.read_records(live.paths)["second"]["digest"]
     live.builder.registry.delete(name, tag)
     assert live.apply("built", "second").changes == {"registry": "pushed"}
@@ -594,7 +597,7 @@ def test_nodes_pull_and_only_the_head_pushes(live):
 
 
 def test_a_rotated_credential_is_waited_for(live):
-    """Until its container is made anew, the registry knows the credential of before; a plan must not fail over it."""
+    """Until its container is replaced, the registry knows the old credential; a plan must not fail because of it."""
     live.add("sixth", "six")
     live.builder.ensure("sixth")
     del live.pillar["services"]["sixth"]
@@ -610,7 +613,7 @@ def test_a_rotated_credential_is_waited_for(live):
         planned = live.builder.prune_plan()
     finally:
         store.write("registry", "pull", before)
-    # The registry takes the new one in the very run: what it keeps is not asked for in its apply, either.
+    # The registry changes in this very run, so this apply does not ask it what it keeps, either.
     assert planned == live.builder.prune_plan(ask_registry=False) != live.builder.prune_plan()
     assert "registry" not in planned
     live.apply("pruned", "images")
@@ -680,7 +683,7 @@ def test_superseded_images_go_and_their_space_with_them(live):
     assert freed * 1e6 > size * 0.99
     assert {tag for name, tag in live.builder.registry.content() if name == "fourth"} == set(tags[1:])
     assert live.apply("pruned", "images").changes == {}
-    # What is left is whole, and a layer that was collected can come again.
+    # The remaining images are whole, and a layer that was collected can be pushed again.
     live.api.remove_image(f"{live.address}/fourth:{tags[1]}", force=True)
     live.docker_pull(f"{live.address}/fourth:{tags[1]}", registry.credentials(live.paths, "pull", live.address))
     live.add("fourth", "one", dockerfile=random)
@@ -716,7 +719,7 @@ def test_a_push_without_a_registry_is_one_clear_error(head):
 def test_the_module_lists_what_there_is(live):
     live.add("first", "one")
     live.builder.ensure("first")
-    live.loaders = None  # Modules, other than states, keep the pillar that they were loaded with.
+    live.loaders = None  # Modules, other than states, keep the pillar with which they were loaded.
     live.states()
     listing = live.loaders.modules["vcore_image.list"]()
     assert listing["first"]["tag"] == listing["first"]["wanted"]

@@ -1,4 +1,4 @@
-"""The login host and ssh to nodes, as people meet them: real slapd, smbd, slurmctld, slurmd, sshd and PAM."""
+"""The login host and ssh to nodes as people use them: real slapd, smbd, slurmctld, slurmd, sshd and PAM."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def core(login_core: LoginCore, key: Path) -> LoginCore:
-    """ada and bob with a key, grace with a first password, eve who is locked, mallory who is not one of the people."""
+    """Make a core with ada and bob, who have keys, grace with a first password, eve, who is locked, and the stranger
+    mallory.
+    """
     public = key.with_name("key.pub").read_text().strip()
     for number, name in enumerate(("ada", "bob", "grace", "eve"), 10001):
         login_core.add_person(name, number, password=PASSWORD, keys=[public], first=name == "grace")
@@ -80,7 +82,7 @@ def test_who_has_too_much_memory_loses_the_largest_program_and_nothing_else(core
 
 
 def shell(core: LoginCore, key: Path, name: str) -> str:
-    """What somebody sees who opens a shell and leaves it."""
+    """Return what somebody sees who opens a shell and leaves it."""
     return core.login(name, key=key, options=("-tt",), data="exit\n")[1].replace("\r", "")
 
 
@@ -166,7 +168,7 @@ def test_a_home_that_cannot_be_made_is_said(core: LoginCore, tmp_path: Path) -> 
 
 
 def submit(core: LoginCore, key: Path, name: str, command: str, node: str = "node-1") -> str:
-    """Submit a job, and wait until it runs; its number."""
+    """Submit a job and wait until it runs; return its number."""
     code, output = core.login(name, f"sbatch --parsable --output=/dev/null -w {node} --wrap '{command}'", key=key)
     assert code == 0, output
     job = output.strip()

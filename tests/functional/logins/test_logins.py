@@ -20,7 +20,7 @@ from support.images import DEBIAN, machine
 from vcore.logins import bundles
 
 IMAGE = "virtual-core/test-logins:1"
-#: The packages are in the image, unpacked nowhere: install finds them without the network.
+#: The packages are in the image but not installed: install finds them without the network.
 DOCKERFILE = f"""
 FROM {DEBIAN}
 RUN rm -f /etc/apt/apt.conf.d/docker-* && apt-get -qq update \\
@@ -31,7 +31,7 @@ RUN rm -f /etc/apt/apt.conf.d/docker-* && apt-get -qq update \\
     && ssh-keygen -q -N '' -t ed25519 -f /root/key && mkdir -p /run/sshd \\
     && useradd -m -s /bin/bash local && echo local:Local-password-1 | chpasswd
 """
-#: Beside ada, who may log in: bob is in no group, carol is locked, dora has yet to change her first password.
+#: Besides ada, who may log in: bob is in no group, carol is locked, dora has to change her first password.
 PEOPLE = {"ada": 10001, "bob": 10002, "carol": 10003, "dora": 10004}
 
 
@@ -44,13 +44,13 @@ class Host:
 
     def __init__(self) -> None:
         self.api = machine()
-        # A shell, which buries what daemons leave behind: init scripts wait for that.
+        # A shell reaps the daemons' zombies, for which init scripts wait.
         command = ["sh", "-c", "sleep 3600; :"]
         self.container = self.api.create_container(IMAGE, command, host_config=self.api.create_host_config())
         self.api.start(self.container)
 
     def run(self, command: str, *, data: str = "") -> tuple[int, str]:
-        """Run in sh as root: exit code and output; ``data`` is standard input."""
+        """Run a command in sh as root; return exit code and output. ``data`` is standard input."""
         line = f"printf %s {shlex.quote(data)} | ( {command} )" if data else command
         return execute(self.api, self.container, "sh", "-c", line)
 
@@ -60,16 +60,16 @@ class Host:
         return output
 
     def login(self, uid: str, secret: str | None = None, *, service: str = "sshd") -> tuple[int, str]:
-        """The PAM conversation of a login with a password, to the end of the session."""
+        """Run the PAM conversation of a login with a password, up to the end of the session."""
         line = f"pamtester {service} {uid} authenticate acct_mgmt open_session close_session"
         return self.run(line, data=(password(uid) if secret is None else secret) + "\n")
 
     def ssh(self, uid: str) -> tuple[int, str]:
-        """A login with the key that the directory has."""
+        """Log in by ssh with the key that the directory has."""
         return self.run(f"ssh -i /root/key -o BatchMode=yes -o StrictHostKeyChecking=no {uid}@127.0.0.1 'id -un; pwd'")
 
     def files(self) -> dict[str, str]:
-        """Checksums of everything that a system is configured by, with mode and owner."""
+        """Return checksums, modes and owners of all files that configure a system."""
         find = "find etc var/lib/pam usr/share/pam-configs -type f ! -name 'ld.so.cache' ! -name '*-'"
         found = self.must(f"cd / && {find} -printf '%m:%U:%G  %p\\n' && {find} -exec sha256sum {{}} +")
         known: dict[str, str] = {}
@@ -80,7 +80,7 @@ class Host:
 
 
 def differences(one: dict[str, str], other: dict[str, str]) -> set[str]:
-    """The files that are not in both, or not alike."""
+    """Return the files that differ or exist on one side only."""
     return {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
 
 
@@ -131,9 +131,9 @@ def populate(core: Core, key: str) -> None:
         dn = f"uid={uid},ou=people,{SUFFIX}"
         admin.add_s(dn, ldap.modlist.addModlist(entry))
         admin.passwd_s(dn, None, password(uid))
-        # A password that somebody else set has to be changed; only dora still has to.
+        # A password that somebody else set has to be changed; only dora has not done so.
         admin.modify_s(dn, [(ldap.MOD_REPLACE, "pwdReset", b"TRUE" if uid == "dora" else None)])
-    # Whoever manages groups in the directory must not become root on hosts by it.
+    # People who manage groups in the directory must not become root on hosts by that.
     for name, number, members in (("genomics", 10001, ["ada", "carol", "dora"]), ("sudo", 10002, ["ada"])):
         group = {
             "objectClass": [b"posixGroup", b"vcoreMemberGroup"],
@@ -167,7 +167,7 @@ def host(people: Core) -> Iterator[Host]:
 
 
 def bundle(core: Core, kind: str, host: Host, *, groups: tuple[str, ...] = ("genomics",)) -> str:
-    """Make a bundle and unpack it on a host; the folder."""
+    """Make a bundle and unpack it on a host; return its folder."""
     address = core.api.inspect_container(core.container)["NetworkSettings"]["IPAddress"]
     made = bundles.core(core.pillar, (core.paths.authority / "ca.crt").read_text(), core.password("readonly"), groups)
     made = bundles.Core(made.access, address, made.authority, made.password)
@@ -209,11 +209,11 @@ def test_a_debian_host_with_sssd(people: Core, host: Host) -> None:
     assert code != 0, "a first password lets somebody in that has to be changed"
     assert host.login("local", "Local-password-1")[0] == 0
 
-    # No group of the directory is a powerful one of the host; nobody is listed.
+    # Groups of the directory have no power on the host, and their members are not listed.
     assert "10002" not in host.must("id ada") and "sudo" not in host.must("id ada")
     assert "ada" not in host.must("getent passwd")
 
-    # Passwords: people are told where, local ones change as ever.
+    # Passwords: people are told where to change them, local ones change as always.
     code, said = host.run("pamtester passwd ada chauthtok", data=f"{password('ada')}\nAnother-password-2\n" * 2)
     assert code != 0
     assert "salt-call vcore.sync_password" in said
@@ -221,12 +221,12 @@ def test_a_debian_host_with_sssd(people: Core, host: Host) -> None:
     host.must("su -s /bin/sh local -c 'passwd'", data=f"Local-password-1\n{new}\n{new}\n")
     assert host.login("local", new)[0] == 0
 
-    # Again: nothing changes.
+    # A second run changes nothing.
     after = host.files()
     host.must(f"{folder}/install")
     assert differences(after, host.files()) == set()
 
-    # The directory is gone: whoever has logged in can, with the right password only.
+    # Without the directory, people who have logged in before still can, with the right password only.
     people.kill()
     try:
         host.must("sss_cache -E")
@@ -238,7 +238,7 @@ def test_a_debian_host_with_sssd(people: Core, host: Host) -> None:
         people.start()
 
     host.must("/var/lib/virtual-core-logins/undo")
-    # But for the local password that was changed above.
+    # Except for the local password that was changed above.
     assert differences(before, host.files()) == {"etc/shadow"}
     assert host.run("id ada")[0] != 0
     assert host.run("test -e /var/lib/virtual-core-logins")[0] == 1
@@ -267,7 +267,7 @@ def test_a_debian_host_with_nslcd(people: Core, host: Host) -> None:
     assert code != 0
     assert "salt-call vcore.sync_password" in said
 
-    # Somebody else's later change of a system file stays, and what came by installing is not taken from others.
+    # Later changes of a system file by others stay, and packages that others need by now stay installed.
     host.must(
         "cd /tmp && mkdir -p tool/DEBIAN && printf 'Package: login-tool\\nVersion: 1\\nArchitecture: all\\nMaintainer: "
         "x\\nDescription: x\\nDepends: libnss-ldapd\\n' > tool/DEBIAN/control && dpkg-deb -b tool && dpkg -i tool.deb"
@@ -306,7 +306,7 @@ def test_an_installation_that_was_killed_can_be_undone(people: Core, host: Host)
     folder = bundle(people, "debian", host)
     host.must(
         f"setsid {folder}/install >/tmp/out 2>&1 & pid=$!; "
-        # apt-get has gone on from update to install.
+        # apt-get went on from update to install.
         "until grep -qsz '^install$' /proc/[0-9]*/cmdline; do sleep 0.05; done; "
         "kill -9 $pid; while pidof apt-get dpkg >/dev/null; do sleep 0.1; done"
     )

@@ -1,7 +1,7 @@
-"""Runs inside containers of the tests of passwords: a person whose change is cut short, clients that log in all the
-time, somebody who watches for passwords where none may be, and a person at a terminal.
+"""Runs inside the containers of the password tests. It plays a person whose change is cut short, clients that log in
+all the time, a watcher that looks for passwords where none may be, and a person at a terminal.
 
-It talks with the test in lines of JSON, and brings its own faults: the clients of the code under test are wrapped here.
+It exchanges lines of JSON with the test, and injects its own faults: it wraps the clients of the code under test.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ def say(**message):
 
 
 def hear():
-    """A line of the test; read byte by byte, since a forked process reads on from there."""
+    """Read a line from the test, byte by byte, since a forked process goes on reading from there."""
     line = b""
     while not line.endswith(b"\n"):
         byte = os.read(0, 1)
@@ -38,7 +38,7 @@ def hear():
 
 
 class Wrapped:
-    """A client or journal whose steps are counted, and something happens at one of them."""
+    """A client or journal whose steps are counted, and which fails as planned at one of them."""
 
     def __init__(self, name, inner, faults):
         self._name, self._inner, self._faults = name, inner, faults
@@ -119,7 +119,7 @@ def outcome(session, typed):
 
 
 def quick_keys():
-    """Keys of the journal that cost nothing: it is opened and sealed hundreds of times here."""
+    """Make the journal's keys cost nothing, because it is opened and sealed hundreds of times here."""
     from vcore.passwords import journal as passwords_journal
 
     real = passwords_journal.hashlib.scrypt
@@ -155,10 +155,10 @@ def faults(login, scheme, keys="quick"):
 
 
 def clients(login, current, changes):
-    """20 clients, half of them by LDAP and half by SMB, while the person changes the password again and again.
+    """Run 20 clients, half by LDAP and half by SMB, while the person changes the password again and again.
 
-    A login that begins after a change was acknowledged and ends before the next one begins takes the new password, and
-    a login with the earlier one fails.
+    A login that begins after a change was acknowledged, and ends before the next change begins, has to succeed with the
+    new password and to fail with the earlier one.
     """
     _, directory, samba, _ = person(login, "ldapsam", 10, Faults([]))
     state = {"number": 0, "changing": True, "passwords": [current, current], "end": False}
@@ -174,7 +174,7 @@ def clients(login, current, changes):
         while not state["end"]:
             number, changing, (earlier, now) = look()
             turn += 1
-            # Every third login is with the earlier password, once there is one.
+            # Every third login uses the earlier password, once there is one.
             late = turn % 3 == 0 and earlier != now
             accepted = store.accepts(earlier if late else now)
             after, still, _ = look()
@@ -202,7 +202,8 @@ def clients(login, current, changes):
                 done = subprocess.run(command, input=line.encode(), capture_output=True)
                 code = done.returncode
             else:
-                # The one store's own step: what the run adds are logins of the same kind as those of the clients.
+                # Only the step of the one store: the others of a run would be logins of the same kind as those of the
+                # clients.
                 directory.change(current, new)
                 code = 0
             seconds.append(round(time.monotonic() - began, 3))
@@ -212,7 +213,7 @@ def clients(login, current, changes):
             with lock:
                 state.update(number=index + 1, changing=False, passwords=[current, new])
             current = new
-            # Until enough logins have begun and ended between this change and the next one, of each kind.
+            # Until enough logins of each kind have begun and ended between this change and the next one.
             target = {name: logins[name] + 6 for name in logins}
             deadline = time.monotonic() + 20
             while any(logins[name] < target[name] for name in logins) and time.monotonic() < deadline:
@@ -228,7 +229,7 @@ def clients(login, current, changes):
 
 
 def watch(needles):
-    """Say where these words were in arguments or environments of any process, until a line comes."""
+    """Report where these words appeared in arguments or environments of any process, until a line comes."""
     wanted = [needle.encode() for needle in json.loads(needles)]
     found, looks = set(), 0
     say(ready=True)
@@ -249,10 +250,10 @@ def watch(needles):
 
 
 def terminal(answers, patience, *command):
-    """Answer each prompt, and one that is left over with the end of input; with ``wait``, when a line comes.
+    """Answer each prompt, and an unexpected one with the end of input; with ``wait``, wait for a line first.
 
-    Says what was on the screen, the exit code, and the seconds until the first prompt, from the last answer to the
-    sentence, from there to the end, and of it all.
+    Reports the screen, the exit code, and the seconds to the first prompt, from the last answer to the final sentence,
+    from there to the end, and in total.
     """
     answers, began = json.loads(answers), time.monotonic()
     process, screen = pty.fork()

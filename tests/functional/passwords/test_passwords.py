@@ -1,5 +1,5 @@
-"""One password for the directory and Samba, as people meet it: real slapd, smbd and salt-call, both schemes, and what
-is left after every kind of interruption.
+"""One password for the directory and Samba, as people use it: real slapd, smbd and salt-call, with both schemes, and
+what every kind of interruption leaves behind.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ numbers = itertools.count(10001)
 
 
 class Passwords(FileCore):
-    """A core without shares, with a machine of the network that is not the file router."""
+    """A core without shares, with a machine on the network that is not the file router."""
 
     def __init__(self, folder: Path, scheme: str) -> None:
         super().__init__(folder, {"password_scheme": scheme}, shares={}, instruments={})
@@ -45,7 +45,7 @@ class Passwords(FileCore):
         self.desk, self.somebody = "", ""
 
     def settle(self) -> dict[str, Any]:
-        """Samba's policies as a site has them."""
+        """Set Samba's policies as a site has them."""
         return {
             "folders": {},
             "password_scheme": self.scheme,
@@ -66,7 +66,7 @@ class Passwords(FileCore):
             host_config=self.api.create_host_config(
                 binds=binds,
                 network_mode=self.network.name,
-                # Cut off from the network, it is to know soon that there are no names any more.
+                # Cut off from the network, the container has to find out quickly that names cannot be resolved.
                 dns_opt=["timeout:1", "attempts:1"],
             ),
         )["Id"]
@@ -89,7 +89,7 @@ class Passwords(FileCore):
         super().take_down()
 
     def add(self, name: str, *, first: bool = False, same: bool = True) -> int:
-        """A person with the password FIRST; with tdbsam, Samba has it too (``same``) or knows nobody of that name."""
+        """Add a person with the password FIRST; with tdbsam, Samba gets it too (``same``) or knows no such person."""
         number, self.somebody = next(numbers), name
         self.add_person(name, number, password=FIRST, first=first)
         home = self.volume("home") / name
@@ -100,7 +100,7 @@ class Passwords(FileCore):
         return number
 
     def set_samba(self, name: str, password: str) -> None:
-        """Give somebody a password in Samba's own store."""
+        """Set somebody's password in Samba's own store."""
         done = self.docker(self.router, "smbpasswd", "-a", "-s", name, data=f"{password}\n{password}\n")
         assert done.returncode == 0, done.stdout
 
@@ -116,7 +116,7 @@ class Passwords(FileCore):
         )  # fmt: skip
 
     def sync(self, number: int, *lines: str, boot: bool = False, **more: Any) -> tuple[int, str]:
-        """salt-call vcore.sync_password of a person on the file router: exit code, and what it said."""
+        """Run salt-call vcore.sync_password as a person on the file router; return exit code and output."""
         command = ["salt-call", "vcore.sync_password", *(["--boot"] if boot else [])]
         data = "".join(f"{line}\n" for line in lines)
         done = self.docker(self.router, *command, data=data, user=number, **more)
@@ -125,7 +125,7 @@ class Passwords(FileCore):
         return done.returncode, done.stdout.strip()
 
     def accepts(self, name: str, password: str) -> tuple[bool, bool]:
-        """Whether the directory and Samba take a password; the code under test is not asked."""
+        """Return whether the directory and Samba accept a password, without the code under test."""
         try:
             self.bind(person_dn(name), password).unbind_s()
             directory = True
@@ -138,7 +138,7 @@ class Passwords(FileCore):
 
     @contextlib.contextmanager
     def policy(self, **values: str) -> Iterator[None]:
-        """The directory's policy with other values for a while."""
+        """Change values of the directory's policy for a while."""
         dn = f"cn=default,ou=policies,{SUFFIX}"
         connection = self.bind()
         found = connection.search_s(dn, ldap.SCOPE_BASE, attrlist=list(values))[0][1]
@@ -165,7 +165,7 @@ class Driver:
         )  # fmt: skip
 
     def hear(self) -> dict[str, Any]:
-        """What it says next."""
+        """Return the driver's next report."""
         line = b""
         while not line.endswith(b"\n"):
             if not select.select([self.process.stdout], [], [], 120)[0]:
@@ -178,7 +178,7 @@ class Driver:
         return json.loads(line)
 
     def say(self, **message: Any) -> None:
-        """Tell it something."""
+        """Send the driver a line."""
         self.process.stdin.write(json.dumps(message).encode() + b"\n")
         self.process.stdin.flush()
 
@@ -220,7 +220,7 @@ def core(request: pytest.FixtureRequest) -> Passwords:
 
 @pytest.fixture(scope="module")
 def report() -> Iterator[dict[str, Any]]:
-    """What was counted and measured: printed, and written to tests/report."""
+    """Print measurements, and write them to tests/report."""
     found: dict[str, Any] = {}
     yield found
     REPORT.parent.mkdir(parents=True, exist_ok=True)
@@ -242,7 +242,7 @@ def test_a_change_holds_at_once_everywhere(core: Passwords) -> None:
     assert core.accepts(name, FIRST) == (False, False)
     assert core.ssh(name, "id", "-un", password="Second-choice-22") == (0, f"{name}\n")
     assert core.ssh(name, "true", password=FIRST)[0] == 255
-    # Whatever it is made of, also what cannot be quoted for Samba's quicker client.
+    # Any characters, including those that cannot be quoted for Samba's faster client.
     current = "Second-choice-22"
     for new in ("Grüße aus Köln, 100 %", 'A "quoted" \\n password', "; -U root $(id) `id` 'x'"):
         assert core.sync(ada, current, new)[0] == 0
@@ -283,7 +283,7 @@ def test_each_outcome_has_a_sentence_and_an_exit_code(core: Passwords) -> None:
     expect(14, "locked", good, "Locked-by-now-88")
     expect(10, "wrong, or the account is locked", "not it", "Locked-by-now-88")
     connection.modify_s(person_dn(name), [(ldap.MOD_DELETE, "pwdAccountLockedTime", None)])
-    # Somebody is changing it in another window.
+    # Somebody is changing the password in another window.
     with Driver(core.router, bob, "terminal", "[]", "wait", "salt-call", "vcore.sync_password") as window:
         assert window.hear()["prompted"]
         expect(19, "Another change", good, "Busy-doing-it-99")
@@ -304,7 +304,7 @@ def test_servers_that_are_down(core: Passwords) -> None:
     current = FIRST if core.scheme == "tdbsam" else good
     assert core.accepts(name, current) == (True, True)
     if core.scheme == "ldapsam":
-        return  # the rest takes half a minute, until the name service has given up
+        return  # the rest takes half a minute, until the name service gives up
     core.api.disconnect_container_from_network(core.container, core.network.id)
     try:
         code, said = core.sync(carol, current, "While-it-is-away-4")
@@ -331,8 +331,8 @@ def test_at_a_terminal(core: Passwords, report: dict[str, Any]) -> None:
     report[f"seconds, {core.scheme}"] = [
         {key: found[key] for key in ("prompt", "said", "ended", "total")} for found in times
     ]
-    # Promised: 1.5 s to the first prompt, 1 s from the last answer, 3 s of it all. This machine is not for us alone,
-    # so the best counts, and a busy moment is waited out.
+    # Promised: 1.5 s to the first prompt, 1 s from the last answer, 3 s in total. Others use this machine, too, so the
+    # best result counts, and busy moments are waited out.
     promised = {"prompt": 1.5, "said": 1.0, "total": 3.0}
     last, deadline = 2, time.monotonic() + 60
 
@@ -345,7 +345,7 @@ def test_at_a_terminal(core: Passwords, report: dict[str, Any]) -> None:
         times.append(drive_terminal(core, dora, [old, new, new]))
         assert times[-1]["code"] == 0, times[-1]
     assert all(best(key) < limit for key, limit in promised.items()), times
-    # Who leaves has changed nothing.
+    # Leaving early has changed nothing.
     found = drive_terminal(core, dora, [f"Chosen-before-{last}"])
     assert (found["code"], "Left. Nothing is changed." in found["text"]) == (130, True), found
     assert core.accepts(name, f"Chosen-before-{last}") == (True, True)
@@ -384,7 +384,7 @@ def test_the_command_is_its_own_whatever_is_around_it(ldapsam: Passwords) -> Non
         assert "Secret" not in done.stdout and "Traceback" not in done.stdout
     code, said = ldapsam.sync(eve, "Unimpressed-by-it-1", boot=True)
     assert (code, "not needed" in said) == (2, True)
-    # A home that cannot be written to is no hindrance where nothing has to be kept in it.
+    # A read-only home does not matter where nothing has to be kept in it.
     os.chown(ldapsam.volume("home") / "eve", 0, 0)
     assert ldapsam.sync(eve, "Unimpressed-by-it-1", "Unimpressed-by-it-2")[0] == 0
     # Somebody who is not one of the core's people, and a host that is not set up.
@@ -451,7 +451,7 @@ def test_the_first_synchronisation(tdbsam: Passwords, monkeypatch: pytest.Monkey
     found = modules["vcore.password_check"]("gwen")
     assert (found["in_sync"], found["interrupted"]) == (True, False), found
     assert tdbsam.accepts("gwen", "Common-to-both-1") == (True, True)
-    # Forgotten: both get a new one, and they are brought together again.
+    # Forgotten password: both sides get a new one, and are brought together again.
     tdbsam.bind().passwd_s(person_dn("gwen"), None, "Given-by-hand-22")
     one_time = Path(modules["vcore.samba_user_add"]("gwen", reset=True)).read_text()
     assert tdbsam.sync(gwen, "Given-by-hand-22", one_time, "Common-to-both-3", boot=True)[0] == 0
@@ -463,10 +463,10 @@ def test_what_administrators_are_told(ldapsam: Passwords) -> None:
     modules = loaders(ldapsam).modules
     found = modules["vcore.password_check"]("hugo")
     assert found["in_sync"] and found["since"], found
-    # A plain modification reaches the directory alone.
+    # A plain modification changes only the directory's password.
     ldapsam.bind().modify_s(person_dn("hugo"), [(ldap.MOD_REPLACE, "userPassword", b"Only-in-there-111")])
     if modules["vcore.password_check"]("hugo")["in_sync"]:
-        # Within the seconds in which the two times say nothing.
+        # Within the seconds in which the two times cannot be told apart.
         time.sleep(passwords.SAME_MOMENT + 1)
         ldapsam.bind().modify_s(person_dn("hugo"), [(ldap.MOD_REPLACE, "userPassword", b"Only-in-there-222")])
     found = modules["vcore.password_check"]("hugo")
@@ -482,7 +482,7 @@ def test_what_administrators_are_told(ldapsam: Passwords) -> None:
 
 @contextlib.contextmanager
 def smbd_gone(core: Passwords) -> Iterator[None]:
-    """The file router without smbd."""
+    """Yield the file router without smbd."""
     done = core.docker(core.router, "supervisorctl", "stop", "smbd")
     assert "stopped" in done.stdout, done.stdout
     try:
@@ -503,7 +503,7 @@ def wait_for_samba(core: Passwords) -> None:
 
 
 def wait_for_names(core: Passwords) -> None:
-    """Samba knows nobody while the name service has no directory, and says that passwords are wrong."""
+    """Wait for names: without a directory, the name service knows nobody, and Samba rejects right passwords."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         if core.docker(core.router, "getent", "passwd", core.somebody).returncode == 0:
@@ -513,7 +513,7 @@ def wait_for_names(core: Passwords) -> None:
 
 
 class Trouble:
-    """What happens to the servers and the network in the middle of a change, and how it ends."""
+    """Something that happens to the servers or the network during a change, and how it ends."""
 
     def __init__(self, core: Passwords) -> None:
         self.core = core
@@ -585,7 +585,7 @@ def change(driver: Driver, trouble: Trouble, old: str, new: str, **job: Any) -> 
 
 
 def steps_of(core: Passwords, name: str, number: int) -> list[tuple[str, str]]:
-    """The steps of a change that nothing disturbs, each with before and after."""
+    """Return the steps of a change that nothing disturbs, each with before and after."""
     with Driver(core.desk, number, "faults", name, core.scheme) as driver:
         found = change(driver, Trouble(core), FIRST, "Undisturbed-22", faults=[], remembered="new", steps=True)
     assert found["ended"] == 0
@@ -595,7 +595,7 @@ def steps_of(core: Passwords, name: str, number: int) -> list[tuple[str, str]]:
 def interrupt(
     core: Passwords, name: str, number: int, current: str, jobs: list[tuple[str, dict[str, Any]]]
 ) -> list[Any]:
-    """Cut one change after the other short; whatever happens, both stores have the same password afterwards."""
+    """Interrupt one change after the other; whatever happens, both stores have the same password afterwards."""
     results = []
     with Driver(core.desk, number, "faults", name, core.scheme) as driver:
         for index, (title, job) in enumerate(jobs):
@@ -627,7 +627,7 @@ def test_a_hundred_interrupted_changes(tdbsam: Passwords, report: dict[str, Any]
     steps = steps_of(tdbsam, "ida", people["ida"])
     assert len(steps) == 14, steps
     killed = [("the process is killed", {"faults": [at(step, "kill", when)]}) for when, step in steps]
-    # Each of the steps five times, by three people at once.
+    # Each of the steps five times, with three people at once.
     jobs = killed * 5
     current = {"ida": "Undisturbed-22", "jon": FIRST, "kim": FIRST}
     with ThreadPoolExecutor() as pool:
@@ -648,7 +648,7 @@ def test_a_hundred_interrupted_changes(tdbsam: Passwords, report: dict[str, Any]
         ]
         * 2,
     ]
-    # Each of these takes seconds: the change waits for an answer that does not come.
+    # Each of these takes seconds, because the change waits for an answer that does not come.
     for title, job, places in (
         ("the directory is killed", {}, [("directory.change", "before"), ("directory.change", "after")]),
         ("Samba is killed", {}, [("samba.change", "before"), ("samba.change", "after"), ("directory.change", "after")]),
@@ -664,7 +664,7 @@ def test_a_hundred_interrupted_changes(tdbsam: Passwords, report: dict[str, Any]
     results += interrupt(tdbsam, "lee", lee, FIRST, rest)
     tell(report, "interrupted changes, tdbsam", results)
     assert len(results) == 100
-    # The faults did happen, and recovery had to do with all of their kinds.
+    # The faults did happen, and recovery met all kinds of them.
     assert sum(ended == -9 for _, ended, *_ in results) == 74
     assert sum(interrupted for _, _, interrupted, _, _ in results) >= 50
     refused = [ended for title, ended, *_ in results if title == "the directory refuses"]
@@ -690,7 +690,9 @@ def test_interrupted_changes_of_one_store(ldapsam: Passwords, report: dict[str, 
 
 
 def test_a_samba_with_a_history_of_its_own_is_finished_later(tdbsam: Passwords) -> None:
-    """It takes no earlier password back, so that a change which the directory refuses at the last moment stays open."""
+    """Samba refuses to reuse the earlier password, so a change that the directory refuses at the last moment stays
+    open.
+    """
     nina = tdbsam.add("nina")
     trouble = Trouble(tdbsam)
     trouble.pdbedit("password history", "5")
@@ -737,7 +739,7 @@ def test_recovery_as_its_owner_sees_it(tdbsam: Passwords) -> None:
 
 def test_twenty_clients_never_see_two_passwords(ldapsam: Passwords, report: dict[str, Any]) -> None:
     pia = ldapsam.add("pia")
-    # A third of the logins is with the earlier password, which is not to lock the account.
+    # A third of the logins uses the earlier password, which must not lock the account.
     with ldapsam.policy(pwdMaxFailure="0"):
         Trouble(ldapsam).pdbedit("bad lockout attempt", "0")
         with Driver(ldapsam.desk, pia, "clients", "pia", FIRST, "5") as driver:

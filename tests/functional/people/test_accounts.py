@@ -49,12 +49,12 @@ class AccountsCore(Core):
         return self.paths.secrets / "first-passwords" / name
 
     def own_password(self, name: str, password: str = "Chosen-by-myself-1") -> None:
-        """The person changes the first password."""
+        """Change the first password, as the person does."""
         first = self.first_password(name).read_text()
         self.bind(dn(name), first).passwd_s(dn(name), first, password)
 
     def entries(self) -> dict[str, dict[str, list[bytes]]]:
-        """All people and groups, with whatever is operational."""
+        """Return all people and groups, with all operational attributes."""
         found = self.bind().search_s(SUFFIX, ldap.SCOPE_SUBTREE, "(objectClass=*)", ["*", "+"])
         return {name: values for name, values in found if ",ou=people," in name or ",ou=groups," in name}
 
@@ -69,7 +69,7 @@ def group_dn(cn: str) -> str:
 
 @pytest.fixture(scope="module")
 def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AccountsCore]:
-    """A directory with the core's own entries and two groups, on a head that serves homes."""
+    """Yield a directory with the core's own entries and two groups, on a head that serves homes."""
     build_image()
     core = AccountsCore(tmp_path_factory.mktemp("core"))
     try:
@@ -89,13 +89,13 @@ def salt(core: AccountsCore) -> Any:
 
 @pytest.fixture(scope="module")
 def vcore(salt: Any) -> Any:
-    """The front door: ``vcore("user_add", "ada")``."""
+    """Return the front door: ``vcore("user_add", "ada")``."""
     modules = salt.modules
     return lambda function, *arguments, **named: modules[f"vcore.{function}"](*arguments, **named)
 
 
 def refused(core: AccountsCore, vcore: Any, *arguments: Any, **named: Any) -> str:
-    """The one line that something is refused with; the directory and the homes are as before."""
+    """Return the one line with which something is refused; the directory and the homes must not change."""
     before = core.entries(), sorted(core.homes.glob("*"))
     with pytest.raises((SaltInvocationError, CommandExecutionError)) as error:
         vcore(*arguments, **named)
@@ -138,7 +138,7 @@ def test_a_new_account_from_the_first_password_to_its_own(core: AccountsCore, vc
     assert Path("/etc/passwd").stat().st_uid == 0 and Path("/etc").stat().st_uid == 0
     assert core.homes.stat().st_uid == 0 and stat.S_IMODE(core.homes.stat().st_mode) == 0o755
 
-    # The first password is in a file that the return names, works at once, and for nothing but a change of itself.
+    # The first password is in a file that the result names. It works at once, and only for changing itself.
     path = Path(made["first_password"])
     first = path.read_text()
     assert path == core.first_password("ada") and len(first) == 16
@@ -242,7 +242,7 @@ def test_a_lock_holds_everywhere_until_it_is_lifted(core: AccountsCore, vcore: A
     with pytest.raises(ldap.INVALID_CREDENTIALS):
         core.bind(dn("lou"), "Chosen-by-myself-1")
     assert vcore("user_lock", "lou")["changes"] == {}
-    # Another password takes the directory's lock away; a reset puts it back.
+    # Another password removes the directory's lock; a reset puts it back.
     path = vcore("user_reset_password", "lou")["first_password"]
     assert marks() == [b"1", b"000001010000Z", b"[DU         ]"]
     with pytest.raises(ldap.INVALID_CREDENTIALS):
@@ -260,7 +260,7 @@ def test_a_lock_holds_everywhere_until_it_is_lifted(core: AccountsCore, vcore: A
     assert vcore("user_show", "lou")["locked"] is False
     assert list(vcore("user_unlock", "lou")["changes"]) == [dn("lou")]
     core.bind(dn("lou"), "Chosen-by-myself-2")
-    # And Samba's own, as smbd writes it.
+    # And Samba's own lock, as smbd writes it.
     samba = {"sambaAcctFlags": b"[UXL        ]", "sambaBadPasswordCount": b"10", "sambaBadPasswordTime": b"1700000000"}
     core.bind().modify_s(dn("lou"), [(ldap.MOD_REPLACE, name, [value]) for name, value in samba.items()])
     assert vcore("user_modify", "lou", mail="lou@example.org")["changes"][dn("lou")]["new"].keys() == {"mail"}
@@ -315,12 +315,12 @@ def test_removal_archives_the_home_and_follows_no_link(core: AccountsCore, vcore
     assert members["eve"].uid == number
     assert "there is nobody called eve" in refused(core, vcore, "user_remove", "eve")
 
-    # Nobody gets the number of somebody who left; who comes back gets a new one.
+    # Nobody gets the number of a person who left, and a person who comes back gets a new one.
     vcore("user_add", "eve")
     assert vcore("user_show", "eve")["uid"] != number
     vcore("user_remove", "eve", archive=False)
     assert not home.exists() and list(archive.iterdir()) == [stored]
-    # A home whose account is gone otherwise.
+    # A home whose account was removed in another way.
     home.mkdir()
     assert list(vcore("user_remove", "eve")["changes"]) == ["home of eve"]
     assert not home.exists() and len(list(archive.iterdir())) == 2
@@ -336,7 +336,7 @@ def test_a_home_that_cannot_be_archived_stays(core: AccountsCore, vcore: Any, mo
     with pytest.raises(CommandExecutionError, match="cannot be archived: tar: no space left"):
         vcore("user_remove", "kim")
     assert (core.homes / "kim").is_dir() and not list((core.folder / "data" / "file-router").glob("data/archive/*kim*"))
-    # Locked meanwhile; the next try takes the account away.
+    # The account is locked meanwhile; the next try removes it.
     assert vcore("user_show", "kim")["locked"] is True
     monkeypatch.undo()
     vcore("user_remove", "kim")
@@ -448,7 +448,7 @@ def test_two_at_once_get_different_numbers(core: AccountsCore) -> None:
 
 
 def apply_twice(core: AccountsCore, salt: Any) -> dict[str, Any]:
-    """The plan lists what applying changes, and then nothing is left to change."""
+    """Apply twice: the plan lists what applying changes, and then nothing is left to change."""
     write_pillar(core)
     state = salt.states.vcore_account.people_present
     planned = state(SENTENCE, test=True)
@@ -478,17 +478,17 @@ def test_state_brings_people_and_groups_in(core: AccountsCore, salt: Any, vcore:
     assert core.first_password("sid").read_text() not in json.dumps(changes)
     assert (core.homes / "sue").stat().st_uid == 14001
     assert vcore("user_show", "ada")["groups"] == ["sequencing"]
-    # Both ways.
+    # In both directions.
     with pytest.raises(ldap.INVALID_CREDENTIALS):
         core.bind(dn("sue"), core.first_password("sue").read_text())
     core.pillar["people"]["sue"]["locked"] = False
     assert list(apply_twice(core, salt)) == [dn("sue")]
     core.bind(dn("sue"), core.first_password("sue").read_text())
-    # Who has chosen an own password needs the first one no more.
+    # People who have chosen their own password no longer need the first one.
     core.own_password("sue")
     assert salt.states.vcore_account.people_present(SENTENCE).changes == {}
     assert not core.first_password("sue").exists() and core.first_password("sid").exists()
-    # Gone, with the home archived; the name can stay in the file.
+    # Removed, with the home archived; the name can stay in the file.
     core.pillar["people"]["sid"]["removed"] = True
     core.pillar["people"]["never"] = {"removed": True}
     assert set(apply_twice(core, salt)) == {dn("sid"), "members of genetics"}
@@ -519,7 +519,7 @@ def test_state_completes_what_was_made_elsewhere(core: AccountsCore, salt: Any, 
     assert vcore("group_show", "webgroup")["members"] == ["web"]
     assert sorted(made["memberOf"]) == sorted([group_dn("webgroup").encode(), group_dn("sequencing").encode()])
     assert not core.first_password("web").exists() and "userPassword" not in made
-    # Taken out of one of the two attributes means out.
+    # Removed from one of the two attributes means removed.
     admin.modify_s(group_dn("sequencing"), [(ldap.MOD_DELETE, "memberUid", b"web")])
     assert apply_twice(core, salt) == {"members of sequencing": {"old": ["web"], "new": []}}
     assert dn("web").encode() not in core.entries()[group_dn("sequencing")].get("member", [])

@@ -1,5 +1,5 @@
-"""Accounting as it runs: slurmdbd and MariaDB of the core's image, a slurmctld and a node beside them, and people of a
-real directory who submit jobs.
+"""Accounting in real life: slurmdbd and MariaDB in the core's image, a slurmctld and a node beside them, and people of
+a real directory who submit jobs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SENTENCE = "SLURM has the accounts of the site and the people of the directory"
 
 
 def apply(salt: Any, part: str = "all") -> dict[str, Any]:
-    """Apply the state, which announces first what it does, and does nothing the second time; its changes."""
+    """Apply the state, which first announces what it does, and does nothing the second time; return its changes."""
     state = salt.states[STATE]
     plan = state(name=SENTENCE, part=part, test=True)
     assert plan.result is None, plan.comment
@@ -49,7 +49,7 @@ def apply(salt: Any, part: str = "all") -> dict[str, Any]:
 
 
 class Accounted(SlurmCore):
-    """A core with accounting, and what each part of the state changed when it was new."""
+    """A core with accounting, and what each part of the state changed at first."""
 
     def bring_up(self) -> None:
         self.changes: dict[str, dict[str, Any]] = {}
@@ -57,7 +57,7 @@ class Accounted(SlurmCore):
         self.bring_up_people()
         self.make_key()
         self.salt = loaders(self)
-        # As nothing runs yet.
+        # Nothing runs yet.
         for part in ("first", "gpus"):
             self.planned[part] = dict(self.salt.states[STATE](name=SENTENCE, part=part, test=True).changes)
         self.bring_up_slurm(lambda: self.changes.update(first=apply(self.salt, "first")))
@@ -87,7 +87,7 @@ def salt(core: Accounted) -> Any:
 
 @pytest.fixture(scope="module")
 def ready(core: Accounted, salt: Any) -> Accounted:
-    """The core, with the accounts that its site wants, whatever a test before has left."""
+    """Return the core with the accounts that its site wants, whatever an earlier test has left."""
     done = salt.states[STATE](name=SENTENCE)
     assert done.result is True, done.comment
     return core
@@ -106,7 +106,7 @@ def test_nobody_reaches_the_database_but_slurmdbd(core):
 
 
 def test_the_first_apply_brings_all_of_it_and_a_plan_before_it_said_so(core):
-    """The controller was started behind it, with a partition whose quality of service it has to find."""
+    """The controller was started after it, with a partition whose quality of service must exist."""
     changes = core.changes["first"]
     assert changes == core.planned["first"]
     assert set(changes) == {
@@ -152,7 +152,7 @@ def test_limits_and_qualities_of_service_hold(ready):
     def reason(job: str) -> str:
         return ready.on("slurm-controller", "squeue", "-h", "-o", "%r", "-j", job)[1].strip()
 
-    # Longer than the account, and than the quality of service, allows.
+    # Longer than the account and the quality of service allow.
     for options, wanted in (
         (("--account statistics", "--time 3-0"), "AssocMaxWallDurationPerJobLimit"),
         (("--qos short", "--time 0:30:00"), "QOSMaxWallDurationPerJobLimit"),
@@ -161,7 +161,7 @@ def test_limits_and_qualities_of_service_hold(ready):
         ready.eventually(lambda job=job: reason(job), lambda said, wanted=wanted: said == wanted)
         ready.on("slurm-controller", "scancel", job)
     code, output = ready.submit("grace", "--qos short")
-    assert code != 0, output  # which is for sequencing
+    assert code != 0, output  # which is for the group sequencing
     assert "Invalid qos" in output
     jobs = [ready.job("grace", "--account statistics", script="sleep 30") for _ in range(2)]
     code, output = ready.submit("grace", "--account statistics")
@@ -170,7 +170,7 @@ def test_limits_and_qualities_of_service_hold(ready):
     ready.on("slurm-controller", "scancel", *jobs)
     for job in jobs:
         ready.ended(job)
-    # One processor for all of the account: the second job waits for the first.
+    # One processor for the whole account: the second job waits for the first.
     first = ready.job("ada", "--account sequencing", script="sleep 30")
     second = ready.job("ada", "--account sequencing", script="sleep 30")
     jobs = [first, second]
@@ -199,7 +199,7 @@ def test_a_locked_person_submits_nothing_until_unlocked(ready, core):
     with accounts.opened(core.pillar, core.paths) as ours:
         ours.set_locked("grace", True)
     changes = slurm_sacctmgr.synchronise(core.pillar, core.paths)
-    # The command that locked has seen to it.
+    # The command that locked the person has also told accounting.
     assert changes == {}
     code, output = ready.submit("grace")
     assert code != 0, output
@@ -237,7 +237,7 @@ def test_what_an_administrator_made_stays(ready, salt):
 
 
 def test_an_account_that_the_site_drops_is_closed_and_keeps_its_rows(core, ready):
-    # Without Salt, whose loaders lay a new pillar over the old one: an account that is gone would still be there.
+    # Salt's loaders would merge a new pillar into the old one, in which a removed account would still be there.
     def synchronise() -> dict[str, Any]:
         changes = slurm_sacctmgr.synchronise(core.pillar, core.paths)
         assert slurm_sacctmgr.synchronise(core.pillar, core.paths) == {}
@@ -276,7 +276,7 @@ def test_a_thousand_people_take_seconds(core, ready):
     took = time.monotonic() - began
     print(f"1,000 people: {took:.1f} s")
     assert took < 15
-    # They are not the directory's: the next look closes them, in one command, too.
+    # They are not in the directory: the next look closes them, with a single command.
     changes = slurm_sacctmgr.synchronise(core.pillar, core.paths)
     assert changes == {"people of account people": {"old": sorted(many), "new": []}}
 
@@ -284,17 +284,17 @@ def test_a_thousand_people_take_seconds(core, ready):
 def test_rows_outlive_the_daemons_and_jobs_run_without_them(core, ready):
     before = ready.job("ada")
     assert ready.ended(before)[2] == "COMPLETED"
-    # MariaDB alone: supervisor starts it again, slurmdbd goes on.
+    # MariaDB alone dies: supervisor starts it again, and slurmdbd goes on.
     code, output = core.on("slurm-accounting", "sh", "-c", "kill -KILL $(cat /run/mysqld/mysqld.pid)")
     assert code == 0, output
     core.wait_for("slurm-accounting")
     assert ready.accounted(before)[2] == "COMPLETED"
-    # All of it, while a job runs.
+    # All of it dies while a job runs.
     core.end("slurm-accounting")
     meanwhile = ready.job("ada", script="sleep 1")
     done = ["squeue", "-h", "-j", meanwhile, "-t", "all", "-o", "%T"]
     ready.eventually(lambda: core.on("slurm-compute", *done)[1].strip(), lambda state: state == "COMPLETED")
-    # A controller that starts meanwhile does not wait: it knows its accounts from its last run.
+    # A controller that starts meanwhile does not wait: it remembers its accounts from its last run.
     core.run("slurm-controller")
     core.run("slurm-accounting")
     assert ready.accounted(before)[2] == "COMPLETED"
@@ -311,7 +311,7 @@ def test_who_has_used_more_waits_behind_who_has_used_less(core, ready):
     jobs = [ready.job("ada", *options, script="sleep 8") for options in ((), ("--account sequencing",))]
     for job in jobs:
         assert ready.ended(job)[2] == "COMPLETED"
-    core.run("slurm-controller")  # which counts every five minutes, and when it starts
+    core.run("slurm-controller")  # slurmctld adds up usage every five minutes, and when it starts
     core.run_node()
     before = ready.eventually(used, lambda rows: rows["people", "ada"][0] >= 6)
     assert before["sequencing", ""][0] >= 6
@@ -322,7 +322,7 @@ def test_who_has_used_more_waits_behind_who_has_used_less(core, ready):
         found = dict(line.split() for line in told.splitlines())
         return [found[job] for job in jobs]
 
-    # The node is full; of those who wait, she came first and goes last.
+    # The node is full; of the waiting people, she was first and goes last.
     full = ready.job("grace", "--ntasks 2", script="sleep 60")
     ready.eventually(lambda: states(full), lambda found: found == ["RUNNING"])
     hers, his = (ready.job(name, "--ntasks 2", script="sleep 60") for name in ("ada", "charles"))
@@ -354,7 +354,7 @@ def test_switched_off_and_on_again(core, ready, salt):
         assert slurm_sacctmgr.synchronise(pillar, core.paths) == {}
     finally:
         core.pillar = on
-    # Its data exist, so a plan waits for it.
+    # The data exist, so a plan waits for slurmdbd.
     plan = salt.states[STATE](name=SENTENCE, test=True)
     assert (plan.result, plan.changes) == (True, {})
     assert "compared when it runs" in plan.comment

@@ -1,5 +1,5 @@
-"""A SLURM that the site has, and the core as its client: a foreign slurmctld, our node by the file that we offer, and a
-login host of ours from which people send jobs there.
+"""The core as a client of a SLURM that the site already has: a foreign slurmctld, our node through the file that we
+offer, and our login host from which people submit jobs there.
 """
 
 from __future__ import annotations
@@ -64,12 +64,14 @@ class Site(SlurmCore):
         (self.theirs / "slurm.conf").write_text(text)
 
     def include(self) -> None:
-        """What their administrator does with what is on offer."""
+        """Include the offered files, as the other cluster's administrator does."""
         offered = self.paths.state / offer.OFFER / offer.NODES
         shutil.copyfile(offered, self.theirs / offer.NODES)
 
     def run_theirs(self) -> None:
-        """Their slurmctld: the core's image of one will do, in a folder and with a key that are not the core's."""
+        """Run the other cluster's slurmctld: an image of the core's will do, with a folder and a key that are not the
+        core's.
+        """
         self.end(THEIRS)
         place = self.folder / "their-etc"
         shutil.rmtree(place, ignore_errors=True)
@@ -86,7 +88,7 @@ class Site(SlurmCore):
         self.wait_for(THEIRS)
 
     def people(self, definition: dict[str, Any], rendered: Path) -> dict[str, tuple[str, str]]:
-        """What a container needs to know people, as the compute node gets it."""
+        """Return what a container needs to know people, as the compute node gets it."""
         binds = {
             str(rendered / name): (definition["configs"][name]["path"], "ro")
             for name in ("people.json", "authority.pem")
@@ -95,7 +97,7 @@ class Site(SlurmCore):
         return binds | {str(self.paths.secrets / "ldap" / "readonly-password"): (password, "ro")}
 
     def run_login(self) -> None:
-        """A host that people log in to, as far as SLURM goes: its client commands, with what a login host is given."""
+        """Run a host that people log in to: SLURM's client commands, with what a login host is given."""
         self.end(LOGIN)
         compute = self.pillar["services"]["slurm-compute"]
         rendered = self.folder / "rendered" / "slurm-compute"
@@ -117,7 +119,7 @@ class Site(SlurmCore):
         assert code == 0, output
 
     def finished(self, job: str) -> str:
-        """Wait until a job has ended; its state."""
+        """Wait until a job has ended; return its state."""
         ask = ["squeue", "-h", "-t", "all", "-j", job, "-o", "%T"]
         return self.eventually(
             lambda: self.on(LOGIN, *ask)[1].strip(), lambda said: said in ("COMPLETED", "FAILED", "CANCELLED"), 60
@@ -144,7 +146,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.mark.parametrize("parameters", ["enable_configless", "idle_on_node_suspend"])
 def test_people_send_jobs_from_our_login_host_to_our_node_in_their_slurm(site, parameters):
-    """Their controller hands its configuration out, or everybody has a copy of it."""
+    """The other controller serves its configuration, or everybody has a copy of it."""
     site.write(parameters, f"{THEIRS}({site.address(8)})")
     site.settle_pillar()
     before = {path.name: path.read_bytes() for path in site.theirs.iterdir() if path.name != offer.NODES}

@@ -36,11 +36,11 @@ class Queue(SlurmCore):
         super().__init__(folder, slurm=slurm)
 
     def state(self, function: str, *, test: bool = False) -> Any:
-        # Those that there are would merge the new pillar into the old.
+        # The existing loaders would merge the new pillar into the old one.
         return loaders(self).states[f"vcore_slurm.{function}"](name="it", test=test)
 
     def converge(self) -> Any:
-        """Plan, apply, and apply again: the plan says what applying does, and the second time nothing is left."""
+        """Plan, apply, and apply again: the plan lists what applying does, and the second time nothing is left."""
         plan = self.state("configured", test=True)
         assert plan.result is None, plan.comment
         done = self.state("configured")
@@ -55,7 +55,7 @@ class Queue(SlurmCore):
         return self.logs_of(CONTROLLER).count("Processing Reconfiguration Request")
 
     def controller(self) -> str:
-        """What tells a slurmctld from one that was started in its place: the container's start, and the wrapper's."""
+        """Return what changes when slurmctld is restarted: the starts of the container and of the wrapper."""
         return str(self.on(CONTROLLER, "pgrep", "-f", "slurm-controller run")[1])
 
     def submit(self, who: str, command: str, *options: str) -> int:
@@ -63,7 +63,7 @@ class Queue(SlurmCore):
         return int(said.strip().splitlines()[-1].split(";")[0])
 
     def job(self, number: int, *, until: tuple[str, ...] = ("COMPLETED",), timeout: float = 180) -> str:
-        """Wait until a job has one of these states; what scontrol says of it."""
+        """Wait until a job has one of these states; return what scontrol says of it."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
             said = self.on(CONTROLLER, "scontrol", "--oneliner", "show", "job", str(number))[1]
@@ -78,7 +78,7 @@ class Queue(SlurmCore):
 
 @pytest.fixture(scope="module")
 def queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queue]:
-    """A cluster of two nodes, both idle."""
+    """Yield a cluster of two nodes, both idle."""
     build_image()
     core = Queue(tmp_path_factory.mktemp("slurm"))
     try:
@@ -93,7 +93,7 @@ def queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queue]:
         core.start_node("compute-1", 11, ("/dev/nvidia0", "/dev/nvidia1"))
         core.start_login()
         core.wait_for(["compute-1"], "idle")
-        # The second one joins a cluster that runs.
+        # The second node joins a running cluster.
         core.enrol("compute-2", 12)
         core.converge()
         core.start_node("compute-2", 12)
@@ -179,7 +179,7 @@ def test_a_job_without_memory_takes_no_whole_node_and_one_over_its_memory_ends(q
 
 def test_a_wrong_setting_is_refused_and_the_old_configuration_stays_in_force(queue: Queue) -> None:
     before, count = slurm_controller.folder(queue.pillar).joinpath("slurm.conf").read_bytes(), queue.reconfigures()
-    # What only slurmctld can know: the site's own checks have let it through.
+    # A mistake that only slurmctld can notice: the site's own checks have let it through.
     queue.pillar["slurm"]["partitions"]["main"]["max_time"] = "soon"
     for _ in range(2):
         refused = queue.state("configured")
@@ -218,7 +218,7 @@ def test_a_bad_file_that_got_there_all_the_same_does_not_end_slurmctld(queue: Qu
         assert "compute" in queue.as_person("ada", "srun hostname")
     finally:
         path.write_bytes(good)
-    # The difference is none, and what is in force is known: nothing is left to do.
+    # There is no difference and the configuration is known to be in force: nothing is left to do.
     assert queue.state("configured").changes == {}
 
 
@@ -268,7 +268,7 @@ def test_storage_that_is_missing_drains_the_node(queue: Queue) -> None:
         queue.on("compute-1", "rm", "-f", "/run/virtual-core/storage-is-there")
         assert queue.on("compute-1", check)[0] == 0
         assert queue.nodes()["compute-1"]["reason"] == "vcore: storage /home is missing"
-        assert slurm_queue.resume(queue.pillar) == []  # the node itself takes it back
+        assert slurm_queue.resume(queue.pillar) == []  # the node itself clears it
     finally:
         marker.write_text(text)
     assert queue.on("compute-1", check)[0] == 0

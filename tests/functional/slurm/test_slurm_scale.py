@@ -1,4 +1,4 @@
-"""Thousands of nodes, rendered and loaded by a real slurmctld: what it costs grows no faster than they do."""
+"""Thousands of nodes, rendered and loaded by a real slurmctld: the cost grows no faster than their number."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FACTS = {
 
 
 def configuration(folder: Path, count: int) -> Path:
-    """The files of a cluster of so many nodes, in a folder of their own."""
+    """Return a folder with the configuration of a cluster of this many nodes."""
     enrolled = {
         f"compute-{n}": {
             "roles": ["compute"], "enrolled": 1, "by": "token", "address": f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}",
@@ -39,7 +39,7 @@ def configuration(folder: Path, count: int) -> Path:
 
 @pytest.fixture
 def prove(tmp_path):
-    """Have a slurmctld load a configuration; the seconds that it took."""
+    """Have a slurmctld load a configuration; return the seconds that it took."""
     image = build("slurm-controller")
     name = f"virtual-core-test-scale-{tmp_path.name.replace('_', '-')}-{time.monotonic_ns()}"
     command = ["docker", "run", "--detach", "--rm", "--name", name, "--hostname", "slurm-controller"]

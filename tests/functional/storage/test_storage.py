@@ -1,4 +1,4 @@
-"""Homes and data on a node whose files lie on it, or on a file system that it has: real bind mounts and markers."""
+"""Homes and data on a node that has the files itself, or on a file system: real bind mounts and markers."""
 
 import contextlib
 import subprocess
@@ -17,7 +17,7 @@ def mounted(path):
 
 @pytest.fixture
 def base(tmp_path):
-    """The base directory; nothing stays mounted below it."""
+    """Yield the base directory; nothing stays mounted below it."""
     folder = tmp_path / "base"
     (folder / "file-router").mkdir(parents=True)
     yield folder
@@ -129,7 +129,7 @@ class TestASharedFileSystem:
         return core(tmp_path, base, f"  storage: {{kind: path, path: {shared}}}\n", "compute-1")
 
     def fill(self, tmp_path, base, shared):
-        """What the head does."""
+        """Fill the folders as the head does."""
         head = core(tmp_path, base, f"  storage: {{kind: path, path: {shared}}}\n")
         for root in mounting.wanted(head).values():
             mounting.mark(root)

@@ -1,6 +1,6 @@
-"""Docker Swarm through Salt's own loader, on a daemon of its own: see support/dockerd.py.
+"""Docker Swarm through Salt's own loader, on a daemon of the tests' own: see support/dockerd.py.
 
-Every state runs as a plan first: :meth:`Core.apply` asserts that the plan listed what the apply then changed.
+Every state is planned first: :meth:`Core.apply` asserts that the plan listed what the apply then changed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 
 REGISTRY = "registry.vcore.test:5000"
 TEMPLATE = "health: {{ settings.health }}\nmotto: {{ settings.motto }}\nnetwork: {{ network.name }}\n"
-#: A service's image in a few lines: healthy while its config says so, and it ends quickly.
+#: A minimal image for a service: healthy while its config says so, and quick to stop.
 BUILD_IMAGE = """
 root=$(mktemp -d)
 mkdir -p $root/bin $root/sbin $root/etc
@@ -74,7 +74,7 @@ DEFINITION = {
 
 
 class Core:
-    """A head in a folder: its files, its pillar, and Salt's loader on top of them."""
+    """A head in a folder: its files, its pillar, and Salt's loader for them."""
 
     def __init__(self, folder: Path, daemon: Dockerd) -> None:
         self.folder, self.daemon = folder, daemon
@@ -111,7 +111,7 @@ class Core:
             "pillar_roots": {"base": [str(folder / "pillar")]},
             "file_roots": {"base": [str(root / "states")]},
             "module_dirs": [str(CHECKOUT / "salt")],
-            # The loader would take salt/states, which holds SLS files, for the folder of state modules.
+            # Otherwise the loader would take salt/states, which holds SLS files, for the folder of state modules.
             "states_dirs": [str(CHECKOUT / "salt" / "_states")],
             "virtual_core": {key: str(folder / key) for key in ("checkout", "configuration", "state")},
         }
@@ -179,7 +179,7 @@ class Core:
         return self.loaders.states[f"vcore_swarm.{state}"](name, test=True, **arguments)
 
     def apply(self, state: str, name: str = "tiny", *, succeeds: bool = True, make: bool = True, **arguments):
-        """Plan, do what the states before do, apply, compare; returns the applied state's result."""
+        """Plan, do what the states before do, apply, compare; return the applied state's result."""
         if state == "service_running":
             arguments = {"timeout": 180} | arguments
         before = self.everything()
@@ -199,7 +199,7 @@ class Core:
         return result
 
     def run(self, **differences):
-        """The service runs, the test goes on from there."""
+        """Start the service, and wait until it runs."""
         service = self.add(**differences)
         assert self.apply("service_running").changes
         return service
@@ -208,7 +208,7 @@ class Core:
         return self.api.inspect_service(name)
 
     def everything(self) -> list:
-        """Ids and version indexes of all that swarm holds: the same as long as nobody writes."""
+        """Return the ids and version indexes of everything in swarm, which change only when somebody writes."""
         try:
             kinds = [self.api.services(), self.api.configs(), self.api.secrets()]
         except docker.errors.APIError:
@@ -216,26 +216,26 @@ class Core:
         networks = [(network["Id"], network["Name"]) for network in self.api.networks()]
 
         def version(entry: dict) -> str:
-            # Swarm itself writes into a service whose update goes on, as those of other people's here do for long.
+            # Swarm itself writes into services while they are updated, as some here are for long.
             ours = "vcore.service" in entry["Spec"]["Labels"]
             return str(entry["Version"]["Index"]) if ours else json.dumps(entry["Spec"], sort_keys=True)
 
         return [*sorted((entry["ID"], version(entry)) for kind in kinds for entry in kind), *sorted(networks)]
 
     def containers(self, name: str = "tiny") -> list[str]:
-        """Ids of the running containers of a service."""
+        """Return the ids of a service's running containers."""
         label = f"com.docker.swarm.service.name={name}"
         return sorted(container["Id"] for container in self.api.containers(filters={"label": label}))
 
     def wait_for_update(self) -> None:
-        """Wait until swarm writes no more into the service, which goes on after Docker's command has returned."""
+        """Wait until swarm no longer writes into the service, which it does after Docker's command has returned."""
         deadline = time.monotonic() + 60
         while self.service()["UpdateStatus"]["State"] not in ("completed", "rollback_completed"):
             assert time.monotonic() < deadline, self.service()["UpdateStatus"]
             time.sleep(0.2)
 
     def see(self, path: str, name: str = "tiny") -> str:
-        """Rights and content of a file as the service's container sees it."""
+        """Return rights and content of a file as the service's container sees it."""
         (container,) = self.containers(name)
         return self.daemon.run(
             f"docker exec {container} busybox stat -c '%u:%g %a' {path}; docker exec {container} cat {path}"
@@ -314,7 +314,7 @@ def test_networks_that_are_in_the_way_are_named_before_anything_is_done(another_
     assert core.api.info()["Swarm"]["LocalNodeState"] == "inactive"
     another_daemon.run("docker network rm mine")
 
-    # A bridge of a former swarm is moved when nothing uses it.
+    # A bridge of a former swarm is moved once nothing uses it.
     another_daemon.run("docker network create --subnet 172.18.0.0/16 docker_gwbridge")
     result = core.apply("initialised", "a sentence")
     assert result.changes["docker_gwbridge"] == {"old": "172.18.0.0/16", "new": "172.18.1.0/24"}
@@ -394,7 +394,7 @@ def test_a_swarm_that_others_use_stays(another_daemon, tmp_path):
     again = core.apply("left", "a sentence")
     assert again.changes == {} and again.comment.startswith(kept)
 
-    # A network that somebody else's service is on stays, too.
+    # A network that somebody else's service uses stays, too.
     for state in ("network_present", "node_labelled"):
         assert core.apply(state, "a sentence").changes
     another_daemon.run("docker service update --detach --network-add virtual_core theirs")
@@ -417,8 +417,8 @@ def test_a_worker_of_another_swarm_is_left_alone(core, another_daemon, tmp_path,
     worker.set_image("missing")
     assert "is a worker in another swarm" in worker.apply("service_running", succeeds=False).comment
 
-    # The manager stays as long as it has a worker; it labels the worker once that is registered as a node, whatever its
-    # host is called, and a global service runs on it.
+    # The manager stays while it has a worker. It labels the worker once that is registered as a node, whatever its host
+    # is called, and a global service runs on it.
     monkeypatch.setenv("DOCKER_HOST", core.daemon.url)
     assert "the swarm still has other nodes" in core.apply("left", "a sentence", succeeds=False).comment
     identity = another_daemon.run("docker info --format '{{.Swarm.NodeID}}'").strip()
@@ -442,7 +442,7 @@ def test_a_worker_of_another_swarm_is_left_alone(core, another_daemon, tmp_path,
         "compute-1": ["compute"],
     }
 
-    # A role that the site takes away goes from the node, and the service with it.
+    # When the site removes a role from a node, the service goes with it.
     core.pillar["nodes"]["compute-1"]["roles"] = []
     assert core.apply("node_labelled", "a sentence").changes == {
         "compute-1": {"vcore.role.compute": {"old": "true", "new": None}}
@@ -456,7 +456,7 @@ def test_a_worker_of_another_swarm_is_left_alone(core, another_daemon, tmp_path,
 
 
 def node(folder: Path, daemon: Dockerd, head: Core, token: bytes | None) -> Core:
-    """A node other than the head, with what its pillar holds."""
+    """Return a node other than the head, with its pillar."""
     worker = Core(folder, daemon)
     worker.pillar["node"] = {"name": "compute-1", "roles": ["compute"], "address": daemon.address, "forgotten": None}
     worker.pillar["head"] = {"name": "head", "address": head.pillar["node"]["address"]}
@@ -481,7 +481,7 @@ def test_the_join_token_is_kept_as_docker_has_it(core):
 def test_a_node_joins_and_leaves_the_swarm_of_the_head(core, another_daemon, tmp_path, monkeypatch):
     token = core.api.inspect_swarm()["JoinTokens"]["Worker"].encode()
     head = core.pillar["node"]["address"]
-    # Without a token it cannot, and with another one the manager says no.
+    # Without a token it cannot join, and with a wrong one the manager refuses it.
     lacking = node(tmp_path / "lacking", another_daemon, core, None)
     refused = lacking.apply("joined", "a sentence", succeeds=False).comment
     assert "the secret swarm/join-token has no value yet, or is not for this node" in refused
@@ -491,7 +491,7 @@ def test_a_node_joins_and_leaves_the_swarm_of_the_head(core, another_daemon, tmp
         "docker_gwbridge": {"old": None, "new": "172.18.1.0/24"},
     }
     assert worker.apply("joined", "a sentence").changes == {}
-    # Once it is in, it needs no token.
+    # Once it has joined, it needs no token.
     assert lacking.apply("joined", "a sentence").changes == {}
     assert worker.api.inspect_network("docker_gwbridge")["IPAM"]["Config"][0]["Subnet"] == "172.18.1.0/24"
     (member,) = [entry for entry in core.api.nodes() if not entry.get("ManagerStatus")]
@@ -499,7 +499,7 @@ def test_a_node_joins_and_leaves_the_swarm_of_the_head(core, another_daemon, tmp
     files = [path for path in (tmp_path / "worker").rglob("*") if path.is_file() and path.parent.name != "pillar"]
     assert [path for path in files if token in path.read_bytes()] == []
 
-    # The head has taken it out behind its back: when it says so, the node joins anew.
+    # The head has removed it without its knowledge; when the head says so, the node joins again.
     core.daemon.run(f"docker node rm --force {member['ID']}")
     worker.pillar["node"]["forgotten"] = member["ID"]
     assert worker.apply("joined", "a sentence").changes["swarm"]["old"] == FORGOTTEN
@@ -525,11 +525,11 @@ def test_a_node_that_is_in_another_swarm_is_left_alone(core, another_daemon, tmp
     another_daemon.run(f"docker swarm init --advertise-addr {another_daemon.address}")
     while "docker_gwbridge" not in (names := {network["Name"] for network in worker.api.networks()}):
         assert "bridge" in names
-        time.sleep(0.2)  # swarm makes its networks when it has started
+        time.sleep(0.2)  # swarm makes its networks after it has started
     refused = worker.apply("joined", "a sentence", succeeds=False).comment
     assert f"this machine manages a swarm of its own (managers: {another_daemon.address}:2377)" in refused
     assert "should be in that of the head" in refused
-    # Nor where the head has seen that its own swarm has no such node.
+    # Nor if the head has seen that its own swarm does not have the node.
     worker.pillar["node"]["forgotten"] = worker.api.info()["Swarm"]["NodeID"]
     assert "should be in that of the head" in worker.apply("joined", "a sentence", succeeds=False).comment
     assert "outside Virtual Core" in worker.apply("parted", "a sentence").comment
@@ -622,7 +622,7 @@ def test_secret_certificate_image_and_limits_show_in_words(core):
         "stop_grace": {"old": "5 s", "new": "6 s"},
         "configs": {"authorized_keys": "removed"},
     }
-    # What only concerns the next update restarts nothing.
+    # Settings that concern only the next update restart nothing.
     container = core.containers()
     service["update"] = "start-first"
     assert core.apply("service_running").changes == {
@@ -676,7 +676,7 @@ def test_what_somebody_changes_by_hand_shows_and_is_undone(core):
     core.daemon.run("docker service update --quiet --force tiny")  # changes nothing that the core sets
     core.wait_for_update()
     assert core.apply("service_running").changes == {}
-    # A rollback would need them no more; they were somebody's.
+    # A rollback would no longer need them, but they belonged to somebody else.
     core.set_password("second-password")
     core.apply("service_running")
     core.set_password("third-password")
@@ -695,11 +695,11 @@ def test_superseded_configs_and_secrets_go_once_a_rollback_does_not_need_them(co
         assert {secret["Spec"]["Name"] for secret in core.api.secrets()} == kept
         assert len(kept) == 3  # the key, and two passwords
     assert len(core.api.configs()) == 4  # service.conf, authorized_keys, certificate, authority
-    # What somebody else rolled back comes again.
+    # What somebody else rolled back is applied again.
     core.daemon.run("docker service rollback tiny")
     core.wait_for_update()
     assert core.apply("service_running").changes == {"secrets": {"password": "changed"}}
-    # What an interrupted run left goes with the next one, though that changes nothing.
+    # The leftovers of an interrupted run go with the next one, though that changes nothing else.
     labels = {"vcore.service": "tiny", "vcore.item": "left"}
     core.api.create_config("tiny-left-000000000000", b"left", labels=labels)
     assert core.apply("service_running").changes == {}
@@ -807,7 +807,7 @@ def test_pruning_leaves_what_a_service_can_go_back_to(another_daemon, tmp_path):
     failed = core.tag
 
     def run() -> dict:
-        """Plan a run of both states, and apply it; what is pruned."""
+        """Plan a run of both states and apply it; return what is pruned."""
         core.write_pillar()
         core.loaders.reload_all()
         planned = core.loaders.modules.state.sls("run", test=True).raw
@@ -829,7 +829,7 @@ def test_pruning_leaves_what_a_service_can_go_back_to(another_daemon, tmp_path):
     pruned = run()["docker"]
     assert {"tiny:one", "tiny:two", "tiny:three"} <= set(pruned)
     assert not {f"tiny:{tag}" for tag in (good, failed, core.tag)} & set(pruned)
-    # After a change of the config alone, swarm would go back to the same image.
+    # If only the config changed, swarm would go back to the same image.
     service["settings"]["motto"] = "two"
     another_daemon.run(f"docker tag {REGISTRY}/tiny:{core.tag} {REGISTRY}/tiny:three")
     assert set(run()["docker"]) == {"tiny:three", f"tiny:{good}"}
@@ -896,7 +896,7 @@ def test_nothing_to_do_is_quick(core):
     client = Swarm()
 
     def nothing_to_do() -> bool:
-        client.changed()  # the first state of a run; the ones behind it share what it listed
+        client.changed()  # the first state of a run; later ones share what it listed
         return client.plan(wanted("tiny", pillar=core.pillar, paths=core.paths)).changes == {}
 
     assert nothing_to_do()
@@ -963,7 +963,7 @@ def test_without_a_daemon_the_state_says_what_to_do(core, monkeypatch):
 
 
 class Queue:
-    """What a roll asks of SLURM: jobs that end after a few looks, and what was done in which order."""
+    """A stand-in for SLURM in a roll: its jobs end after a few looks, and it records the order of what was done."""
 
     def __init__(self, jobs: int = 0) -> None:
         self.left, self.seen = jobs, []
@@ -987,7 +987,7 @@ class Queue:
 
 
 def rolled(core: Core) -> str:
-    """A service that is rolled runs; the id of its container."""
+    """Start a service that is rolled; return the id of its container."""
     core.add(mode="global", placement="head", rolled=True, ports={})
     assert core.apply("service_offered").changes
     return wait_for_container(core)
@@ -1024,7 +1024,7 @@ def test_an_update_of_a_rolled_service_waits_for_the_roll_which_waits_for_jobs(c
     again = core.apply("service_offered")
     assert again.changes == {}
     assert "waits for head" in again.comment
-    # The labels of the nodes are as they should be meanwhile, and nothing runs that the site does not want.
+    # The nodes' labels are right meanwhile, and nothing runs that the site does not want.
     assert core.apply("node_labelled", "a sentence").changes == {}
     assert core.apply("services_absent", "a sentence").changes == {}
     time.sleep(2)
@@ -1053,7 +1053,7 @@ def test_a_node_that_does_not_come_back_runs_the_one_before_and_ends_the_roll(co
         roll(core, queue, start=90)
     assert queue.seen == ["drain", "release"]
     assert "health: good" in core.daemon.run(f"docker exec {wait_for_container(core)} cat /etc/tiny/service.conf")
-    # What did not come back is still what the site wants, and a new node does not get it by itself.
+    # The site still wants the generation that did not come up, but a new node does not get it by itself.
     assert "waits for head" in core.apply("service_offered").comment
     with pytest.raises(VcoreError, match="still has jobs after 1 seconds"):
         roll(core, Queue(jobs=10**6), patience=1)
