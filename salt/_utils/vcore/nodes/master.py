@@ -15,11 +15,8 @@ import salt.utils.jid
 from salt.exceptions import SaltException
 
 from ..base.errors import VcoreError
+from .jobs import Answer, Call
 
-#: What a node is asked to run: function, arguments, named arguments.
-Call = tuple[str, Sequence[Any], Mapping[str, Any]]
-#: What each function of a job has returned, by the function's name.
-Answer = Mapping[str, Any]
 #: The master's names for accepted keys, pending keys, and keys refused because their minion's name has another key.
 KEPT = ("minions", "minions_pre", "minions_denied")
 #: Seconds to wait for an event before giving callers a chance to check their deadline.

@@ -20,8 +20,9 @@ from ..swarm import membership
 from ..swarm.work import Work
 from . import decisions
 from .hostlist import expand
+from .jobs import Call
 from .registry import UNKNOWN, Registry
-from .rounds import Call, locked
+from .rounds import locked
 
 #: The reason that nodes are drained with.
 REASON = "vcore: retiring"
