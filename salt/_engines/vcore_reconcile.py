@@ -92,8 +92,9 @@ class _Engine:
         self.again = None
         try:
             result = rounds.run(self.paths, Master(__opts__), full=full)
-            worth = any(result[what] for what in ("converged", "failed", "labelled", "storage", "slurm"))
-            log.log(logging.WARNING if worth else logging.INFO, "Reconciler: %s", rounds.summary(result))
+            log.log(
+                logging.WARNING if rounds.is_news(result) else logging.INFO, "Reconciler: %s", rounds.summary(result)
+            )
         except Busy:
             self.bell.heard(time.monotonic())
             return
