@@ -13,6 +13,9 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+# The one exception whose message alone a runner prints; of any other, salt-run shows a traceback.
+from salt.exceptions import NotImplemented as RunnerError
+
 from .base.errors import VcoreError
 
 Changes = dict[str, Any]
@@ -28,6 +31,9 @@ def imports(*later: str) -> Iterator[Callable[[], bool | tuple[bool, str]]]:
 
         with adapter.imports("docker") as __virtual__:
             from vcore.base.paths import Paths
+
+    A ``__virtualname__`` stands in the block as its last line: Salt, which is told of a module of that name that cannot
+    be loaded, would load no other file of the same name.
 
     ``later`` are libraries that the module needs and imports where they are used, since they take a while to load.
     """
@@ -57,6 +63,20 @@ def salt_errors(failed: str = "") -> Iterator[None]:
         raise CommandExecutionError(str(error)) from None
     except OSError as error:
         raise CommandExecutionError(f"{failed}: {error}" if failed else str(error)) from None
+
+
+@contextmanager
+def runner_errors() -> Iterator[None]:
+    """Turn what the brain or the file system refuses into the error of runners, which is shown without a traceback."""
+    try:
+        yield
+    except (VcoreError, OSError) as error:
+        raise RunnerError(str(error)) from None
+
+
+def name(value: Any) -> str:
+    """Return an argument that names a person or group, which Salt has read as YAML; nothing becomes a bad name."""
+    return "" if value is None else str(value)
 
 
 def node(pillar: Mapping[str, Any]) -> Mapping[str, Any]:

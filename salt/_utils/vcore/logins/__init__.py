@@ -1,3 +1,3 @@
 """Logins of people on nodes, and on hosts that are not under Salt."""
 
-USES = ("people", "services")
+USES = ("directory", "people", "services")

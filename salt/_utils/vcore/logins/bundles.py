@@ -13,13 +13,17 @@ import io
 import re
 import shlex
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..base.errors import VcoreError
+from ..base.errors import NotFound, VcoreError
 from ..base.files import write_atomic
+from ..base.paths import Paths
+from ..base.secrets import Store
+from ..directory import client
+from ..kernel import pillar as kernel_pillar
 from ..services import templates
 from . import sssd
 from .sssd import Access
@@ -469,3 +473,32 @@ def write(name: str, core: Core, checkout: Path, target: Path) -> None:
     if not target.is_absolute() or not target.parent.is_dir():
         raise VcoreError(f"{target} has to be an absolute path in a folder that exists")
     write_atomic(target, archive(members(name, core, checkout)), mode=0o600)
+
+
+def make(paths: Paths, os: str | None, file: str | None, groups: Sequence[str]) -> dict[str, str]:
+    """Write the bundle for a kind of host, by default below /root, and return what to tell: ``{file, for, secret}``.
+
+    Members of ``groups`` may log in there, or everybody if there are none.
+
+    Raises:
+        VcoreError: there is no such kind or group, something of the core is not there yet, or the folder of the file
+            does not exist.
+    """
+    chosen = kind(os)
+    pillar = kernel_pillar.resolved(paths)
+    root = paths.authority / "ca.crt"
+    if not root.is_file():
+        raise NotFound(f"there is no certificate authority in {root} yet; apply the states on the head")
+    made = core(pillar, root.read_text(), Store(paths.secrets).read("ldap", "readonly-password").decode(), groups)
+    if groups:
+        with client.open_administrator(pillar, paths) as connection:
+            found = connection.search(made.access.group_base, "(objectClass=posixGroup)", ["cn"])
+            known = [entry["cn"][0] for _, entry in found]
+        sssd.check_groups(groups, known, pillar["accounts"]["group"])
+    target = Path(file or f"/root/virtual-core-logins-{os}.tar.gz")
+    write(str(os), made, paths.checkout, target)
+    return {
+        "file": str(target),
+        "for": chosen.title,
+        "secret": f"It holds the password of {made.access.bind_dn}: copy it by ssh, delete it when the host is done.",
+    }
