@@ -1,5 +1,5 @@
-"""What Salt's modules import and the reason why one is missing; the one shape of every state: plan and apply list the
-same, and errors are sentences.
+"""What Salt's modules import, and why one is missing; and the common form of all states: plan and apply list the same
+changes, and errors are sentences.
 """
 
 import contextlib

@@ -16,7 +16,7 @@ TOGETHER = ("functional", "integration")
 
 
 def functions(*folders):
-    """Every public function of these folders' modules, as (folder, whole name, function)."""
+    """Return every public function of these folders' modules, as (folder, whole name, function)."""
     return [
         pytest.param(folder, name, node, id=f"{folder}/{path.stem}:{name}")
         for folder in folders

@@ -17,7 +17,7 @@ FOLDERS = {"salt-call": "_modules", "salt-run": "_runners"}
 
 
 def functions(folder, page):
-    """The functions of Salt's modules, on the head, in images and on a page, as people name them: ``vcore_ca.list``."""
+    """Return the functions of Salt's modules, on the head, in images and on a page, named as in ``vcore_ca.list``."""
     paths = [*(CHECKOUT / "salt" / folder).glob("*.py"), *CHECKOUT.glob(f"images/*/rootfs/**/salt/{folder}/*.py")]
     texts = [(path.stem, path.read_text()) for path in paths]
     texts += [

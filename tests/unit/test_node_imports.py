@@ -35,8 +35,8 @@ for path in {files!r}:
 
 
 def modules():
-    """The state modules that a node's roles name, those of areas and of services that run there included; the
-    returners; and what the head asks nodes by.
+    """Return the modules that nodes need: of the states of their roles, areas and services, the returners, and what the
+    head calls.
     """
     texts = [path.read_text() for role in ("node", "compute") for path in (STATES / "roles" / role).glob("*.sls")]
     texts += [path.read_text() for folder in ("areas", "services") for path in (STATES / folder).glob("*/node.sls")]

@@ -450,7 +450,7 @@ def test_a_worker_of_another_swarm_is_left_alone(core, another_daemon, tmp_path,
     another_daemon.run("docker swarm leave")
     connection = Swarm()
     assert connection.remove_members([identity]) == {identity}
-    assert connection.remove_members([identity]) == set()  # as one that has gone by itself
+    assert connection.remove_members([identity]) == set()  # as a node does that left by itself
     with pytest.raises(VcoreError, match="the head cannot be removed from its own swarm"):
         connection.remove_members([connection.members()[0]])
 

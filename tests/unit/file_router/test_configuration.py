@@ -17,7 +17,6 @@ from vcore.base.errors import NotFound, VcoreError
 from vcore.base.paths import Paths
 from vcore.base.secrets import Store
 from vcore.file_router import configuration, container, ganesha, health, instruments, names, samba
-from vcore.host import containers
 from vcore.swarm import proving
 
 PROGRAMS = CHECKOUT / "images" / "file-router" / "rootfs" / "usr" / "lib" / "virtual-core"
@@ -244,7 +243,7 @@ def test_another_container_that_is_about_to_come_is_the_one_that_proves(core, pa
     assert router.asked == []
     assert configuration.read(folder / configurations.PREVIOUS) == old
     assert configuration.plan(core, paths, test=True).changes.keys() == {"reload"}
-    # The new container serves it.
+    # The new container serves the configuration.
     (folder / configurations.APPLIED).write_text(configurations.fingerprint(configuration.read(folder)))
     assert configuration.settle(core, paths, wait=0) is None
     assert written(core) == {*names.FILES, configurations.APPLIED}
@@ -257,7 +256,7 @@ def test_what_a_container_refused_at_its_start_fails_with_its_reason(core, paths
     with pytest.raises(VcoreError, match="not the wanted one; apply again"):
         configuration.settle(core, paths, wait=0)
     (container.folder(core) / configurations.REFUSED).write_text("no\n")
-    with pytest.raises(VcoreError, match=r"was refused, and the one before is served: no$"):
+    with pytest.raises(VcoreError, match=r"was refused, and the previous one is served: no$"):
         configuration.settle(core, paths, wait=0)
 
 
@@ -303,15 +302,3 @@ def test_facts_tell_what_is_not_live(core, paths, router, monkeypatch):
         "file router: /machines is not exported",
         "file router: /old is exported, and the site does not want it",
     ]
-
-
-# --- what a command in the container says ----------------------------------------------------------------------------
-
-
-def test_docker_frames_become_one_output_and_the_stream_stays_its_owners(tmp_path):
-    """With the stream closed under Docker's response, Python 3.13 would complain on administrators' terminals."""
-    whole = tmp_path / "frames"
-    whole.write_bytes(b"\1\0\0\0\0\0\0\3one" + b"\2\0\0\0\0\0\0\4 two")
-    with whole.open("rb", buffering=0) as stream:
-        assert containers._output(stream) == b"one two"
-        assert not stream.closed

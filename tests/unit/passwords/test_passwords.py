@@ -241,7 +241,7 @@ def test_an_interrupted_change_that_the_directory_refuses_is_undone(world):
 
 
 def test_what_cannot_be_undone_keeps_the_journal_and_is_finished_later(world):
-    """Samba has a history of its own: it does not take the earlier password back."""
+    """Samba has a history of its own, so it does not take the earlier password back."""
     world.faults.plan("directory.change", Declined(Outcome.LOCKED, "locked."), times=9)
     real = world.samba.change
 

@@ -117,7 +117,7 @@ def test_what_a_container_refused_at_its_start_fails_with_its_reason(core, paths
     with pytest.raises(VcoreError, match="not the wanted one; apply again"):
         controller.settle(core)
     (controller.folder(core) / configurations.REFUSED).write_text("line 3\n")
-    with pytest.raises(VcoreError, match=r"^the configuration was refused, and the one before is in force: line 3$"):
+    with pytest.raises(VcoreError, match=r"^the configuration was refused, and the previous one is in force: line 3$"):
         controller.settle(core)
 
 

@@ -63,7 +63,7 @@ class Container:
             )
 
     def choose(self):
-        """Refuse what is in place and take the one before, as a container that starts does."""
+        """Refuse the configuration in place and take the previous one, as a container that starts does."""
         for path in (self.place.folder / configurations.PREVIOUS).iterdir():
             (self.place.folder / path.name).write_bytes(path.read_bytes())
         (self.place.folder / configurations.REFUSED).write_text("line 3\n")

@@ -197,7 +197,7 @@ def _check_guest(pillar: Mapping[str, Any], address: str, port: int, remedy: str
 
 
 def _check_nfs(address: str, service: ServicePart, remedy: str) -> Check:
-    """Ganesha answers the null procedure of NFS 4 (RFC 7530, 15.1; RFC 5531)."""
+    """Check that Ganesha answers the null procedure of NFS 4 (RFC 7530, 15.1; RFC 5531)."""
     port = service["ports"]["nfs"]["number"]
     tried = f"NFS 4 answers at {address}, port {port}"
     call = struct.pack(">10I", 1, 0, 2, 100003, 4, 0, 0, 0, 0, 0)

@@ -422,8 +422,8 @@ class Swarm:
         """Return the ``swarm_id`` and ``address`` of a node, if the manager confirms what it says.
 
         Raises:
-            NotFound: the swarm does not know its id: it was taken out of it behind its back.
-            VcoreError: it cannot be what it says, or the manager does not answer.
+            NotFound: the swarm does not know its id, because it was removed from the swarm without its knowledge.
+            VcoreError: it cannot be the node that it says it is, or the manager does not answer.
         """
         if self.problem:
             raise VcoreError(self.problem)

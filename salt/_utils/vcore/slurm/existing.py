@@ -87,8 +87,10 @@ def settings(text: str) -> dict[str, list[str]]:
 
 
 def facts(text: str) -> Existing:
-    """What the core needs to know of a site's slurm.conf: ``cluster``, ``controllers`` (HOST:PORT each), whether
-    clients get the configuration of the controller (``configless``), and the host of slurmdbd (``accounting``).
+    """Return what the core needs from the text of a site's slurm.conf.
+
+    That is ``cluster``, ``controllers`` (HOST:PORT each), whether clients fetch their configuration from the controller
+    (``configless``), and the host of slurmdbd (``accounting``, None where there is none).
 
     Raises:
         VcoreError: a setting is missing, or the core cannot be a client of such a cluster.
@@ -152,7 +154,7 @@ def check_key(path: Path) -> None:
 
 
 def read(slurm: SlurmSettings) -> Existing | None:
-    """Return the facts of the site's own SLURM; None in another mode.
+    """Return the :func:`facts` of the site's own SLURM; None in other modes.
 
     Raises:
         VcoreError: its files have become unusable since the site was checked.

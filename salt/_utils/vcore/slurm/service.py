@@ -39,8 +39,7 @@ def content(entry: Mapping[str, Any]) -> bytes | None:
 
 
 def given(slurm: SlurmPart, secrets: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
-    """What a service that has the cluster's key gets in this mode instead: files of secrets by name, and further
-    configs, each with ``file``, the file on the head that it is.
+    """Return what a service that uses the cluster's key gets with an existing SLURM.
 
     The first result has the files on the head of its secrets by name, the second further configs, each with ``file``,
     its file on the head. Where the controller serves its configuration there are no configs: services fetch it there.

@@ -385,5 +385,5 @@ def _account_problems(slurm: SlurmSettings, document: Document) -> list[Problem]
 
 
 def all_partitions(slurm: SlurmPart) -> dict[str, dict[str, Any]]:
-    """The partitions of a resolved ``slurm`` section, by name: the site's, or the one that there is without any."""
+    """Return the partitions of a resolved ``slurm`` section by name: the site's or, without any, the default one."""
     return slurm["partitions"] or {"main": Partition(default=True).model_dump(mode="json")}
