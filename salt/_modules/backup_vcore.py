@@ -14,8 +14,7 @@ with adapter.imports() as __virtual__:
     from vcore.backup import parts as backup_parts
     from vcore.base.paths import Paths
 
-#: Salt's loader puts the functions of all files of this name together.
-__virtualname__ = "vcore"
+    __virtualname__ = "vcore"
 
 
 def _names(parts):
@@ -108,3 +107,7 @@ def backup_put_back(folder, parts=None, test=False):
     with adapter.salt_errors("the dump cannot be put back"):
         pillar, paths = adapter.head(__pillar__), Paths.from_opts(__opts__)
         return backup_parts.put_back(pillar, paths, path, _names(parts), test=test)
+
+
+for _function in (backup_dump, backup_check, backup_put_back):
+    _function.__outputter__ = "vcore"

@@ -11,8 +11,7 @@ with adapter.imports() as __virtual__:
     from vcore.base.paths import Paths
     from vcore.monitoring import measuring
 
-#: Salt's loader puts the functions of all files of this name together.
-__virtualname__ = "vcore"
+    __virtualname__ = "vcore"
 
 
 def measurements():
@@ -35,3 +34,6 @@ def measurements():
     if found["level"] == "severe":
         __context__["retcode"] = 1
     return found
+
+
+measurements.__outputter__ = "vcore"

@@ -7,7 +7,7 @@ import ast
 
 def name(stem: str, tree: ast.Module) -> str:
     """Return the name that Salt knows a module by: its ``__virtualname__``, or that of its file."""
-    for node in tree.body:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["__virtualname__"]:
             return str(ast.literal_eval(node.value))
     return stem

@@ -41,10 +41,10 @@ def load(tmp_path):
 def doors(folder):
     """Each function of the front doors, with its file's name."""
     return {
-        f"vcore.{function.name}": path.stem
+        name: path.stem
         for path in sorted(folder.glob("*.py"))
-        if modules.called(path) == "vcore"
-        for function in modules.functions(path)
+        for name in modules.functions(path.stem, path.read_text())
+        if name.startswith("vcore.")
     }
 
 
