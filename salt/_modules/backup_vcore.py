@@ -12,6 +12,7 @@ from vcore import adapter
 
 with adapter.imports() as __virtual__:
     from vcore.backup import parts as backup_parts
+    from vcore.base.messages import tr
     from vcore.base.paths import Paths
 
     __virtualname__ = "vcore"
@@ -26,7 +27,9 @@ def _names(parts):
 def _folder(folder):
     path = FilePath(str(folder))
     if not path.is_absolute():
-        raise SaltInvocationError(f"{folder}: name the dump's folder by its whole path, such as /root/dump")
+        raise SaltInvocationError(
+            tr("{folder}: name the dump's folder by its whole path, such as /root/dump", folder=folder)
+        )
     return path
 
 

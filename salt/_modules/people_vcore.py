@@ -15,6 +15,7 @@ from vcore import adapter
 with adapter.imports() as __virtual__:
     from vcore.base.errors import Invalid
     from vcore.base.files import write_atomic
+    from vcore.base.messages import tr
     from vcore.base.paths import Paths
     from vcore.base.progress import report
     from vcore.people import accounts
@@ -266,7 +267,7 @@ def _progress(ours):
     """Show how far an import is: to whoever follows the progress, and in a terminal."""
 
     def show(done, total):
-        message = f"{done} of {total} people"
+        message = tr("{done} of {total} people", done=done, total=total)
         report(ours.paths, "accounts", message)
         if sys.stderr.isatty():
             print(message, file=sys.stderr)

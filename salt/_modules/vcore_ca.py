@@ -11,6 +11,7 @@ from vcore import adapter
 
 with adapter.imports() as __virtual__:
     from vcore.base.errors import VcoreError
+    from vcore.base.messages import tr
     from vcore.base.paths import Paths
     from vcore.certificates import trust as certificates_trust
     from vcore.certificates import x509
@@ -133,7 +134,13 @@ def renew(name):
     with adapter.salt_errors():
         authority, (leaf,) = _authority(), _leaves(name)
         if leaf.supplied:
-            raise SaltInvocationError(f"{name} is supplied by the site: put the new one at {leaf.supplied[0]}")
+            raise SaltInvocationError(
+                tr(
+                    "{name} is supplied by the site: put the new one at {supplied}",
+                    name=name,
+                    supplied=leaf.supplied[0],
+                )
+            )
         return authority.issue(leaf, force=True)
 
 
@@ -229,10 +236,10 @@ def _trusted_files(registry):
 
 def _run(command):
     if not __salt__["cmd.which"](command[0]):
-        raise VcoreError(f"{command[0]} is not there: install the package ca-certificates")
+        raise VcoreError(tr("{command} is not there: install the package ca-certificates", command=command[0]))
     done = __salt__["cmd.run_all"](list(command), python_shell=False)
     if done["retcode"]:
-        raise VcoreError(f"{command[0]} failed: {done['stderr'] or done['stdout']}")
+        raise VcoreError(tr("{command} failed: {stderr}", command=command[0], stderr=done["stderr"] or done["stdout"]))
 
 
 def trust_difference(certificate=None, registry=None):
@@ -272,7 +279,7 @@ def trust(certificate=None, registry=None):
         store, files = _trust_files(registry)
         pem = _trusted_root(certificate)
         if pem is None:
-            raise VcoreError("there is no certificate authority yet: apply the head's states, which make it")
+            raise VcoreError(tr("there is no certificate authority yet: apply the head's states, which make it"))
         changes = certificates_trust.trust_difference(pem, store, files)
         certificates_trust.trust(pem, store, changes, _run)
         return changes

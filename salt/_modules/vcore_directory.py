@@ -10,6 +10,7 @@ from vcore import adapter
 
 with adapter.imports() as __virtual__:
     from vcore.base.errors import Invalid, VcoreError
+    from vcore.base.messages import tr
     from vcore.base.paths import Paths
     from vcore.directory import client, entries, health
 
@@ -17,7 +18,7 @@ with adapter.imports() as __virtual__:
 def _open():
     pillar = adapter.head(__pillar__)
     if "ldap" not in pillar["services"]:
-        raise VcoreError("the service ldap is not switched on in the site file")
+        raise VcoreError(tr("the service ldap is not switched on in the site file"))
     return client.open_administrator(pillar, Paths.from_opts(__opts__))
 
 
@@ -60,7 +61,7 @@ def search(filter="(objectClass=*)", attributes=None):
     names = [attributes] if isinstance(attributes, str) else list(attributes or ["*"])
     hashes = [name for name in names if entries.is_hash(name)]
     if hashes:
-        raise SaltInvocationError(f"{', '.join(hashes)}: hashes of passwords are never returned")
+        raise SaltInvocationError(tr("{hashes}: hashes of passwords are never returned", hashes=", ".join(hashes)))
     with adapter.salt_errors(), _open() as connection:
         try:
             return dict(connection.search(entries.suffix(adapter.head(__pillar__)), filter, names))

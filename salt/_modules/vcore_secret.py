@@ -12,6 +12,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from vcore import adapter
 
 with adapter.imports() as __virtual__:
+    from vcore.base.messages import tr
     from vcore.base.paths import Paths
     from vcore.base.secrets import Store, generate
 
@@ -28,7 +29,7 @@ def _definition(name):
     services = _services()
     definition = services.get(service, {"secrets": {}})["secrets"].get(item)
     if definition is None or definition["service"]:
-        raise SaltInvocationError(f"no service that is switched on has a secret {name!r}")
+        raise SaltInvocationError(tr("no service that is switched on has a secret {name!r}", name=name))
     return service, item, definition
 
 
@@ -109,11 +110,11 @@ def set_(name):
     if sys.stdin.isatty():
         value = getpass.getpass(f"{name}: ")
         if value != getpass.getpass(f"{name}, once more: "):
-            raise CommandExecutionError("the two values differ; nothing was changed")
+            raise CommandExecutionError(tr("the two values differ; nothing was changed"))
     else:
         value = sys.stdin.readline().rstrip("\n")
     if not value:
-        raise CommandExecutionError("an empty value was given; nothing was changed")
+        raise CommandExecutionError(tr("an empty value was given; nothing was changed"))
     _store().write(service, item, value.encode())
     return True
 

@@ -8,6 +8,7 @@ from vcore import adapter
 
 # vcore.swarm.membership is imported where it is used: with docker it takes 70 ms to load.
 with adapter.imports("docker") as __virtual__:
+    from vcore.base.messages import tr
     from vcore.base.paths import Paths
     from vcore.swarm import specification
 
@@ -72,7 +73,7 @@ def inspect(name):
         pillar = adapter.head(__pillar__)
         if name not in pillar["services"]:
             known = ", ".join(sorted(pillar["services"]))
-            raise SaltInvocationError(f"the site has no service {name}; it has {known}")
+            raise SaltInvocationError(tr("the site has no service {name}; it has {known}", name=name, known=known))
         # As a plan: what does not exist yet shows as unknown.
         spec = deployment.wanted(name, pillar=pillar, paths=Paths.from_opts(__opts__), plan=True).spec
     # The label repeats the specification.

@@ -65,5 +65,11 @@ def show(service=None):
         if service is None:
             return data
         if service not in data["services"]:
-            raise VcoreError(f"no service {service!r} is switched on; there are: {', '.join(data['services'])}")
+            raise VcoreError(
+                tr(
+                    "no service {service!r} is switched on; there are: {services}",
+                    service=service,
+                    services=", ".join(data["services"]),
+                )
+            )
         return data["services"][service]

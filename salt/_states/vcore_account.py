@@ -43,5 +43,5 @@ def people_present(name):
                     return f"{len(changes)} things were put in place."
 
     return adapter.converge(
-        name, steps(), test=test, unchanged="The directory has the people and groups of the site file."
+        name, steps(), test=test, unchanged=tr("The directory has the people and groups of the site file.")
     )

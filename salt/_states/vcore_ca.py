@@ -11,9 +11,9 @@ def _converge(name, steps, what):
         name,
         steps,
         test=__opts__["test"],
-        unchanged=f"{what} in order.",
-        planned=f"{what} not in order yet.",
-        done=f"{what} in order now.",
+        unchanged=tr("{what} in order.", what=what),
+        planned=tr("{what} not in order yet.", what=what),
+        done=tr("{what} in order now.", what=what),
     )
 
 

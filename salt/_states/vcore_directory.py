@@ -40,4 +40,4 @@ def base_present(name):
                 client.apply(pillar, paths, opened, planned)
                 return f"{len(changes)} entries were put in place."
 
-    return adapter.converge(name, steps(), test=test, unchanged="The directory has the core's entries.")
+    return adapter.converge(name, steps(), test=test, unchanged=tr("The directory has the core's entries."))

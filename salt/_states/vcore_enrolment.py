@@ -28,7 +28,7 @@ def offered(name):
         name,
         steps(),
         test=__opts__["test"],
-        unchanged="New machines are offered what they need.",
-        planned="What new machines are offered would be changed.",
-        done="New machines are offered what they need now.",
+        unchanged=tr("New machines are offered what they need."),
+        planned=tr("What new machines are offered would be changed."),
+        done=tr("New machines are offered what they need now."),
     )

@@ -37,9 +37,9 @@ def configured(name):
         name,
         steps(),
         test=test,
-        unchanged="The file router has its configuration.",
-        planned="The file router's configuration would be changed.",
-        done="The file router's configuration was changed.",
+        unchanged=tr("The file router has its configuration."),
+        planned=tr("The file router's configuration would be changed."),
+        done=tr("The file router's configuration was changed."),
     )
 
 
@@ -60,7 +60,7 @@ def serving(name):
         pillar = adapter.node(__pillar__)
         yield (not test and configuration.settle(pillar, paths)) or {}
 
-    return adapter.converge(name, steps(), test=test, unchanged="The file router serves its configuration.")
+    return adapter.converge(name, steps(), test=test, unchanged=tr("The file router serves its configuration."))
 
 
 def instruments_present(name):
@@ -89,4 +89,4 @@ def instruments_present(name):
                 instruments.write_instruments(opened, changes, writes)
                 return f"{len(changes)} instruments were put in place."
 
-    return adapter.converge(name, steps(), test=test, unchanged="The directory has the instruments.")
+    return adapter.converge(name, steps(), test=test, unchanged=tr("The directory has the instruments."))

@@ -26,9 +26,9 @@ def names_present(name, addresses):
         name,
         steps(),
         test=__opts__["test"],
-        unchanged="The names in /etc/hosts are as they should be.",
-        planned="The names in /etc/hosts would be changed.",
-        done="The names in /etc/hosts were changed.",
+        unchanged=tr("The names in /etc/hosts are as they should be."),
+        planned=tr("The names in /etc/hosts would be changed."),
+        done=tr("The names in /etc/hosts were changed."),
     )
 
 
@@ -53,7 +53,7 @@ def directories_present(name, directories):
         name,
         steps(),
         test=__opts__["test"],
-        unchanged="The data folders are as they should be.",
-        planned="The data folders would be changed.",
-        done="The data folders were changed.",
+        unchanged=tr("The data folders are as they should be."),
+        planned=tr("The data folders would be changed."),
+        done=tr("The data folders were changed."),
     )

@@ -23,9 +23,9 @@ def built(name):
         name,
         steps(),
         test=__opts__["test"],
-        unchanged=f"The image {name} is up to date.",
-        planned=f"The image {name} would be brought up to date.",
-        done=f"The image {name} was brought up to date.",
+        unchanged=tr("The image {name} is up to date.", name=name),
+        planned=tr("The image {name} would be brought up to date.", name=name),
+        done=tr("The image {name} was brought up to date.", name=name),
     )
 
 
@@ -54,6 +54,6 @@ def pruned(name):
         name,
         steps(),
         test=__opts__["test"],
-        unchanged="There are no images that no service uses.",
-        planned="Images that no service uses would be removed.",
+        unchanged=tr("There are no images that no service uses."),
+        planned=tr("Images that no service uses would be removed."),
     )

@@ -22,7 +22,9 @@ def _system():
         # An old list of packages names files that the mirror no longer has.
         __salt__["pkg.install"](pkgs=list(names), refresh=True, **options)
         if left := set(names) - installed():
-            raise VcoreError(f"the package manager did not install {', '.join(sorted(left))}; see /var/log")
+            raise VcoreError(
+                tr("the package manager did not install {left}; see /var/log", left=", ".join(sorted(left)))
+            )
 
     def installed():
         return set(__salt__["pkg.list_pkgs"]())
@@ -33,7 +35,9 @@ def _system():
 
     def service(function, name):
         if not __salt__[f"service.{function}"](name):
-            raise VcoreError(f"the service {name} does not {function}; see journalctl -u {name}")
+            raise VcoreError(
+                tr("the service {name} does not {function}; see journalctl -u {name}", name=name, function=function)
+            )
 
     return sssd.System(
         installed=installed,
@@ -110,9 +114,9 @@ def present(name, groups=None, made_elsewhere=None):
         name,
         steps(),
         test=__opts__["test"],
-        unchanged="People of the core can log in.",
-        planned="People of the core would be let in.",
-        done="People of the core can log in now.",
+        unchanged=tr("People of the core can log in."),
+        planned=tr("People of the core would be let in."),
+        done=tr("People of the core can log in now."),
     )
 
 
@@ -139,7 +143,7 @@ def absent(name):
         name,
         steps(),
         test=__opts__["test"],
-        unchanged="People of the core do not log in here.",
-        planned="People of the core would no longer log in here.",
-        done="People of the core no longer log in here.",
+        unchanged=tr("People of the core do not log in here."),
+        planned=tr("People of the core would no longer log in here."),
+        done=tr("People of the core no longer log in here."),
     )

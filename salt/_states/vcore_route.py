@@ -32,9 +32,9 @@ def configured(name):
         name,
         steps(),
         test=__opts__["test"],
-        unchanged="The file router knows what to pull.",
-        planned="The file router would be told what to pull.",
-        done="The file router was told what to pull.",
+        unchanged=tr("The file router knows what to pull."),
+        planned=tr("The file router would be told what to pull."),
+        done=tr("The file router was told what to pull."),
     )
 
 
@@ -57,8 +57,8 @@ def absent(name):
         name,
         steps(),
         test=__opts__["test"],
-        unchanged="No routes are mounted here.",
-        done="The routes were taken away.",
+        unchanged=tr("No routes are mounted here."),
+        done=tr("The routes were taken away."),
     )
 
 
@@ -91,5 +91,5 @@ def mounted(name):
         return routes.apply(planned, host, install)
 
     return adapter.converge(
-        name, steps(), test=test, unchanged="The routes are mounted.", done="The routes were mounted."
+        name, steps(), test=test, unchanged=tr("The routes are mounted."), done=tr("The routes were mounted.")
     )

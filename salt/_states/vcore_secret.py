@@ -36,7 +36,7 @@ def present(name, secrets=None):
         name,
         steps(),
         test=__opts__["test"],
-        unchanged="All secrets are in place.",
-        planned="Secrets would be put in place.",
-        done="Secrets were put in place.",
+        unchanged=tr("All secrets are in place."),
+        planned=tr("Secrets would be put in place."),
+        done=tr("Secrets were put in place."),
     )

@@ -38,9 +38,9 @@ def configured(name):
         name,
         steps(),
         test=__opts__["test"],
-        unchanged="SLURM has its configuration.",
-        planned="SLURM's configuration would be changed.",
-        done="SLURM's configuration was changed.",
+        unchanged=tr("SLURM has its configuration."),
+        planned=tr("SLURM's configuration would be changed."),
+        done=tr("SLURM's configuration was changed."),
     )
 
 
@@ -62,7 +62,7 @@ def serving(name):
             controller.settle(pillar)
         yield {}
 
-    return adapter.converge(name, steps(), test=__opts__["test"], unchanged="SLURM goes by its configuration.")
+    return adapter.converge(name, steps(), test=__opts__["test"], unchanged=tr("SLURM goes by its configuration."))
 
 
 def node_named(name):
@@ -86,7 +86,7 @@ def node_named(name):
         name,
         steps(),
         test=__opts__["test"],
-        unchanged="slurmd knows the name of its node.",
-        planned="slurmd would be told the name of its node.",
-        done="slurmd was told the name of its node.",
+        unchanged=tr("slurmd knows the name of its node."),
+        planned=tr("slurmd would be told the name of its node."),
+        done=tr("slurmd was told the name of its node."),
     )

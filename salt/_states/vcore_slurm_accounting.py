@@ -54,5 +54,5 @@ def present(name, part="all"):
         name,
         steps(),
         test=test,
-        unchanged="SLURM has the accounts of the site and the people of the directory.",
+        unchanged=tr("SLURM has the accounts of the site and the people of the directory."),
     )

@@ -30,7 +30,7 @@ def offered(name):
         name,
         steps(),
         test=__opts__["test"],
-        unchanged="The files on offer list the compute nodes.",
-        planned="The files on offer would be changed.",
-        done="The files on offer were changed: have slurmctld read its configuration again.",
+        unchanged=tr("The files on offer list the compute nodes."),
+        planned=tr("The files on offer would be changed."),
+        done=tr("The files on offer were changed: have slurmctld read its configuration again."),
     )

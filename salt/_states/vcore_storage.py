@@ -36,9 +36,9 @@ def present(name):
         name,
         steps(),
         test=test,
-        unchanged="The storage is as it should be.",
-        planned="The storage would be mounted.",
-        done="The storage was mounted.",
+        unchanged=tr("The storage is as it should be."),
+        planned=tr("The storage would be mounted."),
+        done=tr("The storage was mounted."),
     )
 
 
@@ -60,7 +60,7 @@ def absent(name):
         name,
         steps(),
         test=__opts__["test"],
-        unchanged="No storage is mounted here.",
-        planned="The storage would be unmounted.",
-        done="The storage was unmounted.",
+        unchanged=tr("No storage is mounted here."),
+        planned=tr("The storage would be unmounted."),
+        done=tr("The storage was unmounted."),
     )

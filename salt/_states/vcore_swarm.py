@@ -52,9 +52,9 @@ def initialised(name):
     return _converge(
         name,
         steps(),
-        unchanged="This machine manages a swarm.",
-        done="This machine now manages a new swarm.",
-        planned="A swarm would be started.",
+        unchanged=tr("This machine manages a swarm."),
+        done=tr("This machine now manages a new swarm."),
+        planned=tr("A swarm would be started."),
     )
 
 
@@ -76,9 +76,9 @@ def join_token_kept(name):
     return _converge(
         name,
         steps(),
-        unchanged="The swarm's join token is kept.",
-        done="The swarm's join token was put into the secret store.",
-        planned="The swarm's join token would be put into the secret store.",
+        unchanged=tr("The swarm's join token is kept."),
+        done=tr("The swarm's join token was put into the secret store."),
+        planned=tr("The swarm's join token would be put into the secret store."),
     )
 
 
@@ -103,9 +103,9 @@ def joined(name):
     return _converge(
         name,
         steps(),
-        unchanged="This machine is in the swarm of the head.",
-        done="This machine joined the swarm of the head.",
-        planned="This machine would join the swarm of the head.",
+        unchanged=tr("This machine is in the swarm of the head."),
+        done=tr("This machine joined the swarm of the head."),
+        planned=tr("This machine would join the swarm of the head."),
     )
 
 
@@ -128,9 +128,9 @@ def parted(name):
     return _converge(
         name,
         steps(),
-        unchanged="This machine is in no swarm.",
-        done="This machine left the swarm.",
-        planned="This machine would leave the swarm.",
+        unchanged=tr("This machine is in no swarm."),
+        done=tr("This machine left the swarm."),
+        planned=tr("This machine would leave the swarm."),
     )
 
 
@@ -160,7 +160,7 @@ def left(name):
         _swarm().leave(changes)
         return f"The core left the swarm. {kept()}".rstrip()
 
-    return _converge(name, steps(), unchanged="This machine is in no swarm.")
+    return _converge(name, steps(), unchanged=tr("This machine is in no swarm."))
 
 
 def network_present(name):
@@ -182,9 +182,9 @@ def network_present(name):
     return _converge(
         name,
         steps(),
-        unchanged="The overlay network is there.",
-        done="The overlay network was created.",
-        planned="The overlay network would be created.",
+        unchanged=tr("The overlay network is there."),
+        done=tr("The overlay network was created."),
+        planned=tr("The overlay network would be created."),
     )
 
 
@@ -208,9 +208,9 @@ def node_labelled(name, nodes=None):
     return _converge(
         name,
         steps(),
-        unchanged="The nodes carry their labels.",
-        done="The nodes now carry their labels.",
-        planned="Nodes would be labelled.",
+        unchanged=tr("The nodes carry their labels."),
+        done=tr("The nodes now carry their labels."),
+        planned=tr("Nodes would be labelled."),
     )
 
 
@@ -254,9 +254,9 @@ def service_running(name, timeout=None):
     return _converge(
         name,
         steps(),
-        unchanged=f"The service {name} runs and is healthy.",
-        done=f"The service {name} now runs as wanted and is healthy.",
-        planned=f"The service {name} would be changed.",
+        unchanged=tr("The service {name} runs and is healthy.", name=name),
+        done=tr("The service {name} now runs as wanted and is healthy.", name=name),
+        planned=tr("The service {name} would be changed.", name=name),
     )
 
 
@@ -289,9 +289,9 @@ def service_offered(name):
     return _converge(
         name,
         steps(),
-        unchanged=f"The service {name} is offered to its nodes.",
-        done=f"The service {name} is offered to its nodes.",
-        planned=f"The service {name} would be offered to its nodes.",
+        unchanged=tr("The service {name} is offered to its nodes.", name=name),
+        done=tr("The service {name} is offered to its nodes.", name=name),
+        planned=tr("The service {name} would be offered to its nodes.", name=name),
     )
 
 
@@ -315,7 +315,7 @@ def services_absent(name, keep=None):
     return _converge(
         name,
         steps(),
-        unchanged="No other services of the core run here.",
-        done="Services that the site does not want were removed; their data was kept.",
-        planned="Services that the site does not want would be removed; their data would be kept.",
+        unchanged=tr("No other services of the core run here."),
+        done=tr("Services that the site does not want were removed; their data was kept."),
+        planned=tr("Services that the site does not want would be removed; their data would be kept."),
     )

@@ -19,7 +19,7 @@ from support import pages
 CHECKOUT = Path(__file__).parents[2]
 PAGE = CHECKOUT / "docs" / "adding-an-area.md"
 BRAIN = CHECKOUT / "salt" / "_utils" / "vcore"
-GENERATED = {"docs/settings.md"}
+GENERATED = {"docs/settings.md", "salt/_utils/vcore/locale/vcore.pot"}
 #: The site of the page, and the two lines that it shows for two mistakes in it.
 (SITE,) = (block for block in pages.blocks(PAGE, "yaml") if block.startswith("vcore:"))
 (SENTENCES,) = (block.splitlines() for block in pages.blocks(PAGE, "text") if block.startswith("site.sls:"))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support import modules
+from vcore.base import errors
 
 CHECKOUT = Path(__file__).parents[2]
 SALT = CHECKOUT / "salt"
@@ -71,3 +72,34 @@ def test_what_pytest_runs_together_has_names_of_its_own():
 
 def test_salt_is_not_shadowed():
     assert not (SALT / "__init__.py").exists(), "a package salt/ here would hide Salt itself"
+
+
+BRAIN = SALT / "_utils" / "vcore"
+#: Classes of errors that Salt has beside the brain's own.
+SALT_ERRORS = {"CommandExecutionError", "SaltInvocationError"}
+
+
+def untranslated(path):
+    """Lines of a file on which an error or a problem gets its words other than by the catalogue of messages."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        is_error = name in SALT_ERRORS or (name in vars(errors) and issubclass(vars(errors)[name], Exception))
+        words = (
+            node.args[0] if is_error and node.args else node.args[1] if name == "problem" and node.args[1:] else None
+        )
+        # Words that somebody else has said already, and what joins them, are no text of ours.
+        texts = [words.value] if isinstance(words, ast.Constant) else []
+        if isinstance(words, ast.JoinedStr):
+            texts = [part.value for part in words.values if isinstance(part, ast.Constant)]
+        if any(re.search(r"[a-z]{3,} +[a-z]{2,}|^[a-z]{3,} $", str(text)) for text in texts):
+            found.append(f"{path.relative_to(CHECKOUT)}:{node.lineno}: {ast.unparse(words)[:80]}")
+    return found
+
+
+@pytest.mark.parametrize("folder", ["_utils/vcore", "_modules", "_runners", "_states"])
+def test_errors_and_problems_get_their_words_by_the_catalogue_of_messages(folder):
+    found = [line for path in sorted((SALT / folder).rglob("*.py")) for line in untranslated(path)]
+    assert found == [], "\n".join(["say it by tr (vcore.base.messages):", *found])

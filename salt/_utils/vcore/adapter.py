@@ -17,6 +17,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from salt.exceptions import NotImplemented as RunnerError
 
 from .base.errors import VcoreError
+from .base.messages import tr
 
 Changes = dict[str, Any]
 #: What a state does, see :func:`converge`.
@@ -88,7 +89,7 @@ def node(pillar: Mapping[str, Any]) -> Mapping[str, Any]:
     if "_errors" in pillar:
         raise VcoreError("\n".join(pillar["_errors"]))
     if not pillar.get("vcore"):
-        raise VcoreError("this minion's pillar has no vcore: the site names no node of its id")
+        raise VcoreError(tr("this minion's pillar has no vcore: the site names no node of its id"))
     data: Mapping[str, Any] = pillar["vcore"]
     return data
 
@@ -101,7 +102,7 @@ def head(pillar: Mapping[str, Any]) -> Mapping[str, Any]:
     """
     data = node(pillar)
     if "head" not in data.get("node", {}).get("roles", []):
-        raise VcoreError("this works on the head of a core only; run it there")
+        raise VcoreError(tr("this works on the head of a core only; run it there"))
     return data
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from .base.errors import VcoreError
 from .base.files import write_atomic
+from .base.messages import tr
 from .base.paths import Paths
 from .kernel import site
 from .kernel.documents import SiteError
@@ -66,8 +67,12 @@ def keys(minion: str, pki: Path = PKI) -> str:
     if accepted.exists():
         if pem_finger(str(accepted)) != pem_finger(str(own)):
             raise VcoreError(
-                f"the master knows the minion {minion} by another key than {own}; "
-                f"if that is expected, delete the old key with: salt-key -d {minion}"
+                tr(
+                    "the master knows the minion {minion} by another key than {own}; if that is expected, "
+                    "delete the old key with: salt-key -d {minion}",
+                    minion=minion,
+                    own=own,
+                )
             )
     else:
         write_atomic(accepted, own.read_bytes(), mode=0o644)

@@ -2,11 +2,14 @@
 
 ``docs/settings.md`` documents pillar/site.sls for administrators, ``docs/service-yaml.md`` service.yaml for developers.
 Both follow from the JSON Schema of the models, so they say exactly what validation checks.
+
+``locale/vcore.pot`` lists the messages for people, for translators (see :mod:`vcore.base.messages`).
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import difflib
 import json
 import sys
@@ -300,6 +303,41 @@ def service_file() -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------
+# Messages
+# ---------------------------------------------------------------------------------------------------------------
+
+#: Where messages are, below salt/.
+SOURCES = ("_utils/vcore", "_modules", "_states", "_runners", "_output", "_engines", "_pillar", "_returners")
+
+
+def messages(checkout: Path) -> str:
+    """Return the template of the catalogue of messages, in the format of gettext(1): each once, with its files."""
+    found: dict[str, list[str]] = {}
+    for folder in SOURCES:
+        for path in sorted((checkout / "salt" / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "tr":
+                    message = ast.literal_eval(node.args[0])
+                    files = found.setdefault(message, [])
+                    name = str(path.relative_to(checkout))
+                    files += [name] if name not in files else []
+    entries = [
+        "".join(f"#: {name}\n" for name in files)
+        + ("#, python-brace-format\n" if "{" in message else "")
+        + f'msgid {_quoted(message)}\nmsgstr ""\n'
+        for message, files in sorted(found.items())
+    ]
+    header = 'msgid ""\nmsgstr ""\n"Content-Type: text/plain; charset=UTF-8\\n"\n"Content-Transfer-Encoding: 8bit\\n"\n'
+    return "\n".join(
+        ["# Written by python -m vcore.reference from the code. Change that, not this file.\n" + header, *entries]
+    )
+
+
+def _quoted(message: str) -> str:
+    return json.dumps(message, ensure_ascii=False)
+
+
+# ---------------------------------------------------------------------------------------------------------------
 # Command
 # ---------------------------------------------------------------------------------------------------------------
 
@@ -310,6 +348,7 @@ def documents(paths: Paths) -> dict[Path, str]:
     return {
         folder / "settings.md": settings(services_catalogue.load(paths.services)),
         folder / "service-yaml.md": service_file(),
+        paths.checkout / "salt/_utils/vcore/locale/vcore.pot": messages(paths.checkout),
     }
 
 
@@ -338,6 +377,7 @@ def main(arguments: list[str] | None = None) -> int:
         difference = stale(paths)
         if not chosen.check:
             for path, text in documents(paths).items():
+                path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomic(path, text.encode(), mode=0o644)
     except VcoreError as error:
         print(error, file=sys.stderr)

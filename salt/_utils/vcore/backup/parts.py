@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from ..base.errors import VcoreError
 from ..base.files import sync_folder, write_atomic
 from ..base.locks import exclusive
+from ..base.messages import tr
 from ..base.paths import Paths
 from ..base.progress import report
 from ..kernel import areas
@@ -92,7 +93,7 @@ def known() -> dict[str, Part]:
     for area in areas.asked(Backed).values():
         for part in area.PARTS:
             if not NAME.fullmatch(part.name) or part.name in found:
-                raise VcoreError(f"the part {part.name} needs a name of its own, of a-z, 0-9 and -")
+                raise VcoreError(tr("the part {name} needs a name of its own, of a-z, 0-9 and -", name=part.name))
             found[part.name] = part
     return found
 
@@ -108,7 +109,7 @@ def in_order(parts: Iterable[Part]) -> list[Part]:
     try:
         return [by_name[name] for name in TopologicalSorter(needed).static_order()]
     except CycleError as error:
-        raise VcoreError(f"parts are needed before each other: {' -> '.join(error.args[1])}") from None
+        raise VcoreError(tr("parts are needed before each other: {args}", args=" -> ".join(error.args[1]))) from None
 
 
 def chosen(names: Sequence[str] | None, available: Iterable[str], where: str) -> list[str]:
@@ -119,9 +120,16 @@ def chosen(names: Sequence[str] | None, available: Iterable[str], where: str) ->
     """
     there = list(available)
     if missing := [name for name in names or () if name not in there]:
-        raise VcoreError(f"{where} has no part {', '.join(missing)}; there are: {', '.join(there) or 'none'}")
+        raise VcoreError(
+            tr(
+                "{where} has no part {missing}; there are: {there}",
+                where=where,
+                missing=", ".join(missing),
+                there=", ".join(there) or "none",
+            )
+        )
     if not there:
-        raise VcoreError(f"{where} has nothing that could be dumped")
+        raise VcoreError(tr("{where} has nothing that could be dumped", where=where))
     return list(dict.fromkeys(names)) if names else there
 
 
@@ -137,7 +145,7 @@ def describe(folder: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise VcoreError(f"{path} is neither a file nor a folder, and cannot be part of a dump")
+            raise VcoreError(tr("{path} is neither a file nor a folder, and cannot be part of a dump", path=path))
         if path.is_file():
             with path.open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -161,7 +169,13 @@ def differences(described: Mapping[str, Any], there: Mapping[str, Any]) -> list[
 
 
 def _unusable(folder: Path, reason: str) -> VcoreError:
-    return VcoreError(f"the dump {folder} cannot be used: {reason}. Nothing was changed; use another dump.")
+    return VcoreError(
+        tr(
+            "the dump {folder} cannot be used: {reason}. Nothing was changed; use another dump.",
+            folder=folder,
+            reason=reason,
+        )
+    )
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -253,10 +267,10 @@ def dump(pillar: Mapping[str, Any], paths: Paths, folder: Path, names: Sequence[
     parts = {name: part for name, part in known().items() if part.is_here(pillar)}
     wanted = chosen(names, parts, "this core")
     if not folder.is_absolute() or not folder.parent.is_dir():
-        raise VcoreError(f"the dump {folder} needs an absolute path, in a folder that exists")
+        raise VcoreError(tr("the dump {folder} needs an absolute path, in a folder that exists", folder=folder))
     with _alone(paths):
         if folder.exists() or folder.is_symlink():
-            raise VcoreError(f"{folder} exists already; name a new folder for the dump")
+            raise VcoreError(tr("{folder} exists already; name a new folder for the dump", folder=folder))
         new = folder.parent / f".{folder.name}.new"
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
@@ -276,7 +290,7 @@ def _write(pillar: Mapping[str, Any], paths: Paths, folder: Path, parts: Iterabl
     for part in parts:
         inner = folder / part.name
         inner.mkdir(mode=0o700)
-        report(paths, f"dump of {part.name}", "is written")
+        report(paths, f"dump of {part.name}", tr("is written"))
         part.dump(pillar, paths, inner)
         part.check(inner)
         for path in inner.rglob("*"):
@@ -329,8 +343,11 @@ def put_back(
         raise _unusable(folder, f"it is of {manifest['core']['domain']}, and this core is {domain}")
     if missing := [name for name in wanted if not parts[name].is_here(pillar)]:
         raise VcoreError(
-            f"this site has no {', '.join(missing)}: switch it on in the site file and apply, or name other parts. "
-            "Nothing was changed."
+            tr(
+                "this site has no {missing}: switch it on in the site file and apply, or name other "
+                "parts. Nothing was changed.",
+                missing=", ".join(missing),
+            )
         )
     ordered = in_order(parts[name] for name in wanted)
     names = [part.name for part in ordered]
@@ -338,10 +355,18 @@ def put_back(
         return _told(folder, manifest, names, "would be put back")
     with _alone(paths):
         for number, part in enumerate(ordered):
-            report(paths, f"dump of {part.name}", "is put back")
+            report(paths, f"dump of {part.name}", tr("is put back"))
             try:
                 part.put_back(pillar, paths, folder / part.name)
             except (VcoreError, OSError) as error:
                 done, left = (", ".join(some) or "nothing" for some in (names[:number], names[number + 1 :]))
-                raise VcoreError(f"{part.name}: {error}. Put back before it: {done}; not tried: {left}") from None
+                raise VcoreError(
+                    tr(
+                        "{name}: {error}. Put back before it: {done}; not tried: {left}",
+                        name=part.name,
+                        error=error,
+                        done=done,
+                        left=left,
+                    )
+                ) from None
     return _told(folder, manifest, names, "put back")

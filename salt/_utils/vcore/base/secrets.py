@@ -17,6 +17,7 @@ from typing import Any
 
 from .errors import NotFound, VcoreError
 from .files import write_atomic
+from .messages import tr
 
 #: Letters and digits without the ones that people mix up when they read a password aloud.
 PASSWORD_ALPHABET = "".join(sorted(set(string.ascii_letters + string.digits) - set("0O1lI")))
@@ -36,7 +37,7 @@ def generate(kind: str, length: int) -> bytes:
         return secrets.token_hex((length + 1) // 2)[:length].encode()
     if kind == "bytes":
         return secrets.token_bytes(length)
-    raise VcoreError(f"a secret of kind {kind} is not generated, a person supplies it")
+    raise VcoreError(tr("a secret of kind {kind} is not generated, a person supplies it", kind=kind))
 
 
 class Store:
@@ -62,7 +63,13 @@ class Store:
         try:
             return self.path(service, name).read_bytes()
         except FileNotFoundError:
-            raise NotFound(f"the secret {service}/{name} has no value yet; apply the states on the head") from None
+            raise NotFound(
+                tr(
+                    "the secret {service}/{name} has no value yet; apply the states on the head",
+                    service=service,
+                    name=name,
+                )
+            ) from None
 
     def write(self, service: str, name: str, value: bytes) -> None:
         """Give the secret a value, replacing the one that it had."""
@@ -94,7 +101,11 @@ class Store:
         except FileNotFoundError:
             if definition["kind"] == "supplied":
                 raise VcoreError(
-                    f"the secret {service}/{name} has to be supplied: salt-call vcore_secret.set {service}/{name}"
+                    tr(
+                        "the secret {service}/{name} has to be supplied: salt-call vcore_secret.set {service}/{name}",
+                        service=service,
+                        name=name,
+                    )
                 ) from None
             return "missing"
         closed = all(
@@ -142,5 +153,9 @@ def node_secret(pillar: Mapping[str, Any], store: Store, service: str, name: str
         return str(pillar["secrets"][service][name])
     except KeyError:
         raise NotFound(
-            f"the secret {service}/{name} has no value yet, or is not for this node; apply the states on the head"
+            tr(
+                "the secret {service}/{name} has no value yet, or is not for this node; apply the states on the head",
+                service=service,
+                name=name,
+            )
         ) from None

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from ..base import locks
 from ..base.errors import NotFound, VcoreError
 from ..base.files import sync_folder, write_atomic
+from ..base.messages import tr
 from . import x509
 from .x509 import Changes, Leaf, Pair, Policy, Stored
 
@@ -109,7 +110,7 @@ class Authority:
 
     def __init__(self, folder: Path, wanted_ca: Policy, now: datetime | None = None) -> None:
         if not x509.AVAILABLE:
-            raise VcoreError("the certificate authority needs M2Crypto, which bootstrap.sh installs on the head")
+            raise VcoreError(tr("the certificate authority needs M2Crypto, which bootstrap.sh installs on the head"))
         self.folder = folder
         self.policy = wanted_ca
         self.now = (now or datetime.now(UTC)).replace(microsecond=0)
@@ -131,7 +132,9 @@ class Authority:
         except FileNotFoundError:
             return {"certificates": {}, "crl": None}
         except (ValueError, TypeError, KeyError):
-            raise VcoreError(f"{self._index_path} is damaged: restore it from a backup") from None
+            raise VcoreError(
+                tr("{index_path} is damaged: restore it from a backup", index_path=self._index_path)
+            ) from None
 
     def current(self) -> Pair | None:
         """Return the authority in the store, None before it is made.
@@ -148,8 +151,12 @@ class Authority:
             pair = None
         if pair is None or not pair.paired:
             raise VcoreError(
-                f"the authority in {self.folder} is damaged, ca.crt and ca.key are no pair: restore both from a "
-                "backup, or remove both to have a new authority, which every node and user then has to trust anew"
+                tr(
+                    "the authority in {folder} is damaged, ca.crt and ca.key are no pair: restore both from "
+                    "a backup, or remove both to have a new authority, which every node and user then has to "
+                    "trust anew",
+                    folder=self.folder,
+                )
             )
         return pair
 
@@ -254,7 +261,7 @@ class Authority:
         if leaf.supplied:
             supplied, problems = x509.read_supplied(*leaf.supplied, names=leaf.required_names, now=self.now)
             if supplied is None or problems:
-                raise VcoreError(f"certificate {leaf.name}: {'; '.join(problems)}")
+                raise VcoreError(tr("certificate {name}: {problems}", name=leaf.name, problems="; ".join(problems)))
             if pair and pair.same(supplied):
                 return {}, None
             old = f"issued by {pair.facts.issuer}" if pair else None
@@ -334,7 +341,7 @@ class Authority:
     def _required(self) -> Pair:
         authority = self.current()
         if authority is None:
-            raise VcoreError("there is no certificate authority yet: apply the head's states, which make it")
+            raise VcoreError(tr("there is no certificate authority yet: apply the head's states, which make it"))
         return authority
 
     def issue(self, leaf: Leaf, *, force: bool = False) -> Changes:
@@ -376,7 +383,13 @@ class Authority:
             VcoreError: the reason is unknown, or another run holds the store.
         """
         if reason not in x509.REVOCATION_REASONS:
-            raise VcoreError(f"unknown reason {reason}; it is one of {', '.join(x509.REVOCATION_REASONS)}")
+            raise VcoreError(
+                tr(
+                    "unknown reason {reason}; it is one of {revocation_reasons}",
+                    reason=reason,
+                    revocation_reasons=", ".join(x509.REVOCATION_REASONS),
+                )
+            )
         with self._locked():
             authority, index = self._required(), self._index()
             serial = name.lower().replace(":", "").lstrip("0")
@@ -385,7 +398,7 @@ class Authority:
                 serial = pair.facts.serial if pair else ""
             entry = index["certificates"].get(serial)
             if entry is None or entry["authority"] != authority.identifier:
-                raise NotFound(f"this authority has issued no certificate {name} that is still valid")
+                raise NotFound(tr("this authority has issued no certificate {name} that is still valid", name=name))
             if not entry["revoked"]:
                 entry.update(revoked=self.now.isoformat(), reason=reason)
                 self._write_index(index)
@@ -490,7 +503,7 @@ class Authority:
         index = self._index()
         record = index["crl"]
         if not record or not self._crl_path.exists():
-            raise NotFound("there is no revocation list yet: apply the head's states, which sign it")
+            raise NotFound(tr("there is no revocation list yet: apply the head's states, which sign it"))
         end = datetime.fromisoformat(record["next_update"])
         entries = index["certificates"]
         return {

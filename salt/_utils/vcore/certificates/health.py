@@ -7,6 +7,7 @@ from typing import Any
 
 from ..base.checks import Check, result
 from ..base.errors import VcoreError
+from ..base.messages import tr
 from ..base.paths import Paths
 from . import x509
 from .authority import Authority
@@ -43,9 +44,15 @@ def problems(facts: Mapping[str, Any]) -> list[str]:
         if certificate["ok"]:
             continue
         if certificate["status"] not in Authority.WELL:
-            found.append(f"certificate {name}: {certificate['status']}")
+            found.append(tr("certificate {name}: {status}", name=name, status=certificate["status"]))
         else:
-            found.append(f"certificate {name}: {certificate['days_left']} days left; apply the states to renew it")
+            found.append(
+                tr(
+                    "certificate {name}: {days_left} days left; apply the states to renew it",
+                    name=name,
+                    days_left=certificate["days_left"],
+                )
+            )
     return found
 
 
@@ -57,6 +64,10 @@ def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
             wrong = Authority(paths.authority, x509.policy(pillar)).verify(leaf)
         except (VcoreError, OSError) as error:
             wrong = [str(error)]
-        saw = "; ".join(wrong) or "chain, names and dates are right"
-        found.append(result(f"the certificate {leaf.name} verifies", not wrong, saw, "run salt-call state.apply"))
+        saw = "; ".join(wrong) or tr("chain, names and dates are right")
+        found.append(
+            result(
+                tr("the certificate {name} verifies", name=leaf.name), not wrong, saw, tr("run salt-call state.apply")
+            )
+        )
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..base.messages import tr
 from ..host.network import Route
 from ..kernel.documents import Location, Problem, unknown_key
 from ..kernel.models import (
@@ -89,7 +90,11 @@ def host_problems(configuration: Configuration, routes: Sequence[Route]) -> list
     supplied: list[tuple[Location, str, str, bool, list[str] | None]] = []
     if (authority.certificate is None) != (authority.key is None):
         missing = "key" if authority.key is None else "certificate"
-        return [document.problem(("certificate_authority",), f"certificate and key go together; {missing} is missing")]
+        return [
+            document.problem(
+                ("certificate_authority",), tr("certificate and key go together; {missing} is missing", missing=missing)
+            )
+        ]
     if authority.certificate and authority.key:
         supplied.append((("certificate_authority",), authority.certificate, authority.key, True, None))
     for name, service in SERVICES.of(site).items():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..base.errors import VcoreError
 from ..base.files import write_atomic
+from ..base.messages import tr
 from .x509 import Changes, pem_certificates
 
 
@@ -45,7 +46,7 @@ def root_of(chain: bytes) -> bytes:
     """
     blocks = pem_certificates(chain)
     if not blocks:
-        raise VcoreError("the authority's certificate is not PEM; apply the head's states, which make it")
+        raise VcoreError(tr("the authority's certificate is not PEM; apply the head's states, which make it"))
     return blocks[-1]
 
 
@@ -56,9 +57,15 @@ def trust_files(os_family: str, registry: str | None) -> tuple[TrustStore, tuple
         VcoreError: the distribution is unknown, or ``registry`` is not host:port.
     """
     if os_family not in TRUST_STORES:
-        raise VcoreError(f"no trust store is known for {os_family}; there are: {', '.join(TRUST_STORES)}")
+        raise VcoreError(
+            tr(
+                "no trust store is known for {os_family}; there are: {trust_stores}",
+                os_family=os_family,
+                trust_stores=", ".join(TRUST_STORES),
+            )
+        )
     if registry is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?", registry):
-        raise VcoreError(f"{registry!r} is not a registry, host:port")
+        raise VcoreError(tr("{registry!r} is not a registry, host:port", registry=registry))
     store = TRUST_STORES[os_family]
     files = [store.anchors / "virtual-core.crt"]
     if registry:
@@ -95,7 +102,13 @@ def trust(root: bytes, store: TrustStore, changes: Changes, run: Callable[[tuple
     if str(store.bundle) in changes:
         run(store.command)
         if trust_difference(root, store, ()):
-            raise VcoreError(f"{store.command[0]} ran, and {store.bundle} still lacks the root; see what it prints")
+            raise VcoreError(
+                tr(
+                    "{command} ran, and {bundle} still lacks the root; see what it prints",
+                    command=store.command[0],
+                    bundle=store.bundle,
+                )
+            )
 
 
 def distrust_difference(store: TrustStore, files: Iterable[Path]) -> Changes:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import NotFound, VcoreError
+from ..base.messages import tr
 
 try:
     from M2Crypto import ASN1, EC, EVP, RSA, X509, m2
@@ -126,12 +127,12 @@ def policy(vcore: Mapping[str, Any]) -> Policy:
         VcoreError: the pillar is not that of the head, the only node that has an authority.
     """
     if "certificate_authority" not in vcore:
-        raise VcoreError("the certificate authority is on the head node only; run this there")
+        raise VcoreError(tr("the certificate authority is on the head node only; run this there"))
     wanted_ca = vcore["certificate_authority"]
     supplied = None
     if wanted_ca.get("certificate") or wanted_ca.get("key"):
         if not (wanted_ca.get("certificate") and wanted_ca.get("key")):
-            raise VcoreError("vcore.certificate_authority: certificate and key are set together or not at all")
+            raise VcoreError(tr("vcore.certificate_authority: certificate and key are set together or not at all"))
         supplied = (Path(wanted_ca["certificate"]), Path(wanted_ca["key"]))
     return Policy(
         organization=vcore["site"]["organization"],
@@ -154,16 +155,18 @@ def wanted(vcore: Mapping[str, Any], name: str) -> Leaf:
         certificate = vcore["services"][service]["certificates"][item]
     except KeyError:
         known = ", ".join(_wanted_names(vcore)) or "none"
-        raise NotFound(f"no service that is switched on has the certificate {name}; there are: {known}") from None
+        raise NotFound(
+            tr("no service that is switched on has the certificate {name}; there are: {known}", name=name, known=known)
+        ) from None
     for dns in certificate["names"]:
         if len(dns) > 253 or not _DNS_NAME.fullmatch(dns):
-            raise VcoreError(f"certificate {name}: {dns!r} is not a DNS name")
+            raise VcoreError(tr("certificate {name}: {dns!r} is not a DNS name", name=name, dns=dns))
     try:
         addresses = tuple(str(ipaddress.ip_address(address)) for address in certificate["addresses"])
     except ValueError as error:
-        raise VcoreError(f"certificate {name}: {error}") from None
+        raise VcoreError(tr("certificate {name}: {error}", name=name, error=error)) from None
     if not certificate["names"]:
-        raise VcoreError(f"certificate {name} has no names")
+        raise VcoreError(tr("certificate {name} has no names", name=name))
     supplied = certificate.get("supplied")
     return Leaf(
         name=name,
@@ -435,7 +438,7 @@ def load_pair(certificate: bytes, key: bytes) -> Pair:
     """
     chain = tuple(X509.load_cert_string(block) for block in pem_certificates(certificate))
     if not chain:
-        raise ValueError("no certificate")
+        raise ValueError(tr("no certificate"))
     return Pair(chain, EVP.load_key_string(key, _no_passphrase), read_facts(chain[0]))
 
 
@@ -443,13 +446,17 @@ def _read(path: Path) -> bytes:
     """Return the content of a small regular file; raise a VcoreError that says what is wrong with any other."""
     try:
         if not path.is_file():
-            raise VcoreError(f"{path} is not a file" if path.exists() else f"{path} does not exist")
+            raise VcoreError(
+                tr("{path} is not a file", path=path) if path.exists() else tr("{path} does not exist", path=path)
+            )
         with path.open("rb") as stream:
             data = stream.read(MAXIMUM_FILE + 1)
     except (OSError, ValueError) as error:
-        raise VcoreError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise VcoreError(
+            tr("{path} cannot be read: {getattr}", path=path, getattr=getattr(error, "strerror", None) or error)
+        ) from None
     if len(data) > MAXIMUM_FILE:
-        raise VcoreError(f"{path} is too big for a PEM file")
+        raise VcoreError(tr("{path} is too big for a PEM file", path=path))
     return data
 
 
@@ -500,58 +507,96 @@ def read_supplied(
     except Exception:
         readable = False
     if not readable:
-        return None, [f"{certificate_path} is not a PEM certificate"]
+        return None, [tr("{certificate_path} is not a PEM certificate", certificate_path=certificate_path)]
     try:
         key = EVP.load_key_string(data[1], _no_passphrase)
         key.as_der()  # fails for a key that OpenSSL half accepts
     except Exception:
         if b"ENCRYPTED" in data[1]:
-            return None, [f"{key_path} is encrypted; write it without a passphrase: openssl pkey -in {key_path}"]
-        return None, [f"{key_path} is not a PEM private key"]
+            return None, [
+                tr(
+                    "{key_path} is encrypted; write it without a passphrase: openssl pkey -in {key_path}",
+                    key_path=key_path,
+                )
+            ]
+        return None, [tr("{key_path} is not a PEM private key", key_path=key_path)]
     pair = Pair(chain, key, facts[0])
     try:
         if not pair.paired:
-            problems.append(f"{key_path} is not the key of the first certificate in {certificate_path}")
+            problems.append(
+                tr(
+                    "{key_path} is not the key of the first certificate in {certificate_path}",
+                    key_path=key_path,
+                    certificate_path=certificate_path,
+                )
+            )
         for fact in facts:
             subject = f"{certificate_path}: {fact.subject or 'the certificate'}"
             if fact.not_after <= now:
-                problems.append(f"{subject} expired on {fact.not_after:%Y-%m-%d}")
+                problems.append(
+                    tr("{subject} expired on {not_after:%Y-%m-%d}", subject=subject, not_after=fact.not_after)
+                )
             elif fact.not_before > now:
-                problems.append(f"{subject} is not valid before {fact.not_before:%Y-%m-%d}")
+                problems.append(
+                    tr(
+                        "{subject} is not valid before {not_before:%Y-%m-%d}",
+                        subject=subject,
+                        not_before=fact.not_before,
+                    )
+                )
         if not all(_issued_by(certificate, issuer) for certificate, issuer in itertools.pairwise(chain)):
-            problems.append(f"{certificate_path}: each certificate has to be followed by that of its issuer")
+            problems.append(
+                tr(
+                    "{certificate_path}: each certificate has to be followed by that of its issuer",
+                    certificate_path=certificate_path,
+                )
+            )
         missing = [name for name in names if not covers(facts[0].names | facts[0].addresses, name)]
         if missing:
-            problems.append(f"{certificate_path} is not for {', '.join(missing)}")
+            problems.append(
+                tr(
+                    "{certificate_path} is not for {missing}",
+                    certificate_path=certificate_path,
+                    missing=", ".join(missing),
+                )
+            )
         problems += (_authority_problems if authority else _server_problems)(certificate_path, chain, facts[0])
     except Exception:
-        problems.append(f"{certificate_path} is not a well-formed certificate")
+        problems.append(tr("{certificate_path} is not a well-formed certificate", certificate_path=certificate_path))
     return pair, problems
 
 
 def _server_problems(path: Path, chain: tuple[X509.X509, ...], facts: Facts) -> list[str]:
     problems = []
     if chain[0].check_purpose(PURPOSE_TLS_SERVER, 0) != 1:
-        problems.append(f"{path} is not a certificate for TLS servers")
+        problems.append(tr("{path} is not a certificate for TLS servers", path=path))
     if facts.key_type.startswith("rsa-") and int(facts.key_type[4:]) < 2048:
-        problems.append(f"{path}: an RSA key of {facts.key_type[4:]} bits is too short, 2048 is the least")
+        problems.append(
+            tr(
+                "{path}: an RSA key of {key_type} bits is too short, 2048 is the least",
+                path=path,
+                key_type=facts.key_type[4:],
+            )
+        )
     return problems
 
 
 def _authority_problems(path: Path, chain: tuple[X509.X509, ...], facts: Facts) -> list[str]:
     if chain[0].check_ca() != 1:
-        return [f"{path} is not the certificate of an authority: basicConstraints lacks CA:TRUE"]
+        return [tr("{path} is not the certificate of an authority: basicConstraints lacks CA:TRUE", path=path)]
     problems = []
     usage = _extension(chain[0], "keyUsage")
     if "Certificate Sign" not in usage or "CRL Sign" not in usage:
-        problems.append(f"{path}: keyUsage lacks keyCertSign or cRLSign, so it can issue no certificates")
+        problems.append(tr("{path}: keyUsage lacks keyCertSign or cRLSign, so it can issue no certificates", path=path))
     if not _extension(chain[0], "subjectKeyIdentifier"):
-        problems.append(f"{path} has no subjectKeyIdentifier")
+        problems.append(tr("{path} has no subjectKeyIdentifier", path=path))
     # M2Crypto signs with a digest, which EdDSA keys do not take.
     if not (facts.key_type in _CURVES or (facts.key_type.startswith("rsa-") and int(facts.key_type[4:]) >= 2048)):
-        problems.append(f"{path}: an authority's key is RSA of at least 2048 bits, or EC on P-256 or P-384")
+        problems.append(
+            tr("{path}: an authority's key is RSA of at least 2048 bits, or EC on P-256 or P-384", path=path)
+        )
     if not _issued_by(chain[-1], chain[-1]):
-        problems.append(f"{path}: the chain has to go up to the root, the self-signed certificate")
+        problems.append(tr("{path}: the chain has to go up to the root, the self-signed certificate", path=path))
     elif not problems and (error := verify_chain(chain[0], chain[1:] or chain, times=False)):
         problems.append(f"{path}: {error}")
     return problems
@@ -627,7 +672,7 @@ def _certificate(
 
 def _sign(certificate: X509.X509, key: EVP.PKey) -> X509.X509:
     if not certificate.sign(key, "sha384" if _key_type(key) == "ec-p384" else "sha256"):
-        raise VcoreError("OpenSSL did not sign the certificate")
+        raise VcoreError(tr("OpenSSL did not sign the certificate"))
     return certificate
 
 
@@ -643,7 +688,14 @@ def make_authority(wanted_ca: Policy, now: datetime, key: EVP.PKey | None = None
 def make_leaf(leaf: Leaf, authority: Pair, now: datetime) -> Pair:
     """Return a new key and its certificate, with the authority's chain below the root."""
     if leaf.key_type not in KEY_TYPES:
-        raise VcoreError(f"certificate {leaf.name}: key type {leaf.key_type} is not one of {', '.join(KEY_TYPES)}")
+        raise VcoreError(
+            tr(
+                "certificate {name}: key type {key_type} is not one of {key_types}",
+                name=leaf.name,
+                key_type=leaf.key_type,
+                key_types=", ".join(KEY_TYPES),
+            )
+        )
     key = _make_key(leaf.key_type)
     usage = "digitalSignature" + (",keyEncipherment" if leaf.key_type.startswith("rsa") else "")
     names = ",".join([f"DNS:{name}" for name in leaf.names] + [f"IP:{address}" for address in leaf.addresses])

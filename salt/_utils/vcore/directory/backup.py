@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.errors import VcoreError
 from ..base.files import write_atomic
+from ..base.messages import tr
 from ..base.paths import Paths
 from ..host import containers
 from .client import open_administrator
@@ -77,7 +78,7 @@ class _Data:
         )
         facts = {"suffix": suffix(pillar), "entries": len(records(data))}
         if not facts["entries"]:
-            raise VcoreError("the directory has no entries, so there is nothing to dump; apply the states first")
+            raise VcoreError(tr("the directory has no entries, so there is nothing to dump; apply the states first"))
         write_atomic(folder / DATA, data, mode=0o600)
         write_atomic(folder / FACTS, json.dumps(facts).encode() + b"\n", mode=0o600)
 
@@ -92,7 +93,9 @@ class _Data:
         """
         data, base = (folder / DATA).read_bytes(), _facts(folder)["suffix"]
         if base != suffix(pillar):
-            raise VcoreError(f"the dump has the data of {base}, and this directory is {suffix(pillar)}")
+            raise VcoreError(
+                tr("the dump has the data of {base}, and this directory is {suffix}", base=base, suffix=suffix(pillar))
+            )
         service = container(pillar)
 
         def step(name: str, failed: str, given: bytes = b"") -> bytes:
@@ -103,7 +106,7 @@ class _Data:
         containers.read_output(service, ["test", "-x", PROGRAM], older)
         step("load", f"{unchanged}, since no database can be made of the dump", data)
         if records(step("show", f"{unchanged}, since the new database cannot be read")) != records(data):
-            raise VcoreError(f"the new database has not what the dump has; {unchanged}")
+            raise VcoreError(tr("the new database has not what the dump has; {unchanged}", unchanged=unchanged))
         try:
             step("take", "the databases cannot be exchanged")
             prove(pillar, paths, identifiers(data))
@@ -132,7 +135,7 @@ def prove(pillar: Mapping[str, Any], paths: Paths, wanted: set[str]) -> None:
         found = directory.search(suffix(pillar), "(objectClass=*)", ["entryUUID"])
         there = {value for _, entry in found for value in entry.get("entryUUID", [])}
     if missing := len(wanted - there):
-        raise VcoreError(f"the directory lacks {missing} of {len(wanted)} entries")
+        raise VcoreError(tr("the directory lacks {missing} of {wanted} entries", missing=missing, wanted=len(wanted)))
 
 
 PARTS: Sequence[Part] = (_Data(),)

@@ -21,6 +21,7 @@ from ldap.controls import SimplePagedResultsControl
 
 from ..base.errors import Invalid, NotFound, Refused, Unreachable, VcoreError
 from ..base.files import write_atomic
+from ..base.messages import tr
 from ..base.paths import Paths
 from ..base.progress import report
 from ..base.secrets import Store
@@ -90,7 +91,12 @@ class Directory:
 
     def __init__(self, uri: str, authority: Path, dn: str, password: str, *, timeout: float = 5.0) -> None:
         if not authority.is_file():
-            raise Unreachable(f"the authority's certificate {authority} does not exist; apply the states on the head")
+            raise Unreachable(
+                tr(
+                    "the authority's certificate {authority} does not exist; apply the states on the head",
+                    authority=authority,
+                )
+            )
         self.uri = uri
         self._connection = ldap.initialize(uri)
         for option, value in (
@@ -113,13 +119,17 @@ class Directory:
         try:
             yield
         except (ldap.SERVER_DOWN, ldap.CONNECT_ERROR, ldap.TIMEOUT, ldap.UNAVAILABLE, ldap.BUSY) as error:
-            raise Unreachable(f"the directory does not answer at {self.uri} ({_reason(error)})") from None
+            raise Unreachable(
+                tr("the directory does not answer at {uri} ({reason})", uri=self.uri, reason=_reason(error))
+            ) from None
         except ldap.INVALID_CREDENTIALS:
-            raise Refused(f"the directory at {self.uri} does not accept this name and password") from None
+            raise Refused(tr("the directory at {uri} does not accept this name and password", uri=self.uri)) from None
         except ldap.FILTER_ERROR:
-            raise Invalid("the search filter is not valid (RFC 4515), such as (uid=ada)") from None
+            raise Invalid(tr("the search filter is not valid (RFC 4515), such as (uid=ada)")) from None
         except ldap.LDAPError as error:
-            raise VcoreError(f"the directory at {self.uri} refuses: {_reason(error)}") from None
+            raise VcoreError(
+                tr("the directory at {uri} refuses: {reason}", uri=self.uri, reason=_reason(error))
+            ) from None
 
     def __enter__(self) -> Directory:
         return self
@@ -259,7 +269,7 @@ def open_administrator(pillar: Mapping[str, Any], paths: Paths, *, wait: float =
             if time.monotonic() >= end:
                 raise
             if not reported:
-                report(paths, "directory", "waiting for it to answer")
+                report(paths, "directory", tr("waiting for it to answer"))
                 reported = True
             time.sleep(0.5)
 
@@ -274,10 +284,10 @@ def remedies() -> Iterator[None]:
     try:
         yield
     except Unreachable as error:
-        raise VcoreError(f"{error}; see docker service ps ldap and docker service logs ldap.") from None
+        raise VcoreError(tr("{error}; see docker service ps ldap and docker service logs ldap.", error=error)) from None
     except Refused as error:
         raise VcoreError(
-            f"{error}; the running service has another administrator password than the secret store."
+            tr("{error}; the running service has another administrator password than the secret store.", error=error)
         ) from None
 
 

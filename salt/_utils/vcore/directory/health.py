@@ -9,6 +9,7 @@ from typing import Any
 
 from ..base.checks import Check, result
 from ..base.errors import Unreachable, VcoreError
+from ..base.messages import tr
 from ..base.paths import Paths
 from . import monitoring, web
 from .client import Directory, _text, open_administrator
@@ -53,28 +54,30 @@ def _directory(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
 
     try:
         with open_administrator(pillar, paths) as directory:
-            saw = f"bound as {directory.whoami()}"
+            saw = tr("bound as {whoami}", whoami=directory.whoami())
         ok = True
     except VcoreError as error:
         ok, saw = False, str(error)
     checks.append(
         result(
-            f"the administrator binds at {uri(pillar)}, the certificate verified by the site's authority",
+            tr("the administrator binds at {uri}, the certificate verified by the site's authority", uri=uri(pillar)),
             ok,
             saw,
-            "run salt-call state.apply, then docker service logs ldap",
+            tr("run salt-call state.apply, then docker service logs ldap"),
         )
     )
 
     try:
         Directory(uri(pillar), paths.authority / "ca.crt", "", "").close()
-        ok, saw = False, "the anonymous bind was accepted"
+        ok, saw = False, tr("the anonymous bind was accepted")
     except Unreachable as error:
         ok, saw = False, str(error)
     except VcoreError:
         ok, saw = True, "refused"
     checks.append(
-        result("an anonymous bind is refused", ok, saw, "run salt-call state.apply to bring the configuration back")
+        result(
+            tr("an anonymous bind is refused"), ok, saw, tr("run salt-call state.apply to bring the configuration back")
+        )
     )
 
     port = pillar["services"]["ldap"]["ports"]["ldaps"]["number"]
@@ -85,17 +88,17 @@ def _directory(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
             socket.create_connection((address, port), timeout=5) as plain,
             context.wrap_socket(plain, server_hostname=address),
         ):
-            ok, saw = False, "the certificate was accepted"
+            ok, saw = False, tr("the certificate was accepted")
     except ssl.SSLCertVerificationError as error:
         ok, saw = True, error.verify_message
     except OSError as error:
         ok, saw = False, str(error)
     checks.append(
         result(
-            "a client without the site's authority refuses the certificate",
+            tr("a client without the site's authority refuses the certificate"),
             ok,
             saw,
-            "run salt-call state.apply, then docker service logs ldap",
+            tr("run salt-call state.apply, then docker service logs ldap"),
         )
     )
 
@@ -106,10 +109,10 @@ def _directory(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
         ok, saw = True, str(error)
     checks.append(
         result(
-            f"nothing answers in the clear at {address}, port 389",
+            tr("nothing answers in the clear at {address}, port 389", address=address),
             ok,
             saw,
-            "find what listens with ss -ltnp; the core's directory never does",
+            tr("find what listens with ss -ltnp; the core's directory never does"),
         )
     )
     return checks

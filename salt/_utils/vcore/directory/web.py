@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..base.checks import Check, result
+from ..base.messages import tr
 from ..base.paths import Paths
 
 #: Text on the login page; the container's own probe looks for it, too.
@@ -27,7 +28,7 @@ def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
     """Fetch the page as a client that trusts the core's authority, and try to log in without a password."""
     page = address(pillar)
     authority = paths.authority / "ca.crt"
-    remedy = "run salt-call state.apply, then docker service logs directory-web"
+    remedy = tr("run salt-call state.apply, then docker service logs directory-web")
     found = []
     for tried, path, form, wanted in (
         (f"{page} shows its login, the certificate verified by the site's authority", "login", None, 200),
@@ -47,5 +48,5 @@ def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
             found.append(result(tried, False, str(error), remedy))
             continue
         ok = status == wanted and LOGIN_PAGE in text
-        found.append(result(tried, ok, f"status {status}", remedy))
+        found.append(result(tried, ok, tr("status {status}", status=status), remedy))
     return found

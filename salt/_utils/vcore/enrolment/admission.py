@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ..base.errors import Refused, VcoreError
 from ..base.files import write_atomic
 from ..base.locks import exclusive
+from ..base.messages import tr
 from ..base.names import NODE_NAME
 from ..base.paths import Paths
 from ..base.secrets import Store
@@ -63,7 +64,9 @@ class Offer:
         try:
             finger = tokens.fingerprint(self.key.read_text())
         except FileNotFoundError:
-            raise VcoreError(f"{self.key} is missing; run bootstrap.sh, which makes the master's key") from None
+            raise VcoreError(
+                tr("{key} is missing; run bootstrap.sh, which makes the master's key", key=self.key)
+            ) from None
         bundle = enrolment_bundle.bundle(self.checkout, {"master_finger": finger, **self.networks})
         authority = self.root.read_bytes() if self.root.is_file() else None
         return {enrolment_bundle.AUTHORITY: authority, enrolment_bundle.BUNDLE: bundle}
@@ -128,7 +131,7 @@ def review(
     try:
         # Before anything reads files that grow with the number of keys.
         claim = tokens.verify(Store(paths.secrets).read(*tokens.TOKEN_KEY), proof, minion, public_key, now=now)
-        with exclusive(_folder(paths) / ".enrolment.lock", wait=PATIENCE, busy="another minion is being looked at"):
+        with exclusive(_folder(paths) / ".enrolment.lock", wait=PATIENCE, busy=tr("another minion is being looked at")):
             known = code if isinstance(code, str) and CODE.fullmatch(code) else None
             roles = _let_in(paths, keys, claim, minion, public_key, known, now)
     except VcoreError as error:
@@ -149,11 +152,11 @@ def _let_in(
     body = tokens.body(public_key)
     state, known = keys.find(minion) or ("gone", "")
     if not known or tokens.body(known) != body:
-        raise Refused("the head has another key under this id")
+        raise Refused(tr("the head has another key under this id"))
     if state == "accepted":
         return list(entry["roles"]) if entry else roles
     if state != "pending":
-        raise Refused(f"its key is {state}")
+        raise Refused(tr("its key is {state}", state=state))
     # A machine that had this name before is another one now, so nothing of its entry is kept.
     registry.update({minion: {**UNKNOWN, "roles": roles, "enrolled": int(now), "by": "token", "code": code}})
     keys.accept(minion)
@@ -165,7 +168,7 @@ def _let_in(
         keys.reject(minion)
     if entry is None:
         registry.remove([minion])
-    raise Refused(f"its key was {state} when it should have been accepted; it can try again")
+    raise Refused(tr("its key was {state} when it should have been accepted; it can try again", state=state))
 
 
 def _folder(paths: Paths) -> Path:
@@ -203,7 +206,9 @@ class Refusals:
 
     def _change(self, changes: dict[str, str | None]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive(self.path.with_name(f".{self.path.name}.lock"), wait=PATIENCE, busy=f"{self.path} is in use"):
+        with exclusive(
+            self.path.with_name(f".{self.path.name}.lock"), wait=PATIENCE, busy=tr("{path} is in use", path=self.path)
+        ):
             kept = {name: reason for name, reason in self.read().items() if name not in changes}
             kept |= {name: reason for name, reason in changes.items() if reason is not None}
             newest = dict(list(kept.items())[-REMEMBERED:])

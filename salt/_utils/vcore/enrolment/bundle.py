@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..base.errors import VcoreError
+from ..base.messages import tr
 from ..nodes.code import KINDS
 
 #: Folder of the unpacked bundle on a new machine.
@@ -42,7 +43,7 @@ def bundle(checkout: Path, facts: Mapping[str, str]) -> bytes:
         path = checkout / name
         for file in sorted(path.rglob(pattern)) if path.is_dir() else [path]:
             if not file.exists():
-                raise VcoreError(f"{file} is missing; the checkout is incomplete")
+                raise VcoreError(tr("{file} is missing; the checkout is incomplete", file=file))
             if file.is_file():
                 mode = 0o755 if file.stat().st_mode & 0o100 else 0o644
                 files[str(file.relative_to(checkout))] = (mode, file.read_bytes())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.checks import Check, result
+from ..base.messages import tr
 from ..base.names import NODE_NAME
 from ..base.paths import Paths
 from . import bundle
@@ -23,8 +24,15 @@ def facts(pillar: Mapping[str, Any], paths: Paths, so_far: Mapping[str, Any]) ->
 def problems(facts: Mapping[str, Any]) -> list[str]:
     """Return the keys that wait under names of nodes: they are of reinstalled machines, or of somebody else."""
     keys = facts.get("pending", {}).get("keys", [])
-    return [f"key of {key['id']}: a node has this name, and another key with the same name waits: {key['reason']}"
-            for key in keys if key.get("node")]  # fmt: skip
+    return [
+        tr(
+            "key of {id}: a node has this name, and another key with the same name waits: {reason}",
+            id=key["id"],
+            reason=key["reason"],
+        )
+        for key in keys
+        if key.get("node")
+    ]
 
 
 def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
@@ -39,10 +47,17 @@ def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
     try:
         with opener.open(address, timeout=5) as answer:
             data = answer.read()
-        ok, saw = data == wanted.read_bytes(), f"{len(data)} bytes"
+        ok, saw = data == wanted.read_bytes(), tr("{data} bytes", data=len(data))
     except OSError as error:
         ok, saw = False, str(error)
-    return [result(f"{address} is what new machines join by", ok, saw, "apply the states: salt-call state.apply")]
+    return [
+        result(
+            tr("{address} is what new machines join by", address=address),
+            ok,
+            saw,
+            tr("apply the states: salt-call state.apply"),
+        )
+    ]
 
 
 def waiting(paths: Paths, pki: Path, known: Collection[str] = ()) -> dict[str, Any]:

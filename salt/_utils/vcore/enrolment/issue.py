@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from ..base.errors import VcoreError
+from ..base.messages import tr
 from ..base.paths import Paths
 from ..base.secrets import Store, generate
 from ..kernel import pillar as kernel_pillar
@@ -23,16 +24,20 @@ def invite(paths: Paths, *, ttl: object, node: object = None, role: object = Non
     scope, expiry = tokens.scope_of(node, role), int(time.time()) + tokens.seconds(ttl)
     pillar = kernel_pillar.resolved(paths)
     if node == pillar["head"]["name"]:
-        raise VcoreError(f"{node} is the head itself; choose another name")
+        raise VcoreError(tr("{node} is the head itself; choose another name", node=node))
     service = pillar["services"].get("enrolment")
     if service is None:
         raise VcoreError(
-            "the service enrolment is off, which new machines join by; with vcore.slurm.mode: managed it is on, "
-            "or switch it on with vcore.services.enrolment.enabled"
+            tr(
+                "the service enrolment is off, which new machines join by; with vcore.slurm.mode: "
+                "managed it is on, or switch it on with vcore.services.enrolment.enabled"
+            )
         )
     root, store = paths.authority / "ca.crt", Store(paths.secrets)
     if not root.is_file() or not store.exists(*tokens.TOKEN_KEY):
-        raise VcoreError("the service enrolment is not there yet; apply the states on the head: salt-call state.apply")
+        raise VcoreError(
+            tr("the service enrolment is not there yet; apply the states on the head: salt-call state.apply")
+        )
     token = tokens.make_token(store.read(*tokens.TOKEN_KEY), scope, expiry)
     port = service["ports"]["https"]["number"]
     line = bundle.command(token, pillar["head"]["address"], port, root.read_bytes())

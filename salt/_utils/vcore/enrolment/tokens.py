@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..base.errors import Refused, VcoreError
+from ..base.messages import tr
 from ..base.names import NODE_NAME
 
 VERSION = "vc1"
@@ -86,7 +87,7 @@ def parse(text: object) -> Claim:
     """
     found = FORM.fullmatch(text) if isinstance(text, str) and text.isascii() else None
     if not found:
-        raise Refused("this is not an enrolment token")
+        raise Refused(tr("this is not an enrolment token"))
     scope, expiry, nonce, mac = found.groups()
     return Claim(scope, int(expiry), nonce, mac)
 
@@ -112,7 +113,9 @@ def seconds(ttl: object) -> int:
     found = re.fullmatch(r"([1-9][0-9]{0,6})([smhd])", str(ttl), re.ASCII)
     length = int(found[1]) * UNITS[found[2]] if found else 0
     if not 0 < length <= LONGEST:
-        raise VcoreError(f"ttl={str(ttl)[:20]!r}: say how long the token lives, such as 30m, 1h or 2d, at most 7d")
+        raise VcoreError(
+            tr("ttl={ttl!r}: say how long the token lives, such as 30m, 1h or 2d, at most 7d", ttl=str(ttl)[:20])
+        )
     return length
 
 
@@ -123,13 +126,19 @@ def scope_of(node: object = None, role: object = None) -> str:
         VcoreError: the name is not valid, the role is another one, or both are given.
     """
     if node is not None and role is not None:
-        raise VcoreError("give node= or role=, not both: a token is for one name, or for any new node")
+        raise VcoreError(tr("give node= or role=, not both: a token is for one name, or for any new node"))
     if node is None:
         if role not in (None, ROLE):
-            raise VcoreError(f"role={str(role)[:40]!r}: a token grants only the role {ROLE}; the site file others")
+            raise VcoreError(
+                tr(
+                    "role={role!r}: a token grants only the role {role_2}; the site file others",
+                    role=str(role)[:40],
+                    role_2=ROLE,
+                )
+            )
         return f"role={ROLE}"
     if not isinstance(node, str) or not NODE_NAME.fullmatch(node):
-        raise VcoreError(f"node={str(node)[:70]!r} is no name for a node (a-z, 0-9, -, a letter first)")
+        raise VcoreError(tr("node={node!r} is no name for a node (a-z, 0-9, -, a letter first)", node=str(node)[:70]))
     return f"node={node}"
 
 
@@ -170,18 +179,18 @@ def verify(key: bytes, proof: object, minion: object, public_key: object, *, now
         Refused: it is not valid; the message says why.
     """
     if not isinstance(minion, str) or not NODE_NAME.fullmatch(minion):
-        raise Refused("its id is no name for a node")
+        raise Refused(tr("its id is no name for a node"))
     if not isinstance(public_key, str) or len(public_key) > LONGEST_KEY:
-        raise Refused("its public key is not valid")
+        raise Refused(tr("its public key is not valid"))
     claim = parse(proof)
     body(public_key)
     if not genuine(key, proof, minion, public_key):
-        raise Refused("its proof was not made with a token of this core, or is for another id or key")
+        raise Refused(tr("its proof was not made with a token of this core, or is for another id or key"))
     # After the HMAC, because the content of an unverified claim means nothing.
     if claim.expiry <= now:
-        raise Refused(f"its token expired at {moment(claim.expiry)}")
+        raise Refused(tr("its token expired at {moment}", moment=moment(claim.expiry)))
     if claim.scope.startswith("node=") and claim.scope != f"node={minion}":
-        raise Refused(f"its token is for {claim.scope.removeprefix('node=')}")
+        raise Refused(tr("its token is for {removeprefix}", removeprefix=claim.scope.removeprefix("node=")))
     return claim
 
 
@@ -203,7 +212,7 @@ def body(pem: str) -> str:
     lines = [line.strip() for line in pem.strip().splitlines()]
     inner = "".join(lines[1:-1])
     if len(lines) < 3 or not lines[0].startswith("-----BEGIN ") or not re.fullmatch(r"[A-Za-z0-9+/]+={0,2}", inner):
-        raise Refused("its public key is not valid")
+        raise Refused(tr("its public key is not valid"))
     return inner
 
 
@@ -240,14 +249,16 @@ def granted(resolved: Mapping[str, Any], entry: Mapping[str, Any] | None, claim:
         Refused: the node may not have this name.
     """
     if minion == resolved["head"]["name"]:
-        raise Refused("its id is the head's")
+        raise Refused(tr("its id is the head's"))
     node = resolved["nodes"].get(minion)
     if node and node.get("retiring"):
-        raise Refused("a node with its id is being retired; wait until that has ended")
+        raise Refused(tr("a node with its id is being retired; wait until that has ended"))
     if claim.scope == f"role={ROLE}" and node:
         more = [f"the role {role}" for role in node["roles"] if role != ROLE]
         more += [f"the service {name}" for name, service in resolved["services"].items() if service["node"] == minion]
         if more:
-            remedy = f"make a token for it: salt-run vcore.enrol_token node={minion}"
-            raise Refused(f"the site gives {minion} {', '.join(more)}; {remedy}")
+            remedy = tr("make a token for it: salt-run vcore.enrol_token node={minion}", minion=minion)
+            raise Refused(
+                tr("the site gives {minion} {more}; {remedy}", minion=minion, more=", ".join(more), remedy=remedy)
+            )
     return [ROLE] if node is None or (entry and entry["roles"]) else []

@@ -19,6 +19,7 @@ from typing import Any
 from ..base import progress
 from ..base.errors import NotFound
 from ..base.locks import exclusive
+from ..base.messages import tr
 from ..base.names import FILE_ROUTER as SERVICE
 from ..base.paths import Paths
 from ..base.secrets import Store, node_secret
@@ -227,7 +228,7 @@ def _service(pillar: Mapping[str, Any], paths: Paths) -> ConfiguredService:
     """Describe how the file router is configured. Its container itself records what it has read."""
 
     def prove(candidate: str) -> None:
-        progress.report(paths, "file-router", "proving its configuration")
+        progress.report(paths, "file-router", tr("proving its configuration"))
         inside = f"{container.MOUNT}/{candidate}"
         # The shares' folders are made first, because an export of a missing folder cannot be proven.
         container.run_checked(

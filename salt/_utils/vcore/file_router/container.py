@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import NotFound
+from ..base.messages import tr
 from ..base.names import FILE_ROUTER as SERVICE
 from ..host import containers
 
@@ -29,7 +30,7 @@ def container(pillar: Mapping[str, Any]) -> str:
         NotFound: the file router does not run on this node.
     """
     if SERVICE not in pillar["node"]["services"]:
-        raise NotFound("the file router does not run on this node")
+        raise NotFound(tr("the file router does not run on this node"))
     return containers.running(
         SERVICE, folder(pillar), "the file router does not run; see docker service ps file-router"
     )

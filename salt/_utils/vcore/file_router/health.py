@@ -11,6 +11,7 @@ from typing import Any
 
 from ..base.checks import Check, result
 from ..base.errors import VcoreError
+from ..base.messages import tr
 from ..base.names import FILE_ROUTER as SERVICE
 from ..base.paths import Paths
 from ..services.placement import ServicePart
@@ -118,12 +119,12 @@ def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
     if service is None:
         return []
     address = pillar["nodes"][service["node"]]["address"]
-    remedy = f"run salt-call state.apply, then docker service logs {SERVICE}"
+    remedy = tr("run salt-call state.apply, then docker service logs {service}", service=SERVICE)
     found = [_check_smb(address, service, remedy), _check_nfs(address, service, remedy)]
     if SERVICE in pillar["node"]["services"]:
         found.append(_check_guest(pillar, address, service["ports"]["smb"]["number"], remedy))
         want = sorted(map(ganesha.pseudo, ganesha.exported(pillar)))
-        tried = f"NFS exports {', '.join(want) or 'nothing'}"
+        tried = tr("NFS exports {want}", want=", ".join(want) or "nothing")
         try:
             live = live_exports(pillar)
             found.append(result(tried, live == want, ", ".join(live) or "nothing", remedy))
@@ -170,8 +171,10 @@ def negotiate(address: str, port: int, dialects: Sequence[str], *, timeout: floa
 def _check_smb(address: str, service: ServicePart, remedy: str) -> Check:
     minimum = service["settings"]["minimum_protocol"]
     old_is_wanted = minimum == "SMB2"
-    tried = (
-        f"SMB answers at {address} and insists on signing; {'2.1 and 3' if old_is_wanted else 'nothing older than 3'}"
+    tried = tr(
+        "SMB answers at {address} and insists on signing; {value}",
+        address=address,
+        value="2.1 and 3" if old_is_wanted else "nothing older than 3",
     )
     port = service["ports"]["smb"]["number"]
     try:
@@ -199,7 +202,7 @@ def _check_guest(pillar: Mapping[str, Any], address: str, port: int, remedy: str
 def _check_nfs(address: str, service: ServicePart, remedy: str) -> Check:
     """Check that Ganesha answers the null procedure of NFS 4 (RFC 7530, 15.1; RFC 5531)."""
     port = service["ports"]["nfs"]["number"]
-    tried = f"NFS 4 answers at {address}, port {port}"
+    tried = tr("NFS 4 answers at {address}, port {port}", address=address, port=port)
     call = struct.pack(">10I", 1, 0, 2, 100003, 4, 0, 0, 0, 0, 0)
     try:
         with sockets.create_connection((address, port), timeout=5) as connection:
@@ -208,4 +211,4 @@ def _check_nfs(address: str, service: ServicePart, remedy: str) -> Check:
     except OSError as error:
         return result(tried, False, str(error), remedy)
     good = len(answer) == 28 and struct.unpack(">I4xII8xI", answer)[1:] == (1, 0, 0)
-    return result(tried, good, "it does" if good else "something else answers", remedy)
+    return result(tried, good, tr("it does") if good else tr("something else answers"), remedy)

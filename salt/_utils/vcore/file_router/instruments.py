@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import VcoreError
+from ..base.messages import tr
 from ..base.names import FILE_ROUTER as SERVICE
 from ..base.paths import Paths
 from ..base.secrets import Store
@@ -54,7 +55,10 @@ def instrument_changes(
         if there is None:
             if directory and directory.read(f"uid={name},ou=people,{suffix}", ["uid"]) is not None:
                 raise VcoreError(
-                    f"the instrument {name} cannot be made: the directory has a person of that name; rename it"
+                    tr(
+                        "the instrument {name} cannot be made: the directory has a person of that name; rename it",
+                        name=name,
+                    )
                 )
             changes[dn] = {"old": None, "new": entry}
             writes[dn] = {**entry, "sambaNTPassword": [hash_]}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import NotFound, VcoreError
+from ..base.messages import tr
 from ..base.paths import Paths
 from ..base.secrets import Store, generate
 from ..directory import entries
@@ -38,7 +39,7 @@ def scheme(pillar: Mapping[str, Any]) -> str:
         VcoreError: the core has no file router.
     """
     if SERVICE not in pillar["services"]:
-        raise VcoreError(f"the service {SERVICE} is not switched on in the site file")
+        raise VcoreError(tr("the service {service} is not switched on in the site file", service=SERVICE))
     return str(pillar["services"][SERVICE]["settings"]["password_scheme"])
 
 
@@ -58,12 +59,15 @@ def add_account(
         VcoreError: the account exists (without ``reset``), or the scheme needs none.
     """
     if scheme(pillar) != "tdbsam":
-        raise VcoreError("the file router takes its passwords from the directory (password_scheme: ldapsam)")
+        raise VcoreError(tr("the file router takes its passwords from the directory (password_scheme: ldapsam)"))
     _person(pillar, connection, name)
     if _account(pillar, name) and not reset:
         raise VcoreError(
-            f"{name} has a Samba account already; for a new one-time password: "
-            f"salt-call vcore.samba_user_add {name} reset=True"
+            tr(
+                "{name} has a Samba account already; for a new one-time password: salt-call "
+                "vcore.samba_user_add {name} reset=True",
+                name=name,
+            )
         )
     store, minimum = Store(paths.secrets), pillar["services"]["ldap"]["settings"]["password_minimum_length"]
     password = generate("password", max(ONE_TIME_LENGTH, minimum))
@@ -75,7 +79,9 @@ def add_account(
     ):
         code, output = container.execute(pillar, command, data)
         if code:
-            raise VcoreError(f"Samba refuses the account {name}: {_last_line(output)}")
+            raise VcoreError(
+                tr("Samba refuses the account {name}: {last_line}", name=name, last_line=_last_line(output))
+            )
     return store.path(ONE_TIME_PASSWORDS, name)
 
 
@@ -104,14 +110,14 @@ def _last_line(output: bytes) -> str:
 def _person(pillar: Mapping[str, Any], connection: Directory, name: str) -> dict[str, list[bytes]]:
     problem = name_problem(name)
     if problem:
-        raise VcoreError(f"{name!r} cannot be the name of a person: {problem}")
+        raise VcoreError(tr("{name!r} cannot be the name of a person: {problem}", name=name, problem=problem))
     dn = f"uid={name},ou=people,{entries.suffix(pillar)}"
     entry = connection.read(
         dn,
         ["homeDirectory", "pwdChangedTime", "pwdReset", "pwdAccountLockedTime", "sambaPwdLastSet", "sambaNTPassword"],
     )
     if entry is None:
-        raise NotFound(f"nobody in the directory is called {name}; see salt-call vcore.user_list")
+        raise NotFound(tr("nobody in the directory is called {name}; see salt-call vcore.user_list", name=name))
     return entry
 
 
@@ -157,25 +163,29 @@ def judge(
     bypassed = changed is not None and not (hashed and noted)
     problem = None
     if changed is None:
-        problem = f"the directory has no password for {name}: salt-call vcore.user_reset_password {name}"
+        problem = tr("the directory has no password for {name}: salt-call vcore.user_reset_password {name}", name=name)
     elif bypassed:
-        problem = (
-            "the directory's password was set without the password operation, so Samba did not get it; "
-            f"{name} sets it again with salt-call vcore.sync_password"
+        problem = tr(
+            "the directory's password was set without the password operation, so Samba did not get "
+            "it; {name} sets it again with salt-call vcore.sync_password",
+            name=name,
         )
     if kind == "ldapsam":
         samba_set = kept or (changed if first else None)
     else:
         samba_set = account[1] if account else None
         if problem is None and account is None:
-            problem = f"Samba has no account for {name}: salt-call vcore.samba_user_add {name}"
+            problem = tr("Samba has no account for {name}: salt-call vcore.samba_user_add {name}", name=name)
         elif problem is None and account is not None and account[0] != _first(entry, "sambaNTPassword").upper():
             later = "the directory's" if changed is not None and changed > account[1] else "Samba's"
-            problem = f"the two passwords differ, {later} was set later; " + (
-                f"{name} ends the interrupted change with salt-call vcore.sync_password"
+            problem = tr("the two passwords differ, {later} was set later; ", later=later) + (
+                tr("{name} ends the interrupted change with salt-call vcore.sync_password", name=name)
                 if interrupted
-                else f"salt-call vcore.samba_user_add {name} reset=True, then {name} runs "
-                "salt-call vcore.sync_password --boot"
+                else tr(
+                    "salt-call vcore.samba_user_add {name} reset=True, then {name} runs salt-call "
+                    "vcore.sync_password --boot",
+                    name=name,
+                )
             )
     times = [moment for moment in (changed, samba_set) if moment]
     since = _moment(max(times)) if problem is None and times else None

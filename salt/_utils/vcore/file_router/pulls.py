@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..base.messages import tr
+
 #: Digests are kept for pieces of this size, in bytes: an interrupted pull resumes after the last good piece.
 PIECE = 16 * 1024 * 1024
 #: Length of a digest (SHA-256), in bytes.
@@ -57,16 +59,16 @@ def shown(name: str) -> str:
 def name_problem(name: str) -> str | None:
     """Return why a name on the other server cannot be used here, or None if it can."""
     if name in ("", ".", ".."):
-        return "is not the name of a file"
+        return tr("is not the name of a file")
     if "/" in name or "\\" in name:
-        return "has a slash in it"
+        return tr("has a slash in it")
     if any(ord(c) < 32 or ord(c) == 127 for c in name):
-        return "has a control character in it"
+        return tr("has a control character in it")
     try:
         length = len(name.encode())
     except UnicodeEncodeError:
-        return "is not valid Unicode"
-    return "is longer than 255 bytes" if length > 255 else None
+        return tr("is not valid Unicode")
+    return tr("is longer than 255 bytes") if length > 255 else None
 
 
 def decode_name(octets: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..base.errors import VcoreError
+from ..base.messages import tr
 from ..base.names import FILE_ROUTER
 
 if TYPE_CHECKING:
@@ -27,6 +28,6 @@ def changed(owed: Owed) -> None:
 
                 configuration.admit(pillar, owed.paths)
             elif not owed.ask([router["node"]], (ADMIT_FUNCTION, [], {})):
-                raise VcoreError(f"{router['node']}, which has the file router, does not answer")
+                raise VcoreError(tr("{node}, which has the file router, does not answer", node=router["node"]))
     except VcoreError as error:
-        owed.note(f"new nodes cannot mount homes and data yet: {error}")
+        owed.note(tr("new nodes cannot mount homes and data yet: {error}", error=error))

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..base.errors import NotFound, VcoreError
 from ..base.files import write_atomic
+from ..base.messages import tr
 from ..base.names import FILE_ROUTER as SERVICE
 from ..base.paths import Paths
 from ..base.secrets import Store, node_secret
@@ -59,7 +60,7 @@ class Mount(mounts.Mount):
     def no_answer(self, reason: str, port: int, host: mounts.Host) -> str:
         """Return the message that its server does not answer, and when it will be mounted."""
         later = "It will be mounted when the server answers and somebody looks there"
-        remedy = later if host.systemd else "Apply again when it answers"
+        remedy = later if host.systemd else tr("Apply again when it answers")
         return f"{self.server} does not answer on port {port} ({reason}). {remedy}"
 
     def refused(self, reason: str) -> str:
@@ -95,7 +96,9 @@ def mount(
     credentials = None
     if route["protocol"] == "smb":
         if not password or re.search(r"[\x00\r\n]", password):
-            raise VcoreError(f"the secret {SERVICE}/route-{name} is empty or has a line break in it")
+            raise VcoreError(
+                tr("the secret {service}/route-{name} is empty or has a line break in it", service=SERVICE, name=name)
+            )
         # vers=3 means 3.0 and above (mount.cifs(8)); seal implies sign.
         options += ["vers=3", "sec=ntlmssp", "seal" if route["encrypt"] else "sign", "iocharset=utf8"]
         options += [f"uid={uid}", f"gid={gid}", "forceuid", "forcegid", "echo_interval=15"]
@@ -154,11 +157,13 @@ def directory_lookup(pillar: Mapping[str, Any]) -> Callable[[str, str], int]:
         try:
             code, output = container.execute(pillar, ["getent", database, name])
         except VcoreError as error:
-            raise Pending(f"{name} can be looked up only when the file router runs ({error})") from None
+            raise Pending(
+                tr("{name} can be looked up only when the file router runs ({error})", name=name, error=error)
+            ) from None
         fields = output.decode(errors="replace").split("\n")[0].split(":")
         if code or len(fields) < 3 or not fields[2].isdigit():
             kind = "group" if database == "group" else "person"
-            raise Pending(f"the directory has no {kind} {name}; add one, or change the route")
+            raise Pending(tr("the directory has no {kind} {name}; add one, or change the route", kind=kind, name=name))
         return int(fields[2])
 
     return lookup
@@ -176,7 +181,7 @@ class Host(mounts.Host):
     def kernel_problem(self, protocol: str) -> str | None:
         """Return why this kernel cannot mount by a protocol, or None if it can."""
         problem = super().kernel_problem(protocol)
-        return f"{problem}, or make the route a sync" if problem and protocol == "smb" else problem
+        return tr("{problem}, or make the route a sync", problem=problem) if problem and protocol == "smb" else problem
 
     def remains(self, record: Mapping[str, Any]) -> bool:
         """Return whether the server's files are still mounted; an automount that waits does not count."""
@@ -241,7 +246,11 @@ def _password(pillar: Mapping[str, Any], paths: Paths, name: str) -> str:
         return node_secret(pillar, Store(paths.secrets), SERVICE, secret)
     except NotFound:
         raise VcoreError(
-            f"its password has to be supplied: salt-call vcore_secret.set {SERVICE}/{secret} on the head, and apply"
+            tr(
+                "its password has to be supplied: salt-call vcore_secret.set {service}/{secret} on the head, and apply",
+                service=SERVICE,
+                secret=secret,
+            )
         ) from None
 
 
@@ -272,7 +281,7 @@ def apply(planned: Plan, host: Host, install: Callable[[str], None]) -> str:
 
 def problem_lines(problems: Mapping[str, str]) -> list[str]:
     """Return a line for each route with a problem."""
-    return [f"route {name}: {problem}" for name, problem in problems.items()]
+    return [tr("route {name}: {problem}", name=name, problem=problem) for name, problem in problems.items()]
 
 
 # --- how they are ---------------------------------------------------------------------------------------------------
@@ -324,7 +333,12 @@ def _mount_status(route: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, A
     protocol = PROTOCOLS[route["protocol"]]
     state = "mounted" if set(kinds) & set(protocol.types) else "mounted when used" if kinds else "not mounted"
     if problem := answers(route["server"], protocol.port):
-        message = f"{route['server']} does not answer on port {protocol.port} ({problem})"
+        message = tr(
+            "{server} does not answer on port {port} ({problem})",
+            server=route["server"],
+            port=protocol.port,
+            problem=problem,
+        )
         return {"ok": False, "state": state, "message": message}
     good = state != "not mounted"
     return {"ok": good, "state": state, "message": "" if good else "apply the states, which say why it is not mounted"}
@@ -332,7 +346,11 @@ def _mount_status(route: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, A
 
 def problems(facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the problems in what :func:`status` returned, a line each."""
-    return [f"route {name}: {entry['message']}" for name, entry in facts.items() if entry["ok"] is False]
+    return [
+        tr("route {name}: {message}", name=name, message=entry["message"])
+        for name, entry in facts.items()
+        if entry["ok"] is False
+    ]
 
 
 def ask_for_pull(pillar: Mapping[str, Any], name: str) -> None:
@@ -343,10 +361,16 @@ def ask_for_pull(pillar: Mapping[str, Any], name: str) -> None:
     """
     routes = {key for key, route in (pillar.get("routes") or {}).items() if route["kind"] == "sync"}
     if SERVICE not in pillar["node"]["services"]:
-        raise VcoreError("the file router does not run on this node; ask on the one that it runs on")
+        raise VcoreError(tr("the file router does not run on this node; ask on the one that it runs on"))
     if name not in routes:
-        raise VcoreError(f"there is no route {name} of kind sync; there are: {', '.join(sorted(routes)) or 'none'}")
+        raise VcoreError(
+            tr(
+                "there is no route {name} of kind sync; there are: {routes}",
+                name=name,
+                routes=", ".join(sorted(routes)) or "none",
+            )
+        )
     folder = state_folder(pillar)
     if not folder.is_dir():
-        raise VcoreError("the file router has not started yet; see docker service ps file-router")
+        raise VcoreError(tr("the file router has not started yet; see docker service ps file-router"))
     write_atomic(folder / f"{name}.pull", b"", mode=0o600)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..base.errors import VcoreError
+from ..base.messages import tr
 from ..base.names import FILE_ROUTER as SERVICE
 from ..base.names import within_one_another
 from ..directory.samba_ids import person_sid
@@ -59,7 +60,13 @@ def instrument_numbers(names: Iterable[str]) -> dict[str, int]:
         digest = hashlib.sha256(f"vcore instrument {name}".encode()).digest()
         number = FIRST_INSTRUMENT + int.from_bytes(digest[:8], "big") % (LAST_INSTRUMENT - FIRST_INSTRUMENT + 1)
         if number in numbers:
-            raise VcoreError(f"the instruments {numbers[number]} and {name} get the same number; rename one of them")
+            raise VcoreError(
+                tr(
+                    "the instruments {numbers} and {name} get the same number; rename one of them",
+                    numbers=numbers[number],
+                    name=name,
+                )
+            )
         numbers[number] = name
     return {name: number for number, name in numbers.items()}
 
@@ -133,7 +140,7 @@ def _safe(value: str) -> str:
         VcoreError: the value could mean something else in smb.conf.
     """
     if UNSAFE & set(value) or not value.isprintable() or value != value.strip() or set("[]") & set(value):
-        raise VcoreError(f"{value!r} is not allowed in smb.conf")
+        raise VcoreError(tr("{value!r} is not allowed in smb.conf", value=value))
     return value
 
 
@@ -141,7 +148,7 @@ def _principal(value: str) -> str:
     # With +, Samba asks the name service only; with @, it would look for a netgroup first.
     name = f"+{value[1:]}" if value.startswith("@") else value
     if set(_safe(name)) & set(" ,;\"'&"):
-        raise VcoreError(f"{value!r} is not allowed in smb.conf")
+        raise VcoreError(tr("{value!r} is not allowed in smb.conf", value=value))
     return name
 
 
@@ -311,5 +318,5 @@ def instrument_entry(suffix: str, name: str, number: int) -> dict[str, list[str]
 
 def _field(value: str) -> str:
     if set(_safe(value)) & set(": ,"):
-        raise VcoreError(f"{value!r} cannot be the name of an account")
+        raise VcoreError(tr("{value!r} cannot be the name of an account", value=value))
     return value

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, StringConstraints, model_validator
 
+from ..base.messages import tr
 from ..base.names import FILE_ROUTER, within_one_another
 from ..kernel.documents import Problem
 from ..kernel.models import Model, field
@@ -34,13 +35,13 @@ SERVICE = FILE_ROUTER
 
 def _share_name(value: str) -> str:
     if value in RESERVED_SHARES:
-        raise ValueError(f"{value} is a name that Samba reserves for itself; choose another one")
+        raise ValueError(tr("{value} is a name that Samba reserves for itself; choose another one", value=value))
     return value
 
 
 def _folder(value: str) -> str:
     if any(part in (".", "..") for part in value.split("/")):
-        raise ValueError("a folder must not have '.' or '..' in its path")
+        raise ValueError(tr("a folder must not have '.' or '..' in its path"))
     return value
 
 
@@ -55,7 +56,9 @@ def _clients(value: str) -> str:
     try:
         return str(ipaddress.IPv4Network(value)) if "/" in value else str(ipaddress.IPv4Address(value))
     except ValueError as error:
-        raise ValueError(f"has to be an IPv4 address or network, such as 10.0.0.0/24: {error}") from None
+        raise ValueError(
+            tr("has to be an IPv4 address or network, such as 10.0.0.0/24: {error}", error=error)
+        ) from None
 
 
 ShareName = Annotated[str, StringConstraints(pattern=rf"^{SHARE_NAME.pattern}$"), AfterValidator(_share_name)]
@@ -169,19 +172,21 @@ class Route(Model):
     @model_validator(mode="after")
     def _consistent(self) -> Route:
         if self.protocol == "smb" and self.user is None:
-            raise ValueError("an SMB server needs a user")
+            raise ValueError(tr("an SMB server needs a user"))
         if self.protocol == "nfs" and (self.user or self.domain or self.owner or self.group):
-            raise ValueError("user, domain, owner and group are for SMB servers only; NFS uses numbers of users")
+            raise ValueError(tr("user, domain, owner and group are for SMB servers only; NFS uses numbers of users"))
         if self.protocol == "nfs" and not self.source.startswith("/"):
-            raise ValueError("the source on an NFS server has to be an absolute path")
+            raise ValueError(tr("the source on an NFS server has to be an absolute path"))
         if self.protocol == "smb" and _folder(self.source).strip("/") != self.source:
-            raise ValueError("the source on an SMB server has to be a share, or share/folder")
+            raise ValueError(tr("the source on an SMB server has to be a share, or share/folder"))
         if self.kind == "sync" and self.protocol != "smb":
-            raise ValueError("only SMB servers can be synchronised; use kind: mount for an NFS server")
+            raise ValueError(tr("only SMB servers can be synchronised; use kind: mount for an NFS server"))
         if self.kind == "sync" and not self.read_only:
-            raise ValueError("a synchronised route only reads from the other server; leave read_only out")
+            raise ValueError(tr("a synchronised route only reads from the other server; leave read_only out"))
         if not self.encrypt and (self.protocol != "smb" or self.kind == "sync"):
-            raise ValueError("encrypt is for mounts of SMB servers only; pulls are encrypted if the server can do it")
+            raise ValueError(
+                tr("encrypt is for mounts of SMB servers only; pulls are encrypted if the server can do it")
+            )
         return self
 
 
@@ -216,13 +221,19 @@ def problems(configuration: Configuration) -> list[Problem]:
     if not enabled(configuration).get(SERVICE, False):
         for section, entries in (("shares", shares), ("routes", routes), ("instruments", instruments)):
             if entries:
-                found.append(document.problem((section,), f"needs the service {SERVICE}; switch it on"))
+                found.append(
+                    document.problem((section,), tr("needs the service {service}; switch it on", service=SERVICE))
+                )
     folders: dict[str, str] = {}
     for name, route in routes.items():
         path = route.path or name
         for other, taken in folders.items():
             if within_one_another(path, other):
-                found.append(document.problem(("routes", name), f"its folder {path} overlaps that of route {taken}"))
+                found.append(
+                    document.problem(
+                        ("routes", name), tr("its folder {path} overlaps that of route {taken}", path=path, taken=taken)
+                    )
+                )
         folders[path] = name
     places: dict[str, str] = {}
     for name, share in shares.items():
@@ -231,7 +242,7 @@ def problems(configuration: Configuration) -> list[Problem]:
             if within_one_another(path, other):
                 # People who may write to the outer share could replace the inner one by a link, and NFS clients of the
                 # outer one would reach both.
-                message = f"its folder {path} overlaps that of share {taken}"
+                message = tr("its folder {path} overlaps that of share {taken}", path=path, taken=taken)
                 found.append(document.problem(("shares", name), message))
         places[path] = name
         mounts = [
@@ -241,24 +252,29 @@ def problems(configuration: Configuration) -> list[Problem]:
         ]
         if share.nfs and mounts:
             # NFS-Ganesha has no handles for files of another server, and could not even list the folder above them.
-            message = (
-                f"NFS cannot offer the files of the route {mounts[0]} again: mount its server on those machines, "
-                "or make the route one of kind: sync"
+            message = tr(
+                "NFS cannot offer the files of the route {mounts} again: mount its server on those "
+                "machines, or make the route one of kind: sync",
+                mounts=mounts[0],
             )
             found.append(document.problem(("shares", name, "nfs"), message))
         seen: set[str] = set()
         for index, clients in enumerate(share.nfs):
             if clients.hosts in seen:
-                found.append(document.problem(("shares", name, "nfs", index, "hosts"), f"{clients.hosts} stands twice"))
+                found.append(
+                    document.problem(
+                        ("shares", name, "nfs", index, "hosts"), tr("{hosts} stands twice", hosts=clients.hosts)
+                    )
+                )
             seen.add(clients.hosts)
     for name, instrument in instruments.items():
         if name in people:
-            found.append(document.problem(("instruments", name), f"{name} is a person already"))
+            found.append(document.problem(("instruments", name), tr("{name} is a person already", name=name)))
         if instrument.share not in shares:
-            message = f"no share {instrument.share} below vcore.shares"
+            message = tr("no share {share} below vcore.shares", share=instrument.share)
             found.append(document.problem(("instruments", name, "share"), message))
         elif not shares[instrument.share].smb:
-            message = f"the share {instrument.share} is not offered by SMB"
+            message = tr("the share {share} is not offered by SMB", share=instrument.share)
             found.append(document.problem(("instruments", name, "share"), message))
     return found + _archive_problems(configuration)
 
@@ -269,7 +285,7 @@ def _archive_problems(configuration: Configuration) -> list[Problem]:
     data = f"{STORAGE.of(site).path or f'{site.base_directory}/{SERVICE}'}/data"
     archive = str(ACCOUNTS.of(site).archive or f"{data}/archive")
     sections: dict[str, Mapping[str, Share | Route]] = {"shares": SHARES.of(site), "routes": ROUTES.of(site)}
-    message = "homes of removed people are archived in its folder; see accounts.archive"
+    message = tr("homes of removed people are archived in its folder; see accounts.archive")
     return [
         configuration.document.problem((section, name), message)
         for section, entries in sections.items()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import NotFound, VcoreError
+from ..base.messages import tr
 
 # vcore.host.docker_client is imported where it is used: docker takes 70 ms to load.
 
@@ -106,7 +107,7 @@ def _run(
             frames = list(_frames(response.raw._fp.fp))
         code = client.exec_inspect(job)["ExitCode"]
     if code is None:
-        raise VcoreError(f"Docker ended the connection to a command that still runs: {command[0]}")
+        raise VcoreError(tr("Docker ended the connection to a command that still runs: {command}", command=command[0]))
     return int(code), frames
 
 

@@ -12,6 +12,7 @@ import docker
 import requests
 
 from ..base.errors import VcoreError
+from ..base.messages import tr
 
 #: Seconds that Docker may take to answer.
 PATIENCE = 300
@@ -23,10 +24,17 @@ def docker_errors() -> Iterator[None]:
     try:
         yield
     except docker.errors.APIError as error:
-        raise VcoreError(f"Docker refused: {without_credentials(str(error.explanation or error))}") from None
+        raise VcoreError(
+            tr(
+                "Docker refused: {without_credentials}",
+                without_credentials=without_credentials(str(error.explanation or error)),
+            )
+        ) from None
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
         said = without_credentials(str(error))
-        raise VcoreError(f"the Docker daemon does not answer ({said}); start it: systemctl start docker") from None
+        raise VcoreError(
+            tr("the Docker daemon does not answer ({said}); start it: systemctl start docker", said=said)
+        ) from None
 
 
 def connect() -> Any:

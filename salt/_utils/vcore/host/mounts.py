@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 
 from ..base.errors import VcoreError
 from ..base.files import write_atomic
+from ..base.messages import tr
 
 Changes = dict[str, Any]
 
@@ -279,7 +280,7 @@ class Host:
 
     def not_unmounted(self, target: str, reason: str | None) -> str:
         """Return the message that a mount stays: it is in use, or for the given reason."""
-        why = "is in use" if reason is None else f"cannot be unmounted ({reason})"
+        why = tr("is in use") if reason is None else tr("cannot be unmounted ({reason})", reason=reason)
         return f"{target} {why}: fuser -vm {target} says by whom; end that, and apply again"
 
     def make_folder(self) -> None:
@@ -308,7 +309,13 @@ class Host:
         if shutil.which(wanted.helper, path=search):
             return None
         if self.os_family not in wanted.packages:
-            raise VcoreError(f"{wanted.helper} is missing, and for {self.os_family} no package with it is known")
+            raise VcoreError(
+                tr(
+                    "{helper} is missing, and for {os_family} no package with it is known",
+                    helper=wanted.helper,
+                    os_family=self.os_family,
+                )
+            )
         return wanted.packages[self.os_family]
 
     def kernel_problem(self, protocol: str) -> str | None:
@@ -321,9 +328,11 @@ class Host:
             with contextlib.suppress(OSError):
                 if re.search(rf"/{module}\.ko", Path("/lib/modules", release, name).read_text()):
                     return None
-        return (
-            f"this host's kernel {release} has no {module} client; install the kernel package that has it (Ubuntu: "
-            f"linux-modules-extra-{release})"
+        return tr(
+            "this host's kernel {release} has no {module} client; install the kernel package that "
+            "has it (Ubuntu: linux-modules-extra-{release})",
+            release=release,
+            module=module,
         )
 
     def run(self, *command: str, time_limit: float = MOUNT_TIME + 15) -> tuple[int, str]:
@@ -355,10 +364,10 @@ def guard(target: Path) -> None:
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o755)
     if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise VcoreError(f"{target} is not a folder; move it away")
+        raise VcoreError(tr("{target} is not a folder; move it away", target=target))
     target.mkdir(mode=0o000, exist_ok=True)
     if any(target.iterdir()):
-        raise VcoreError(f"{target} has files of its own, which the mount would hide; move them away")
+        raise VcoreError(tr("{target} has files of its own, which the mount would hide; move them away", target=target))
     set_immutable(target, False)
     target.chmod(0o000)
     os.chown(target, 0, 0)

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..base.errors import VcoreError
 from ..base.files import write_atomic
+from ..base.messages import tr
 
 # ---------------------------------------------------------------------------------------------------------------
 # The network
@@ -80,7 +81,14 @@ def hosts_with(text: str, names: Mapping[str, Iterable[str]]) -> str:
     """
     lines = text.splitlines()
     if BEGIN in lines and END not in lines[lines.index(BEGIN) :]:
-        raise VcoreError(f"{HOSTS}: '{BEGIN}' has no line '{END}' below it; put that back where the block ends")
+        raise VcoreError(
+            tr(
+                "{hosts}: '{begin}' has no line '{end}' below it; put that back where the block ends",
+                hosts=HOSTS,
+                begin=BEGIN,
+                end=END,
+            )
+        )
     kept, inside = [], False
     for line in lines:
         inside = inside or line == BEGIN

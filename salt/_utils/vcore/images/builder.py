@@ -40,6 +40,7 @@ import yaml
 
 from ..base.errors import CommandFailed, NotFound, Refused, Unreachable, VcoreError
 from ..base.files import write_atomic
+from ..base.messages import tr
 from ..base.names import SERVICE_LABEL
 from ..base.paths import Paths
 from ..base.progress import report
@@ -120,8 +121,8 @@ def read_folder(folder: Path) -> dict[str, Entry]:
             kind: Literal["file", "executable"] = "executable" if path.stat().st_mode & 0o100 else "file"
             entries[str(relative)] = Entry(kind, path.read_bytes())
         elif path.is_symlink():
-            why = "a folder; link its files one by one" if path.is_dir() else "which does not exist"
-            raise VcoreError(f"{path} leads to {path.readlink()}, {why}")
+            why = tr("a folder; link its files one by one") if path.is_dir() else tr("which does not exist")
+            raise VcoreError(tr("{path} leads to {readlink}, {why}", path=path, readlink=path.readlink(), why=why))
     return entries
 
 
@@ -147,7 +148,7 @@ def parent_name(dockerfile: str) -> str:
     instructions = [line.strip() for line in dockerfile.splitlines() if line.strip() and not line.startswith("#")]
     matched = re.fullmatch(r"ARG BASE(?:=([a-z][a-z0-9-]*))?", instructions[0]) if instructions else None
     if not matched or not re.match(r"FROM \$\{BASE\}(\s|$)", [*instructions, ""][1]):
-        raise VcoreError("the Dockerfile has to start with ARG BASE and FROM ${BASE}")
+        raise VcoreError(tr("the Dockerfile has to start with ARG BASE and FROM ${BASE}"))
     return matched[1] or BASE
 
 
@@ -167,7 +168,9 @@ def version_arguments(dockerfile: str, versions: Mapping[str, Mapping[str, str]]
         if name in known:
             arguments[name] = known[name]
         elif name != "BASE":
-            raise VcoreError(f"ARG {name} of the Dockerfile has neither a default nor a version in versions.yaml")
+            raise VcoreError(
+                tr("ARG {name} of the Dockerfile has neither a default nor a version in versions.yaml", name=name)
+            )
     return arguments
 
 
@@ -196,10 +199,16 @@ def recipe(name: str, pillar: Mapping[str, Any], paths: Paths, _above: tuple[str
         VcoreError: its Dockerfile breaks the rules, or images build on each other in a circle.
     """
     if name in _above:
-        raise VcoreError(f"images build on each other in a circle: {' → '.join((*_above, name))}")
+        raise VcoreError(tr("images build on each other in a circle: {value}", value=" → ".join((*_above, name))))
     files = read_folder(paths.images / name)
     if "Dockerfile" not in files:
-        raise NotFound(f"there is no image {name}: {paths.images / name / 'Dockerfile'} does not exist")
+        raise NotFound(
+            tr(
+                "there is no image {name}: {images} does not exist",
+                name=name,
+                images=paths.images / name / "Dockerfile",
+            )
+        )
     dockerfile = files["Dockerfile"].content.decode()
     versions = read_versions(paths)
     try:
@@ -244,7 +253,9 @@ def reference(name: str, pillar: Mapping[str, Any], paths: Paths, *, built: bool
     pushed, record = is_pushed(name, pillar), read_records(paths).get(name, {})
     tag, digest = record.get("tag"), record.get("digest") if pushed else None
     if built and (not tag or (pushed and not digest)):
-        raise NotFound(f"the image {name} is not built and in the registry yet; apply the states on the head")
+        raise NotFound(
+            tr("the image {name} is not built and in the registry yet; apply the states on the head", name=name)
+        )
     if not built and tag != (wanted := recipe(name, pillar, paths).tag):
         tag, digest = wanted, None
     return f"{pillar['registry']}/{name}:{tag}" + (f"@{digest}" if digest else "")
@@ -470,7 +481,7 @@ class Builder:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                report(self.paths, "images", "waits for another build to end")
+                report(self.paths, "images", tr("waits for another build to end"))
                 fcntl.flock(stream, fcntl.LOCK_EX)
             yield
 
@@ -532,7 +543,16 @@ class Builder:
                     lines.append(line)
                     if matched := re.match(r"Step (\d+)/(\d+) : (.*)", line):
                         instruction = textwrap.shorten(matched[3], 100, placeholder=" …")
-                        report(self.paths, step, f"step {matched[1]} of {matched[2]}: {instruction}")
+                        report(
+                            self.paths,
+                            step,
+                            tr(
+                                "step {matched} of {matched_2}: {instruction}",
+                                matched=matched[1],
+                                matched_2=matched[2],
+                                instruction=instruction,
+                            ),
+                        )
         except (docker.errors.DockerException, requests.RequestException) as error:
             raise CommandFailed(docker_client.without_credentials(_failure(step, str(error), lines))) from None
         return auxiliary
@@ -545,7 +565,7 @@ class Builder:
         if not self.api.images(wanted, quiet=True):
             if source == "mmdebstrap":
                 tarball = self._tarball(tag, way)
-                report(self.paths, f"image {DEBIAN}", "is imported into Docker")
+                report(self.paths, f"image {DEBIAN}", tr("is imported into Docker"))
                 answer = self.api.import_image(
                     str(tarball),
                     repository=wanted.rpartition(":")[0],
@@ -553,9 +573,11 @@ class Builder:
                     changes=[f"LABEL {LABEL_NAME}={DEBIAN}"],
                 )
                 if '"error"' in answer:
-                    raise CommandFailed(f"Docker does not import {tarball}: {answer[-500:]}")
+                    raise CommandFailed(
+                        tr("Docker does not import {tarball}: {answer}", tarball=tarball, answer=answer[-500:])
+                    )
             else:
-                report(self.paths, f"image {DEBIAN}", f"{source} is pulled")
+                report(self.paths, f"image {DEBIAN}", tr("{source} is pulled", source=source))
                 self._run(DEBIAN, lambda: self.api.pull(source, stream=True, decode=True))
                 self._tag(source, DEBIAN, tag)
         self._record(DEBIAN, tag, None)
@@ -568,7 +590,7 @@ class Builder:
         if tarball.is_file():
             return tarball
         if not shutil.which("mmdebstrap"):
-            raise VcoreError("mmdebstrap is missing on this host: apt-get install mmdebstrap")
+            raise VcoreError(tr("mmdebstrap is missing on this host: apt-get install mmdebstrap"))
         # Left by an earlier run that was killed. Its mounts ended with its own mount namespace.
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True, mode=0o700)
@@ -601,14 +623,16 @@ class Builder:
         return tarball
 
     def _push(self, name: str, tag: str) -> str:
-        report(self.paths, f"image {name}", "is pushed to the registry")
+        report(self.paths, f"image {name}", tr("is pushed to the registry"))
         credentials = registry.credentials(self.paths, "push", self.pillar["registry"])
         repository = f"{self.pillar['registry']}/{name}"
         answer = self._run(
             name, lambda: self.api.push(repository, tag, stream=True, decode=True, auth_config=credentials)
         )
         if "Digest" not in answer:
-            raise CommandFailed(f"image {name}: Docker pushed it and did not say under which digest; run this again")
+            raise CommandFailed(
+                tr("image {name}: Docker pushed it and did not say under which digest; run this again", name=name)
+            )
         return str(answer["Digest"])
 
     # -- clearing away
@@ -681,9 +705,9 @@ class Builder:
             if "registry" in found or "garbage" in found:
                 self._uncollected.touch()
                 for image in found.get("registry", ()):
-                    report(self.paths, "registry", f"{image} is removed")
+                    report(self.paths, "registry", tr("{image} is removed", image=image))
                     self.registry.delete(*image.split(":"))
-                report(self.paths, "registry", "its garbage is collected")
+                report(self.paths, "registry", tr("its garbage is collected"))
                 freed = registry.collect_garbage(self.api)
                 self._uncollected.unlink()
             wanted = self._wanted()

@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..base.errors import VcoreError
+from ..base.messages import tr
 from ..host.docker_client import without_credentials
 
 DEFAULT_MIRROR = "http://deb.debian.org/debian"
@@ -113,12 +114,12 @@ class Way:
         certificates = _bundle(build["ca_bundle"])
         index = build.get("python_index")
         if index and "@" in urlsplit(index).netloc:
-            raise VcoreError("vcore.build.python_index: a password here would end up in every image; leave it out")
+            raise VcoreError(tr("vcore.build.python_index: a password here would end up in every image; leave it out"))
         index = index or python_index(os.environ, _pip_settings())
         if build["mirror"]:
             mirror = build["mirror"].rstrip("/")
             if "@" in urlsplit(mirror).netloc:
-                raise VcoreError("vcore.build.mirror: a password here would end up in every image; leave it out")
+                raise VcoreError(tr("vcore.build.mirror: a password here would end up in every image; leave it out"))
             # Mirrors that carry both keep them side by side, as Debian's own do.
             security = f"{mirror}-security"
         else:
@@ -128,8 +129,13 @@ class Way:
         problems = {source: _problem(*source, environment, certificates) for source in sources}
         if problem := problems[sources[0]]:
             raise VcoreError(
-                f"the Debian mirror {without_credentials(mirror)} does not offer {suite}: {problem}; "
-                "set vcore.build.mirror, or vcore.build.proxy, in the site file"
+                tr(
+                    "the Debian mirror {without_credentials} does not offer {suite}: {problem}; set "
+                    "vcore.build.mirror, or vcore.build.proxy, in the site file",
+                    without_credentials=without_credentials(mirror),
+                    suite=suite,
+                    problem=problem,
+                )
             )
         lines = [f"deb {address} {name} main" for address, name in sources if not problems[address, name]]
         return cls(lines, environment, base_files(lines, certificates, index), index)
@@ -184,9 +190,11 @@ def _bundle(setting: str | None) -> bytes:
     try:
         certificates = Path(setting).read_bytes()
     except OSError as error:
-        raise VcoreError(f"vcore.build.ca_bundle: {setting} cannot be read: {error.strerror}") from None
+        raise VcoreError(
+            tr("vcore.build.ca_bundle: {setting} cannot be read: {strerror}", setting=setting, strerror=error.strerror)
+        ) from None
     if not _CERTIFICATE.search(certificates):
-        raise VcoreError(f"vcore.build.ca_bundle: {setting} holds no certificate in PEM format")
+        raise VcoreError(tr("vcore.build.ca_bundle: {setting} holds no certificate in PEM format", setting=setting))
     return certificates
 
 
@@ -248,6 +256,6 @@ def _problem(mirror: str, suite: str, environment: Mapping[str, str], certificat
         with opener.open(f"{mirror}/dists/{suite}/InRelease", timeout=PATIENCE):
             return None
     except urllib.error.HTTPError as error:
-        return f"HTTP status {error.code}"
+        return tr("HTTP status {code}", code=error.code)
     except (OSError, ValueError) as error:
         return without_credentials(str(getattr(error, "reason", error)))

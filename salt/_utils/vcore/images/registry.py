@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from ..base.errors import CommandFailed, Refused, Unreachable, VcoreError
+from ..base.messages import tr
 from ..base.paths import Paths
 from ..base.secrets import Store
 from ..host import containers
@@ -57,7 +58,9 @@ class Client:
             try:
                 context = ssl.create_default_context(cafile=str(self.paths.authority / "ca.crt"))
             except (OSError, ssl.SSLError) as error:
-                raise Unreachable(f"the registry cannot be asked without the core's authority: {error}") from None
+                raise Unreachable(
+                    tr("the registry cannot be asked without the core's authority: {error}", error=error)
+                ) from None
             if self._supplied:
                 context.load_default_certs()
             host, _, port = self.address.partition(":")
@@ -86,9 +89,17 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             self._connection = None
-            raise Unreachable(f"the registry {self.address} does not answer: {error}") from None
+            raise Unreachable(
+                tr("the registry {address} does not answer: {error}", address=self.address, error=error)
+            ) from None
         if answer.status >= 500:
-            raise Unreachable(f"the registry {self.address} answers with HTTP status {answer.status}")
+            raise Unreachable(
+                tr(
+                    "the registry {address} answers with HTTP status {status}",
+                    address=self.address,
+                    status=answer.status,
+                )
+            )
         if answer.status >= 400 and answer.status != 404:
             refusal = Refused if answer.status == 401 else VcoreError
             raise refusal(f"the registry {self.address} refuses {method} {path}: HTTP status {answer.status}")
@@ -134,7 +145,7 @@ def collect_garbage(api: Any, service: str = "registry") -> int:
     """
     running = api.containers(filters={"label": f"com.docker.swarm.service.name={service}", "status": "running"})
     if not running:
-        raise VcoreError("the registry does not run on this host, so its garbage cannot be collected")
+        raise VcoreError(tr("the registry does not run on this host, so its garbage cannot be collected"))
     container = running[0]["Id"]
     before = _stored(api, container)
     _execute(api, container, ["docker-registry", "garbage-collect", "--delete-untagged", CONFIGURATION])
@@ -150,5 +161,7 @@ def _execute(api: Any, container: str, command: list[str]) -> str:
     output = answer.decode(errors="replace")
     if code != 0:
         last = "\n".join(output.splitlines()[-20:])
-        raise CommandFailed(f"{' '.join(command)} failed in the registry's container:\n{last}")
+        raise CommandFailed(
+            tr("{command} failed in the registry's container:\n{last}", command=" ".join(command), last=last)
+        )
     return output

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..base.messages import tr
 from ..host.network import Route
 from ..kernel.documents import Problem
 from ..kernel.models import (
@@ -54,5 +55,5 @@ def host_problems(configuration: Configuration, routes: Sequence[Route]) -> list
     """Return a problem if the bundle of authorities that the site names is missing on this host."""
     bundle = BUILD.of(configuration.site).ca_bundle
     if bundle and not Path(bundle).is_file():
-        return [configuration.document.problem(("build", "ca_bundle"), f"{bundle} does not exist")]
+        return [configuration.document.problem(("build", "ca_bundle"), tr("{bundle} does not exist", bundle=bundle))]
     return []

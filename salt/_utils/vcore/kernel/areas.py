@@ -25,6 +25,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from ..base.errors import VcoreError
+from ..base.messages import tr
 
 PACKAGE, _, _ = __name__.partition(".")
 FOLDER = Path(__file__).resolve().parents[1]
@@ -46,7 +47,7 @@ def names() -> tuple[str, ...]:
     try:
         return tuple(TopologicalSorter(uses).static_order())
     except CycleError as error:
-        raise VcoreError(f"areas use each other in a circle: {' -> '.join(error.args[1])}") from None
+        raise VcoreError(tr("areas use each other in a circle: {circle}", circle=" -> ".join(error.args[1]))) from None
 
 
 def face(name: str) -> Callable[[type[T]], type[T]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..base.checks import Check, result
+from ..base.messages import tr
 from ..base.paths import Paths
 from . import areas, status
 from . import pillar as kernel_pillar
@@ -23,7 +24,14 @@ class Checks(Protocol):
 
 def _configuration(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
     found = kernel_pillar.problems(paths)
-    return [result("the site file is valid", not found, "; ".join(found) or "no problem", f"correct {paths.site}")]
+    return [
+        result(
+            tr("the site file is valid"),
+            not found,
+            "; ".join(found) or tr("no problem"),
+            tr("correct {site}", site=paths.site),
+        )
+    ]
 
 
 def _master(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
@@ -31,10 +39,17 @@ def _master(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
     for port, purpose in ((4505, "publishes jobs"), (4506, "takes returns")):
         try:
             socket.create_connection((pillar["head"]["address"], port), timeout=3).close()
-            ok, saw = True, "it answers"
+            ok, saw = True, tr("it answers")
         except OSError as error:
             ok, saw = False, str(error)
-        checks.append(result(f"the Salt master {purpose} on port {port}", ok, saw, "run bootstrap.sh again"))
+        checks.append(
+            result(
+                tr("the Salt master {purpose} on port {port}", purpose=purpose, port=port),
+                ok,
+                saw,
+                tr("run bootstrap.sh again"),
+            )
+        )
     return checks
 
 
@@ -42,7 +57,11 @@ def _disk(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
     disk = status.disk(Path(pillar["base_directory"]))
     saw = f"{disk['used_percent']} % used, {disk['free'] // 2**20} MiB free"
     ok = disk["used_percent"] <= status.DISK_LIMIT
-    return [result(f"{disk['path']} has room", ok, saw, "free space, or move base_directory to a larger disk")]
+    return [
+        result(
+            tr("{path} has room", path=disk["path"]), ok, saw, tr("free space, or move base_directory to a larger disk")
+        )
+    ]
 
 
 #: The kernel's own checks, which come first.

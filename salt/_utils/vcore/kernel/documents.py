@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from ..base.errors import Invalid
+from ..base.messages import tr
 
 
 @dataclass(frozen=True)
@@ -117,20 +118,22 @@ def parse(text: str, source: str) -> Document:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be read"
-        raise SiteError([Problem(source, "", f"not valid YAML: {reason}", mark.line + 1 if mark else None)]) from None
+        raise SiteError(
+            [Problem(source, "", tr("not valid YAML: {reason}", reason=reason), mark.line + 1 if mark else None)]
+        ) from None
     except (ValueError, RecursionError) as error:
         # PyYAML does not translate the errors of malformed timestamps and numbers, and of very deep nesting.
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise SiteError([Problem(source, "", f"not valid YAML: {reason}")]) from None
+        raise SiteError([Problem(source, "", tr("not valid YAML: {reason}", reason=reason))]) from None
     if not isinstance(data, dict):
-        raise SiteError([Problem(source, "", "the file has to be a mapping with the key vcore")])
+        raise SiteError([Problem(source, "", tr("the file has to be a mapping with the key vcore"))])
     unknown = [key for key in data if key != "vcore"]
     if unknown:
         key = str(unknown[0])
         raise SiteError([Problem(source, key, unknown_key(key, ["vcore"]), loader.lines.get((key,)))])
     site = data.get("vcore", {})
     if not isinstance(site, dict):
-        raise SiteError([Problem(source, "vcore", "has to be a mapping", loader.lines.get(("vcore",)))])
+        raise SiteError([Problem(source, "vcore", tr("has to be a mapping"), loader.lines.get(("vcore",)))])
     lines = {location[1:]: line for location, line in loader.lines.items() if len(location) > 1}
     return Document(source, site, lines)
 

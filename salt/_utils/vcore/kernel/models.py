@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from ..base.messages import tr
 from ..base.names import NODE_NAME as NODE_NAME
 
 
@@ -21,7 +22,7 @@ def _size(value: Any) -> Any:
     if isinstance(value, str):
         matched = re.fullmatch(r"([1-9][0-9]{0,8})([KMGT])", value.strip())
         if not matched:
-            raise ValueError("a size is a whole number with K, M, G or T behind it, such as 512M")
+            raise ValueError(tr("a size is a whole number with K, M, G or T behind it, such as 512M"))
         return int(matched[1]) * 1024 ** ("KMGT".index(matched[2]) + 1)
     return value
 
@@ -29,13 +30,13 @@ def _size(value: Any) -> Any:
 def _mode(value: Any) -> Any:
     """Refuse a file mode that is a number: it has to be a quoted octal string."""
     if isinstance(value, int):
-        raise ValueError(f'a mode is a quoted octal string, such as "0640", not the number {value}')
+        raise ValueError(tr('a mode is a quoted octal string, such as "0640", not the number {value}', value=value))
     return value
 
 
 def _absolute(value: str) -> str:
     if ".." in value.split("/") or "\n" in value:
-        raise ValueError("a path has no '..' and no line break")
+        raise ValueError(tr("a path has no '..' and no line break"))
     return value
 
 
@@ -49,7 +50,7 @@ SYSTEM_FOLDERS = {
 
 def _data_folder(value: str) -> str:
     if (value.rstrip("/") or "/") in SYSTEM_FOLDERS or "//" in value:
-        raise ValueError("has to be a folder of its own, such as /srv/virtual-core/data")
+        raise ValueError(tr("has to be a folder of its own, such as /srv/virtual-core/data"))
     return value.rstrip("/")
 
 
@@ -59,7 +60,7 @@ DOWNLOAD_ADDRESS = r"https?://[^\s'\"@]+"
 def _download_address(value: str) -> str:
     # No password: everybody who may run Salt sees the resolved site.
     if not re.fullmatch(DOWNLOAD_ADDRESS, value):
-        raise ValueError("has to be an http:// or https:// address, without a user or password in it")
+        raise ValueError(tr("has to be an http:// or https:// address, without a user or password in it"))
     return value
 
 

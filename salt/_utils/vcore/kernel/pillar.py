@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..base.errors import VcoreError
+from ..base.messages import tr
 from ..base.paths import Paths
 from ..base.secrets import Store
 from ..host.network import own_address, read_routes
@@ -53,8 +54,12 @@ def resolved(paths: Paths) -> dict[str, Any]:
         configuration = site.load(paths, routes=routes, address=address)
         if configuration.site.nodes[configuration.head].address is None and address is None:
             raise VcoreError(
-                f"{paths.site.name}: vcore.nodes.{configuration.head}.address: is required, "
-                "because this host has no default route that tells its address"
+                tr(
+                    "{name}: vcore.nodes.{head}.address: is required, because this host has no default route "
+                    "that tells its address",
+                    name=paths.site.name,
+                    head=configuration.head,
+                )
             )
         kept = (state, resolve(configuration))
         _kept[paths.checkout] = kept

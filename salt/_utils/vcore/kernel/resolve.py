@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from ..base.errors import VcoreError
+from ..base.messages import tr
 from ..base.names import NODE_NAME
 from ..base.paths import Paths
 from . import areas
@@ -60,7 +61,12 @@ class _Parts(Mapping[str, Any]):
         if key not in self.made:
             area, part = self.givers[key]
             if area in self.under_way:
-                raise VcoreError(f"parts of the pillar wait for each other: {' -> '.join([*self.under_way, area])}")
+                raise VcoreError(
+                    tr(
+                        "parts of the pillar wait for each other: {under_way}",
+                        under_way=" -> ".join([*self.under_way, area]),
+                    )
+                )
             self.under_way.append(area)
             self.made |= part.resolve(self.configuration, self)
             self.under_way.pop()

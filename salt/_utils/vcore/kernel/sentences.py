@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ..base.messages import tr
 from .documents import Document, Location, Problem, shown, unknown_key
 from .models import (
     Model,
@@ -73,7 +74,7 @@ def problems(error: ValidationError, model: type[Model], document: Document, pre
             message = _plain(entry["msg"])
         quotable = not isinstance(entry["input"], dict | list) and "@" not in str(entry["input"])
         if quotable and entry["type"] not in ("missing", "extra_forbidden"):
-            message += f", not {shown(entry['input'])}"
+            message += tr(", not {input}", input=shown(entry["input"]))
         # A union reports one error for each of its members; the first member is most likely the one that was meant.
         found.setdefault(location, document.problem(location, message))
     return list(found.values())

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic import ValidationError
 
+from ..base.messages import tr
 from ..base.paths import Paths
 from ..host.network import Route, read_routes
 from . import areas, models, sentences
@@ -153,7 +154,9 @@ def with_flavors(document: Document, folder: Path) -> Document:
         if not isinstance(name, str):
             continue
         if name not in available:
-            message = f"no flavor {shown(name)}; there are: {', '.join(available) or 'none'}"
+            message = tr(
+                "no flavor {name}; there are: {available}", name=shown(name), available=", ".join(available) or "none"
+            )
             raise SiteError([document.problem(("flavors", index), message)])
         merged = merged.over(parse((folder / f"{name}.sls").read_text(encoding="utf-8"), f"flavors/{name}.sls"))
     return merged
@@ -172,7 +175,7 @@ def validate(document: Document, paths: Paths) -> Configuration:
     except ValidationError as error:
         raise SiteError(sentences.problems(error, model(), document)) from None
     except RecursionError:
-        raise SiteError([Problem(document.source, "", "nested too deeply")]) from None
+        raise SiteError([Problem(document.source, "", tr("nested too deeply"))]) from None
     configuration = Configuration(site, document, paths)
     found = [problem for area in areas.asked(Problems).values() for problem in area.problems(configuration)]
     if found:
@@ -196,10 +199,10 @@ def load(
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        remedy = f"does not exist; copy {path.name}.example to it, or run bootstrap.sh"
+        remedy = tr("does not exist; copy {name}.example to it, or run bootstrap.sh", name=path.name)
         raise SiteError([Problem(str(path), "", remedy)]) from None
     except UnicodeDecodeError:
-        raise SiteError([Problem(path.name, "", "not valid YAML: it is not UTF-8 text")]) from None
+        raise SiteError([Problem(path.name, "", tr("not valid YAML: it is not UTF-8 text"))]) from None
     configuration = replace(validate(parse(text, path.name), paths), address=address)
     known = list(read_routes() if routes is None else routes)
     found = [

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..base.messages import tr
 from ..base.paths import Paths
 from . import areas, convergence
 
@@ -59,11 +60,17 @@ def problems(facts: Mapping[str, Any]) -> list[str]:
     found = []
     last = facts["convergence"]
     if last is None:
-        found.append("there was no convergence yet: run salt-call state.apply")
+        found.append(tr("there was no convergence yet: run salt-call state.apply"))
     elif not last["ok"]:
-        found.append(f"the last convergence failed: {', '.join(last['failed'])}")
+        found.append(tr("the last convergence failed: {failed}", failed=", ".join(last["failed"])))
     for area in areas.asked(Facts).values():
         found += area.problems(facts)
     if facts["disk"]["used_percent"] > DISK_LIMIT:
-        found.append(f"disk: {facts['disk']['path']} is {facts['disk']['used_percent']} % full")
+        found.append(
+            tr(
+                "disk: {path} is {used_percent} % full",
+                path=facts["disk"]["path"],
+                used_percent=facts["disk"]["used_percent"],
+            )
+        )
     return found

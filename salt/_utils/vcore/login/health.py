@@ -9,6 +9,7 @@ from typing import Any
 
 from ..base.checks import Check, result
 from ..base.errors import VcoreError
+from ..base.messages import tr
 from ..base.paths import Paths
 from ..host import containers
 from ..storage.places import MARKER
@@ -39,7 +40,7 @@ def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
                 )
                 code, output = containers.execute(container, command)
                 words = output.decode(errors="replace").strip().splitlines()
-                saw = wrong if code else "it does"
+                saw = wrong if code else tr("it does")
                 saw += f": {ascii(words[-1])[1:-1][:200]}" if code and words else ""
             except VcoreError as error:
                 code, saw = 1, str(error)
@@ -71,11 +72,19 @@ def _within(home: str) -> tuple[tuple[str, tuple[str, ...], str, str], ...]:
 def free_ports(srun: Mapping[str, Any], first: int, last: int) -> Check:
     """Check that srun's ports lie outside ``first`` to ``last``, any of which an outgoing connection may take."""
     return result(
-        "no outgoing connection takes one of srun's ports",
+        tr("no outgoing connection takes one of srun's ports"),
         srun["last"] < first or srun["number"] > last,
-        f"srun has {srun['number']} to {srun['last']}, outgoing connections {first} to {last}",
-        "choose other slurm.srun_ports in the site file, or another net.ipv4.ip_local_port_range (sysctl) on this "
-        "node: while one of the ports is taken, the login host does not start",
+        tr(
+            "srun has {number} to {last}, outgoing connections {first} to {last_2}",
+            number=srun["number"],
+            last=srun["last"],
+            first=first,
+            last_2=last,
+        ),
+        tr(
+            "choose other slurm.srun_ports in the site file, or another net.ipv4.ip_local_port_range "
+            "(sysctl) on this node: while one of the ports is taken, the login host does not start"
+        ),
     )
 
 
@@ -88,6 +97,6 @@ def _ssh(address: str, port: int) -> Check:
         ok, saw = False, str(error)
     else:
         ok = said.startswith(b"SSH-2.0-")
-        saw = "it does" if ok else f"something else answers: {said[:40]!a}"
-    remedy = f"run salt-call state.apply, then docker service logs {SERVICE}"
-    return result(f"people's ssh answers at {address}, port {port}", ok, saw, remedy)
+        saw = tr("it does") if ok else tr("something else answers: {said!a}", said=said[:40])
+    remedy = tr("run salt-call state.apply, then docker service logs {service}", service=SERVICE)
+    return result(tr("people's ssh answers at {address}, port {port}", address=address, port=port), ok, saw, remedy)

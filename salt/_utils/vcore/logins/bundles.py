@@ -20,6 +20,7 @@ from typing import Any
 
 from ..base.errors import NotFound, VcoreError
 from ..base.files import write_atomic
+from ..base.messages import tr
 from ..base.paths import Paths
 from ..base.secrets import Store
 from ..directory import client
@@ -278,11 +279,13 @@ def kind(name: str | None) -> Kind:
     """
     choices = "\n".join(f"  {known:<17} {each.title}" for known, each in KINDS.items())
     if not name:
-        raise VcoreError(f"say for which kind of host, such as os=debian; there are:\n{choices}")
+        raise VcoreError(tr("say for which kind of host, such as os=debian; there are:\n{choices}", choices=choices))
     if name not in KINDS:
         close = difflib.get_close_matches(str(name).lower(), KINDS, n=1, cutoff=0.5)
-        hint = f"; did you mean {close[0]}? There are" if close else "; there are"
-        raise VcoreError(f"no kind of host is called {name!r}{hint}:\n{choices}")
+        hint = tr("; did you mean {close}? There are", close=close[0]) if close else tr("; there are")
+        raise VcoreError(
+            tr("no kind of host is called {name!r}{hint}:\n{choices}", name=name, hint=hint, choices=choices)
+        )
     return KINDS[name]
 
 
@@ -319,8 +322,11 @@ def core(pillar: Mapping[str, Any], authority: str, password: str, groups: Itera
     access = sssd.access(pillar, Path(AUTHORITY), groups)
     if not re.fullmatch(r"[A-Za-z0-9._-]+", password):
         raise VcoreError(
-            "the secret ldap/readonly-password has characters that not every client takes: it may have letters, digits,"
-            " '.', '_' and '-' only; salt-call vcore_secret.rotate ldap/readonly-password makes a new one"
+            tr(
+                "the secret ldap/readonly-password has characters that not every client takes: it may "
+                "have letters, digits, '.', '_' and '-' only; salt-call vcore_secret.rotate "
+                "ldap/readonly-password makes a new one"
+            )
         )
     address = pillar["nodes"][pillar["services"]["ldap"]["node"]]["address"]
     return Core(access, str(address), authority, password)
@@ -471,7 +477,7 @@ def write(name: str, core: Core, checkout: Path, target: Path) -> None:
         VcoreError: the path is not absolute, or its folder does not exist.
     """
     if not target.is_absolute() or not target.parent.is_dir():
-        raise VcoreError(f"{target} has to be an absolute path in a folder that exists")
+        raise VcoreError(tr("{target} has to be an absolute path in a folder that exists", target=target))
     write_atomic(target, archive(members(name, core, checkout)), mode=0o600)
 
 
@@ -488,7 +494,7 @@ def make(paths: Paths, os: str | None, file: str | None, groups: Sequence[str]) 
     pillar = kernel_pillar.resolved(paths)
     root = paths.authority / "ca.crt"
     if not root.is_file():
-        raise NotFound(f"there is no certificate authority in {root} yet; apply the states on the head")
+        raise NotFound(tr("there is no certificate authority in {root} yet; apply the states on the head", root=root))
     made = core(pillar, root.read_text(), Store(paths.secrets).read("ldap", "readonly-password").decode(), groups)
     if groups:
         with client.open_administrator(pillar, paths) as connection:

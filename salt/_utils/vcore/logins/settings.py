@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..base.messages import tr
 from ..kernel.documents import Problem
 from ..kernel.models import (
     Model,
@@ -34,7 +35,10 @@ SECTIONS = (LOGINS,)
 def problems(configuration: Configuration) -> list[Problem]:
     """Return a problem wherever the group of everybody is named, whose members the directory does not list."""
     everybody = ACCOUNTS.of(configuration.site).group
-    message = f"everybody is in {everybody}, which lists no members: leave groups empty to let everybody in"
+    message = tr(
+        "everybody is in {everybody}, which lists no members: leave groups empty to let everybody in",
+        everybody=everybody,
+    )
     return [
         configuration.document.problem(("nodes", name, "logins", "groups", index), message)
         for name, node in configuration.site.nodes.items()

@@ -19,6 +19,7 @@ from typing import Any
 
 from ..base.errors import NotFound, VcoreError
 from ..base.files import write_atomic
+from ..base.messages import tr
 
 Changes = dict[str, Any]
 
@@ -99,11 +100,13 @@ def access(pillar: Mapping[str, Any], authority: Path, groups: Iterable[str]) ->
     """
     directory = pillar["directory"]
     if directory is None:
-        raise VcoreError("logins need the directory: switch the service ldap on in the site file")
+        raise VcoreError(tr("logins need the directory: switch the service ldap on in the site file"))
     names = tuple(str(group) for group in groups)
     for name in names:
         if not GROUP_NAME.fullmatch(name):
-            raise VcoreError(f"{name!r} is not the name of a group: at most 31 of a-z, 0-9, - and _, a letter first")
+            raise VcoreError(
+                tr("{name!r} is not the name of a group: at most 31 of a-z, 0-9, - and _, a letter first", name=name)
+            )
     return Access(directory["uri"], directory["suffix"], pillar["site"]["domain"], str(authority), names)
 
 
@@ -117,12 +120,18 @@ def check_groups(groups: Iterable[str], known: Collection[str], everybody: str) 
     """
     for group in groups:
         if group == everybody:
-            raise VcoreError(f"everybody is in {group}, which lists no members: name no group to let everybody in")
+            raise VcoreError(
+                tr("everybody is in {group}, which lists no members: name no group to let everybody in", group=group)
+            )
         if group not in known:
             names = sorted(set(known) - {everybody})
             close = difflib.get_close_matches(group, names, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(names) or 'none'}"
-            raise VcoreError(f"the directory has no group {group!r}; {hint}")
+            hint = (
+                tr("did you mean {close}?", close=close[0])
+                if close
+                else tr("there are: {names}", names=", ".join(names) or "none")
+            )
+            raise VcoreError(tr("the directory has no group {group!r}; {hint}", group=group, hint=hint))
 
 
 def check_groups_by_sssd(groups: Iterable[str], run: Callable[[Sequence[str]], None]) -> None:
@@ -145,8 +154,11 @@ def check_groups_by_sssd(groups: Iterable[str], run: Callable[[Sequence[str]], N
     for group in groups:
         if not known(group) and known(ADMINISTRATORS):
             raise VcoreError(
-                f"the directory has no group {group!r}: make it with salt-call vcore.group_add on the head, or correct "
-                "logins of this node in the site file"
+                tr(
+                    "the directory has no group {group!r}: make it with salt-call vcore.group_add on the "
+                    "head, or correct logins of this node in the site file",
+                    group=group,
+                )
             )
 
 
@@ -279,7 +291,9 @@ def without_block(text: str) -> str:
             kept.append(line)
         inside = inside and line.rstrip("\n") != END
     if inside:
-        raise VcoreError(f"'{BEGIN}' has no line '{END}' below it; put that back where the block ends")
+        raise VcoreError(
+            tr("'{begin}' has no line '{end}' below it; put that back where the block ends", begin=BEGIN, end=END)
+        )
     return "".join(kept)
 
 
@@ -384,7 +398,13 @@ def family(os_family: str) -> Family:
         VcoreError: the family is unknown.
     """
     if os_family not in FAMILIES:
-        raise VcoreError(f"logins are not supported on {os_family}; they are on: {', '.join(FAMILIES)}")
+        raise VcoreError(
+            tr(
+                "logins are not supported on {os_family}; they are on: {families}",
+                os_family=os_family,
+                families=", ".join(FAMILIES),
+            )
+        )
     return FAMILIES[os_family]
 
 
@@ -499,7 +519,12 @@ def present_difference(access: Access, password: str, kind: Family, system: Syst
     changes: Changes = {}
     current = _read(SSSD_CONF)
     if current is not None and not current.startswith(MARK):
-        raise VcoreError(f"{SSSD_CONF} is not the core's: move it away, or take logins off this node in the site file")
+        raise VcoreError(
+            tr(
+                "{sssd_conf} is not the core's: move it away, or take logins off this node in the site file",
+                sssd_conf=SSSD_CONF,
+            )
+        )
     if missing := sorted(set(kind.packages) - set(system.installed())):
         changes["packages"] = {"old": "missing", "new": ", ".join(missing)}
     restart = False
@@ -543,8 +568,12 @@ def _sshd_difference(*, on: bool) -> dict[Path, str | None]:
         other = OTHER_KEYS.search(without_block(_read(path) or ""))
         if other and path != SSHD_DROP_IN:
             raise VcoreError(
-                f"{path} has an AuthorizedKeysCommand of its own ({other[1]}): remove it there, or take logins off "
-                "this node in the site file"
+                tr(
+                    "{path} has an AuthorizedKeysCommand of its own ({other}): remove it there, or take "
+                    "logins off this node in the site file",
+                    path=path,
+                    other=other[1],
+                )
             )
     return {path: text for path, text in sshd_wanted(config, on=on).items() if _read(path) != text}
 
@@ -568,9 +597,14 @@ def apply_present(
 ) -> None:
     """Carry out what :func:`present_difference` found."""
     if not Path("/run/systemd/system").is_dir():
-        raise VcoreError("logins need systemd, which does not run on this host")
+        raise VcoreError(tr("logins need systemd, which does not run on this host"))
     if not Path(access.authority).is_file():
-        raise VcoreError(f"the authority's certificate {access.authority} is not there: apply all states of this node")
+        raise VcoreError(
+            tr(
+                "the authority's certificate {authority} is not there: apply all states of this node",
+                authority=access.authority,
+            )
+        )
     record = _with_packages(read_record(state), system)
     before = system.installed()
     if missing := [name for name in kind.packages if name not in before]:
@@ -613,8 +647,10 @@ def apply_present(
         write_atomic(kind.pam_block, text.encode(), mode=0o644)
     _write_sshd(kind, system, on=True)
     if left := present_difference(access, password, kind, system, state):
-        hint = "; PAM's files were edited by hand: run pam-auth-update --force" if "PAM" in left else ""
-        raise VcoreError(f"all commands succeeded, and yet these are not in order: {', '.join(left)}{hint}")
+        hint = tr("; PAM's files were edited by hand: run pam-auth-update --force") if "PAM" in left else ""
+        raise VcoreError(
+            tr("all commands succeeded, and yet these are not in order: {left}{hint}", left=", ".join(left), hint=hint)
+        )
 
 
 def _write_sshd(kind: Family, system: System, *, on: bool) -> None:
@@ -707,7 +743,7 @@ def run(command: Sequence[str]) -> None:
     try:
         done = subprocess.run(list(command), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     except FileNotFoundError:
-        raise NotFound(f"{command[0]} is not there") from None
+        raise NotFound(tr("{command} is not there", command=command[0])) from None
     if done.returncode:
         lines = "\n".join((done.stdout + done.stderr).strip().splitlines()[-10:])
-        raise VcoreError(f"{' '.join(command[:2])} failed: {lines}")
+        raise VcoreError(tr("{command} failed: {lines}", command=" ".join(command[:2]), lines=lines))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..base.errors import VcoreError
+from ..base.messages import tr
 from ..base.paths import Paths
 from . import decisions
 from .decisions import CONVERGE, REFRESH, SYNC, Flight
@@ -130,7 +131,7 @@ class Converging:
                 for group in [group for group in groups if group.is_over()]:
                     groups.remove(group)
                     if group.waiting:
-                        self.journal.say(f"going on without {several(group.waiting)} for now")
+                        self.journal.say(tr("going on without {several} for now", several=several(group.waiting)))
                     if group.kind != CONVERGE and (synced := self._take_synced()):
                         groups.append(self._give(line, dict.fromkeys(synced, CONVERGE), STATES, assigned.code))
             self._inspect()

@@ -17,6 +17,7 @@ from typing import Any
 
 from ..base.errors import NotFound, VcoreError
 from ..base.files import write_atomic
+from ..base.messages import tr
 from ..base.names import NODE_NAME
 from ..base.paths import Paths
 
@@ -354,22 +355,24 @@ def facts(value: Any) -> Facts:
         VcoreError: these are not facts, or the node reports a problem; the message says which.
     """
     if not isinstance(value, dict):
-        raise VcoreError(f"it does not return facts: {words(value)}")
+        raise VcoreError(tr("it does not return facts: {value}", value=words(value)))
     try:
         size = len(json.dumps(value))
     except (TypeError, ValueError, RecursionError):
-        raise VcoreError("its facts are not plain data") from None
+        raise VcoreError(tr("its facts are not plain data")) from None
     if size > FACTS_LIMIT:
-        raise VcoreError(f"its facts have {size} bytes; at most {FACTS_LIMIT} are read")
+        raise VcoreError(
+            tr("its facts have {size} bytes; at most {facts_limit} are read", size=size, facts_limit=FACTS_LIMIT)
+        )
     if value.get("problem"):
         raise VcoreError(words(value["problem"]))
     swarm_id, boot, storage = value.get("swarm_id"), value.get("boot"), value.get("storage") or {}
     if not isinstance(swarm_id, str) or not SWARM_ID.fullmatch(swarm_id):
-        raise VcoreError("it is in no swarm yet")
+        raise VcoreError(tr("it is in no swarm yet"))
     if boot is not None and (not isinstance(boot, str) or len(boot) > 100):
-        raise VcoreError("boot in its facts is not a short text")
+        raise VcoreError(tr("boot in its facts is not a short text"))
     if not isinstance(storage, dict) or not all(isinstance(there, bool) for there in storage.values()):
-        raise VcoreError("storage in its facts is not a list of folders that are there or not")
+        raise VcoreError(tr("storage in its facts is not a list of folders that are there or not"))
     return Facts(swarm_id, value.get("hardware"), boot, {words(name): there for name, there in storage.items()})
 
 
@@ -429,18 +432,28 @@ class Swarm:
             raise VcoreError(self.problem)
         member = self.members.get(said.swarm_id)
         if member is None:
-            raise NotFound(f"it says that it is {said.swarm_id} of the swarm, which has no such node")
+            raise NotFound(
+                tr("it says that it is {swarm_id} of the swarm, which has no such node", swarm_id=said.swarm_id)
+            )
         is_head = "head" in self.nodes[name]["roles"]
         if is_head and said.swarm_id != self.own_id:
-            raise VcoreError("it is not the swarm's manager")
+            raise VcoreError(tr("it is not the swarm's manager"))
         if not is_head and said.swarm_id == self.own_id:
-            raise VcoreError("it says that it is the head of the swarm")
+            raise VcoreError(tr("it says that it is the head of the swarm"))
         owner = self.ids.get(said.swarm_id, name)
         if owner != name:
-            raise VcoreError(f"it says that it is {said.swarm_id} of the swarm, which is {owner}")
+            raise VcoreError(
+                tr("it says that it is {swarm_id} of the swarm, which is {owner}", swarm_id=said.swarm_id, owner=owner)
+            )
         short = str(member["Description"]["Hostname"]).split(".")[0]
         if short != name and short in self.nodes:
-            raise VcoreError(f"it says that it is {said.swarm_id} of the swarm, whose host name is {short}")
+            raise VcoreError(
+                tr(
+                    "it says that it is {swarm_id} of the swarm, whose host name is {short}",
+                    swarm_id=said.swarm_id,
+                    short=short,
+                )
+            )
         address = self.nodes[name]["address"] if is_head else self._address(name, str(member["Status"].get("Addr")))
         self.ids[said.swarm_id] = name
         self._has("seen", address, name)
@@ -456,12 +469,20 @@ class Swarm:
         try:
             number = IPv4Address(address)
         except AddressValueError:
-            raise VcoreError(f"the swarm sees it at {words(address)}, which is no IPv4 address") from None
+            raise VcoreError(
+                tr("the swarm sees it at {address}, which is no IPv4 address", address=words(address))
+            ) from None
         if number.is_unspecified or number.is_loopback or number.is_multicast:
-            raise VcoreError(f"the swarm sees it at {address}, which is no address of a host")
+            raise VcoreError(tr("the swarm sees it at {address}, which is no address of a host", address=address))
         for owners in self.addresses.values():
             if others := owners.get(address, set()) - {name}:
-                raise VcoreError(f"the swarm sees it at {address}, which is the address of {min(others)}")
+                raise VcoreError(
+                    tr(
+                        "the swarm sees it at {address}, which is the address of {others}",
+                        address=address,
+                        others=min(others),
+                    )
+                )
         return address
 
 

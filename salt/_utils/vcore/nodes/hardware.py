@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..base.errors import VcoreError
+from ..base.messages import tr
 
 #: Least and greatest value of each number.
 NUMBERS: dict[str, tuple[int, int]] = {
@@ -41,45 +42,59 @@ def validate(facts: Any, *, opens: bool = False) -> dict[str, Any]:
         VcoreError: a fact is missing or impossible; the message shows only what is safe to print.
     """
     if not isinstance(facts, Mapping):
-        raise VcoreError("the node reports no hardware")
+        raise VcoreError(tr("the node reports no hardware"))
     known = {*NUMBERS, "cgroups", "gpus"}
     if unknown := [key for key in facts if key not in known]:
-        raise VcoreError(f"the node reports unknown hardware: {_shown(unknown[0])}")
+        raise VcoreError(tr("the node reports unknown hardware: {unknown}", unknown=_shown(unknown[0])))
     clean: dict[str, Any] = {}
     for key, (least, most) in NUMBERS.items():
         value = facts.get(key, 0 if key == "scratch_mib" else None)
         if type(value) is not int or not least <= value <= most:
-            raise VcoreError(f"hardware: {key} has to be a number from {least} to {most}, not {_shown(value)}")
+            raise VcoreError(
+                tr(
+                    "hardware: {key} has to be a number from {least} to {most}, not {value}",
+                    key=key,
+                    least=least,
+                    most=most,
+                    value=_shown(value),
+                )
+            )
         clean[key] = value
     if clean["cpus"] != clean["sockets"] * clean["cores_per_socket"] * clean["threads_per_core"]:
-        raise VcoreError("hardware: cpus is not sockets x cores_per_socket x threads_per_core")
+        raise VcoreError(tr("hardware: cpus is not sockets x cores_per_socket x threads_per_core"))
     clean["cgroups"] = facts.get("cgroups", "none")
     if clean["cgroups"] not in CGROUPS:
-        raise VcoreError(f"hardware: cgroups has to be one of {', '.join(CGROUPS)}, not {_shown(clean['cgroups'])}")
+        raise VcoreError(
+            tr(
+                "hardware: cgroups has to be one of {cgroups}, not {cgroups_2}",
+                cgroups=", ".join(CGROUPS),
+                cgroups_2=_shown(clean["cgroups"]),
+            )
+        )
     if clean["cgroups"] == "guarded":
         clean["cgroups"] = "v2" if opens else "none"
     gpus = facts.get("gpus", [])
     if not isinstance(gpus, list) or len(gpus) > MOST_GPUS:
-        raise VcoreError(f"hardware: gpus has to be a list of at most {MOST_GPUS}")
+        raise VcoreError(tr("hardware: gpus has to be a list of at most {most_gpus}", most_gpus=MOST_GPUS))
     clean["gpus"] = sorted((_gpu(gpu) for gpu in gpus), key=_order)
     devices = [device for gpu in clean["gpus"] for device in ((gpu["mig"] or {}).get("files") or [gpu["file"]])[-1:]]
     if len(set(devices)) != len(devices):
-        raise VcoreError("hardware: gpus lists a device twice")
+        raise VcoreError(tr("hardware: gpus lists a device twice"))
     return clean
 
 
 def _gpu(gpu: Any) -> dict[str, Any]:
     if not isinstance(gpu, Mapping) or set(gpu) != {"type", "file", "mig"}:
-        raise VcoreError("hardware: a GPU has type, file and mig")
+        raise VcoreError(tr("hardware: a GPU has type, file and mig"))
     _matches("type", gpu["type"], GPU_TYPE)
     _matches("file", gpu["file"], DEVICE)
     mig = gpu["mig"]
     if mig is not None:
         if not isinstance(mig, Mapping) or set(mig) != {"profile", "files"}:
-            raise VcoreError("hardware: mig of a GPU has profile and files")
+            raise VcoreError(tr("hardware: mig of a GPU has profile and files"))
         _matches("profile", mig["profile"], MIG_PROFILE)
         if not isinstance(mig["files"], list) or not 1 <= len(mig["files"]) <= 8:
-            raise VcoreError("hardware: mig.files has to be a list of devices")
+            raise VcoreError(tr("hardware: mig.files has to be a list of devices"))
         for file in mig["files"]:
             _matches("files", file, DEVICE)
         mig = {"profile": mig["profile"], "files": list(mig["files"])}
@@ -95,7 +110,7 @@ def _order(gpu: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _matches(key: str, value: Any, pattern: re.Pattern[str]) -> None:
     if not isinstance(value, str) or not pattern.fullmatch(value):
-        raise VcoreError(f"hardware: {key} of a GPU cannot be {_shown(value)}")
+        raise VcoreError(tr("hardware: {key} of a GPU cannot be {value}", key=key, value=_shown(value)))
 
 
 def _shown(value: Any) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from ..base.messages import tr
 from ..base.paths import Paths
 from . import decisions, overview
 
@@ -48,9 +49,16 @@ def _nodes(pillar: Mapping[str, Any], seen: list[Any], remembered: decisions.Sta
 def _ill_node(node: Mapping[str, Any]) -> str:
     """Return the problem of a node in one line."""
     if node.get("retiring"):
-        return "is being retired, or was retired while the site file still names it: go on with salt-run vcore.retire"
+        return tr(
+            "is being retired, or was retired while the site file still names it: go on with salt-run vcore.retire"
+        )
     if not node.get("error"):
         return str(node["state"])
     seconds = max(round((node["next"] or 0) - time.time()), 0)
     tries = "1 try" if node["attempts"] == 1 else f"{node['attempts']} tries"
-    return f"{node['error']} ({tries}, the next {f'in {seconds} s' if seconds else 'is due'})"
+    return tr(
+        "{error} ({tries}, the next {value})",
+        error=node["error"],
+        tries=tries,
+        value=f"in {seconds} s" if seconds else "is due",
+    )

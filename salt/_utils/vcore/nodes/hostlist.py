@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hostlist
 
+from ..base.messages import tr
 from ..base.names import NODE_NAME
 
 #: How many nodes one hostlist may name.
@@ -19,12 +20,12 @@ def expand(text: str) -> list[str]:
     try:
         names: list[str] = hostlist.expand_hostlist(text, allow_duplicates=False, sort=False)
     except hostlist.BadHostlist as error:
-        raise ValueError(f"has to be a list of nodes such as compute-[1-8,12]: {error}") from None
+        raise ValueError(tr("has to be a list of nodes such as compute-[1-8,12]: {error}", error=error)) from None
     if len(names) > HOSTLIST_LIMIT:
-        raise ValueError(f"names more than {HOSTLIST_LIMIT} nodes")
+        raise ValueError(tr("names more than {hostlist_limit} nodes", hostlist_limit=HOSTLIST_LIMIT))
     for name in names:
         if not NODE_NAME.fullmatch(name):
             raise ValueError(
-                "has to be a list of nodes such as compute-[1-8,12]; a name has a-z, 0-9, -, a letter first"
+                tr("has to be a list of nodes such as compute-[1-8,12]; a name has a-z, 0-9, -, a letter first")
             )
     return names

@@ -15,6 +15,7 @@ import salt.utils.jid
 from salt.exceptions import SaltException
 
 from ..base.errors import VcoreError
+from ..base.messages import tr
 from .jobs import Answer, Call
 
 #: The master's names for accepted keys, pending keys, and keys refused because their minion's name has another key.
@@ -46,7 +47,7 @@ class Line:
         try:
             self.client.run_job(sorted(names), functions, arguments, "list", jid=jid, listen=True)
         except SaltException as error:
-            raise VcoreError(f"the Salt master did not take a job: {error}") from None
+            raise VcoreError(tr("the Salt master did not take a job: {error}", error=error)) from None
 
     def hear(self) -> tuple[str | None, Answer | None]:
         """Return the next answer to any job given here as (name, answer); (None, None) after ``TICK`` without one.

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from ..base.errors import VcoreError
+from ..base.messages import tr
 from ..base.names import NODE_NAME
 from ..base.paths import Paths
 from ..kernel import areas, pillar
@@ -38,19 +39,37 @@ def check_takes_part(paths: Paths, keys: Keys, name: str) -> None:
         VcoreError: it does not; the message says why, and what to do.
     """
     if not NODE_NAME.fullmatch(name):
-        raise VcoreError(f"{decisions.words(name)!r} is no name for a node (a-z, 0-9, -, a letter first)")
+        raise VcoreError(
+            tr("{words!r} is no name for a node (a-z, 0-9, -, a letter first)", words=decisions.words(name))
+        )
     state = keys.key_states().get(name)
     node = pillar.resolved(paths)["nodes"].get(name)
     if state is None:
-        raise VcoreError(f"no minion {name} has shown up yet; enrol it: salt-run vcore.enrol_token node={name}")
+        raise VcoreError(
+            tr("no minion {name} has shown up yet; enrol it: salt-run vcore.enrol_token node={name}", name=name)
+        )
     if state != "accepted":
-        raise VcoreError(f"the key of {name} is {state}; see salt-key --finger {name}, and salt-key --accept {name}")
+        raise VcoreError(
+            tr(
+                "the key of {name} is {state}; see salt-key --finger {name}, and salt-key --accept {name}",
+                name=name,
+                state=state,
+            )
+        )
     if node is None:
-        raise VcoreError(f"{name} has no role: name it below vcore.nodes of the site file, or enrol it by a token")
+        raise VcoreError(
+            tr("{name} has no role: name it below vcore.nodes of the site file, or enrol it by a token", name=name)
+        )
     if decisions.COMPUTE not in node["roles"]:
-        raise VcoreError(f"{name} has the roles {', '.join(node['roles'])}; only compute nodes are reconciled")
+        raise VcoreError(
+            tr(
+                "{name} has the roles {roles}; only compute nodes are reconciled",
+                name=name,
+                roles=", ".join(node["roles"]),
+            )
+        )
     if Registry(paths.nodes).read().get(name, UNKNOWN)["retiring"]:
-        raise VcoreError(f"{name} is being retired; go on with salt-run vcore.retire {name}")
+        raise VcoreError(tr("{name} is being retired; go on with salt-run vcore.retire {name}", name=name))
 
 
 def told(

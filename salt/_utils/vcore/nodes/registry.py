@@ -16,6 +16,7 @@ from typing import Any
 from ..base.errors import VcoreError
 from ..base.files import write_atomic
 from ..base.locks import exclusive
+from ..base.messages import tr
 from ..base.names import NODE_NAME
 
 Entry = dict[str, Any]
@@ -60,7 +61,7 @@ class Registry:
         except FileNotFoundError:
             return {}
         except (ValueError, AttributeError, TypeError) as error:
-            remedy = "restore it from a backup, or move it away and enrol the nodes again"
+            remedy = tr("restore it from a backup, or move it away and enrol the nodes again")
             raise VcoreError(f"{self.path}: damaged ({error}); {remedy}") from None
 
     def update(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
@@ -72,9 +73,9 @@ class Registry:
         """
         for name, entry in changes.items():
             if not NODE_NAME.fullmatch(name):
-                raise VcoreError(f"{name!r} is no name for a node (a-z, 0-9, -, a letter first)")
+                raise VcoreError(tr("{name!r} is no name for a node (a-z, 0-9, -, a letter first)", name=name))
             if unknown := entry.keys() - UNKNOWN.keys():
-                raise VcoreError(f"an entry of a node has no {', '.join(sorted(unknown))}")
+                raise VcoreError(tr("an entry of a node has no {unknown}", unknown=", ".join(sorted(unknown))))
         self._change(lambda entries: {**entries, **{n: {**entries.get(n, UNKNOWN), **e} for n, e in changes.items()}})
 
     def remove(self, names: Iterable[str]) -> None:

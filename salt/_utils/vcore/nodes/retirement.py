@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import hostlist
 
 from ..base.errors import NotFound, VcoreError
+from ..base.messages import tr
 from ..base.paths import Paths
 from ..kernel import areas, pillar, site
 from ..swarm import membership
@@ -78,14 +79,20 @@ class Retirement:
 
     def _check(self, name: str, known: Collection[str]) -> None:
         if name not in known:
-            raise NotFound(f"there is no node {name}; see salt-run vcore.nodes")
+            raise NotFound(tr("there is no node {name}; see salt-run vcore.nodes", name=name))
         if name == self.pillar["head"]["name"]:
-            raise VcoreError(f"{name} is the head; bootstrap.sh --uninstall takes the core off it")
+            raise VcoreError(tr("{name} is the head; bootstrap.sh --uninstall takes the core off it", name=name))
         pinned = [service for service, data in self.pillar["services"].items() if data["node"] == name]
         if pinned:
             raise VcoreError(
-                f"{name} runs {', '.join(pinned)}, with their data; move them first "
-                f"(vcore.services.{pinned[0]}.node in {self.paths.site.name}), and apply the states"
+                tr(
+                    "{name} runs {pinned}, with their data; move them first (vcore.services.{pinned_2}.node "
+                    "in {name_2}), and apply the states",
+                    name=name,
+                    pinned=", ".join(pinned),
+                    pinned_2=pinned[0],
+                    name_2=self.paths.site.name,
+                )
             )
 
     def run(self, *, dead: bool, timeout: float) -> dict[str, Any]:
@@ -125,9 +132,11 @@ class Retirement:
         for name in self.names:
             entry = entries.get(name, UNKNOWN)
             if not entry["retiring"]:
-                raise VcoreError(f"{name} is not being retired")
+                raise VcoreError(tr("{name} is not being retired", name=name))
             if not entry["hardware"] or self.keys.get(name) != "accepted":
-                raise VcoreError(f"{name} is out already; go on with salt-run vcore.retire {name}, then enrol it")
+                raise VcoreError(
+                    tr("{name} is out already; go on with salt-run vcore.retire {name}, then enrol it", name=name)
+                )
         self.registry.update({name: {"retiring": False} for name in self.names})
         decisions.mark(self.paths, self.names)
         for work in self._works():
@@ -165,9 +174,11 @@ class Retirement:
             ready = []
             time.sleep(min(LOOK, max(end - time.monotonic(), 0.1)))
         for name in waiting:
-            self.problems[name] = (
-                f"{name} still runs {_listed(jobs[name])}; it takes no new ones. Go on later with "
-                f"salt-run vcore.retire {name}, end them with scancel, or keep it with cancel=True"
+            self.problems[name] = tr(
+                "{name} still runs {jobs}; it takes no new ones. Go on later with salt-run vcore.retire "
+                "{name}, end them with scancel, or keep it with cancel=True",
+                name=name,
+                jobs=_listed(jobs[name]),
             )
 
     def _works(self) -> Iterable[Work]:
@@ -197,9 +208,9 @@ class Retirement:
 
     def _say_jobs(self, jobs: Mapping[str, Sequence[str]]) -> None:
         for name in [*jobs][:LISTED]:
-            self.say(f"{name}: waiting for {_listed(jobs[name])} to end")
+            self.say(tr("{name}: waiting for {jobs} to end", name=name, jobs=_listed(jobs[name])))
         if len(jobs) > LISTED:
-            self.say(f"and so do {len(jobs) - LISTED} more nodes")
+            self.say(tr("and so do {jobs} more nodes", jobs=len(jobs) - LISTED))
 
     # --- the steps -----------------------------------------------------------------------------------------------
 
@@ -216,7 +227,7 @@ class Retirement:
         """Make the nodes remove the core from themselves: first what their roles brought, then secrets and minion."""
         if not names:
             return
-        self.say(f"{hostlist.collect_hostlist(names)}: taking the core off")
+        self.say(tr("{collect_hostlist}: taking the core off", collect_hostlist=hostlist.collect_hostlist(names)))
         # A ping soon finds nodes that are switched off, so that they do not hold up the others.
         why: dict[str, str | None] = dict.fromkeys(names, _failure(None))
         end, asked = time.monotonic() + FAREWELL, [*self.salt.gather(names, [PING], wait=HERE)]
@@ -262,7 +273,7 @@ class Retirement:
         self.registry.update({name: {**UNKNOWN, "retiring": True} for name in named})
         for name in named:
             problem = configuration.document.problem(
-                ("nodes", name), "still names the node: take this out, and apply the states"
+                ("nodes", name), tr("still names the node: take this out, and apply the states")
             )
             self.remains[name] = str(problem)
         forgotten = [name for name in names if name not in named]
@@ -276,4 +287,4 @@ def _listed(jobs: Sequence[str]) -> str:
 
 
 def _failure(answer: Mapping[str, Any] | None) -> str | None:
-    return "it does not answer" if answer is None else decisions.failed_states(answer.get(ABSENT[0], answer))
+    return tr("it does not answer") if answer is None else decisions.failed_states(answer.get(ABSENT[0], answer))

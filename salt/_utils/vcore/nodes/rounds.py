@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from ..base.errors import VcoreError
 from ..base.locks import exclusive
+from ..base.messages import tr
 from ..base.paths import Paths
 from ..kernel import areas
 from ..kernel import pillar as kernel_pillar
@@ -92,7 +93,7 @@ def locked(paths: Paths, *, wait: float = 0.0) -> Iterator[None]:
     """
     place = decisions.folder(paths)
     place.mkdir(parents=True, exist_ok=True)
-    with exclusive(place / "lock", wait=wait, busy="the reconciler is at work; try again when its round has ended"):
+    with exclusive(place / "lock", wait=wait, busy=tr("the reconciler is at work; try again when its round has ended")):
         yield
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
+from ..base.messages import tr
 from ..kernel.documents import Problem, shown
 from ..kernel.site import Configuration
 
@@ -14,21 +15,29 @@ def problems(configuration: Configuration) -> list[Problem]:
     found = []
     heads = [name for name, node in nodes.items() if "head" in node.roles]
     if len(heads) != 1:
-        message = f"exactly one node has the role head, not {len(heads)}" + (f": {', '.join(heads)}" if heads else "")
+        message = tr("exactly one node has the role head, not {heads}", heads=len(heads)) + (
+            f": {', '.join(heads)}" if heads else ""
+        )
         found.append(document.problem(("nodes",), message))
     seen: dict[str, str] = {}
     for name, node in nodes.items():
         if len(set(node.roles)) < len(node.roles):
-            found.append(document.problem(("nodes", name, "roles"), "names a role twice"))
+            found.append(document.problem(("nodes", name, "roles"), tr("names a role twice")))
         location = ("nodes", name, "address")
         if node.address is None:
             continue
         try:
             address = str(ipaddress.IPv4Address(node.address))
         except ValueError:
-            found.append(document.problem(location, f"has to be an IPv4 address, not {shown(node.address)}"))
+            found.append(
+                document.problem(location, tr("has to be an IPv4 address, not {address}", address=shown(node.address)))
+            )
             continue
         if address in seen:
-            found.append(document.problem(location, f"{address} is the address of {seen[address]} already"))
+            found.append(
+                document.problem(
+                    location, tr("{address} is the address of {seen} already", address=address, seen=seen[address])
+                )
+            )
         seen[address] = name
     return found

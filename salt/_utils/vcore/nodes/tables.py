@@ -8,6 +8,7 @@ from typing import Any
 
 import hostlist
 
+from ..base.messages import tr
 from ..terminal import Group, RenderableType, Text, age, good, has, plain, table
 
 PLACE = 20
@@ -41,7 +42,16 @@ def _nodes(facts: Mapping[str, Any]) -> RenderableType:
             states[-1] = Text.assemble(states[-1], ": ", plain(node["reason"]))
         converged = Text("retiring") if node["retiring"] else _converged(node)
         seconds = max((node["next"] or 0) - time.time(), 0)
-        why = f"{node['error']} (tries: {node['attempts']}, next in {age(seconds)})" if node["error"] else "-"
+        why = (
+            tr(
+                "{error} (tries: {attempts}, next in {age})",
+                error=node["error"],
+                attempts=node["attempts"],
+                age=age(seconds),
+            )
+            if node["error"]
+            else "-"
+        )
         roles, address = ", ".join(node["roles"]) or "-", node["address"] or "-"
         rows.add_row(name, roles, node["key"] or "-", address, node["swarm"] or "-", *states, converged, plain(why))
     return Group(rows, *[Text(f"  - {problem}", style="red") for problem in facts["problems"]])

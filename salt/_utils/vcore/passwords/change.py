@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from ..base.errors import Invalid
+from ..base.messages import tr
 from .journal import Change, Journal
 from .stores import (
     LOCKED,
@@ -262,12 +263,12 @@ class Session:
             sentence = f"The change of your password from {begun} was interrupted, and is finished now"
             if typed == change.new:
                 return Result(Outcome.FINISHED, f"{sentence}: the password that you just typed holds everywhere.")
-            self.say(f"{sentence}: the password that you chose then is the current one.")
+            self.say(tr("{sentence}: the password that you chose then is the current one.", sentence=sentence))
             return replace(change, directory=change.new, samba=change.new)
         sentence = f"The change of your password from {begun} was interrupted, and is undone now. {refusal}"
         if typed == change.new:
             return Result(Outcome.UNDONE, f"{sentence} Your password is the one from before it.")
-        self.say(f"{sentence} The password that you just typed is the current one.")
+        self.say(tr("{sentence} The password that you just typed is the current one.", sentence=sentence))
         return change
 
     def change_both(self, change: Change) -> Declined | None:

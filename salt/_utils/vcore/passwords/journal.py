@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..base.errors import Invalid
 from ..base.files import sync_folder, write_atomic
+from ..base.messages import tr
 from .stores import Outcome, Stop
 
 
@@ -119,7 +120,7 @@ def unseal(data: bytes, password: str) -> Change | None:
         slots = [[base64.b64decode(part, validate=True) for part in slot] for slot in content["slots"]]
         nonce, sealed = (base64.b64decode(content[name], validate=True) for name in ("nonce", "change"))
         if version != Journal.VERSION or not 1 <= len(slots) <= 3 or any(len(slot) != 3 for slot in slots):
-            raise ValueError("not a journal")
+            raise ValueError(tr("not a journal"))
         key = None
         for salt, slot_nonce, wrapped in slots:
             with suppress(InvalidTag):
@@ -130,7 +131,7 @@ def unseal(data: bytes, password: str) -> Change | None:
         directory, samba, new = json.loads(AESGCM(key).decrypt(nonce, sealed, associated))
         return Change(directory, samba, new, float(started))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidTag):
-        raise Invalid("the journal is damaged") from None
+        raise Invalid(tr("the journal is damaged")) from None
 
 
 def _derive(password: str, salt: bytes) -> bytes:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from ..base import locks as base_locks
 from ..base.errors import Busy, Invalid, NotFound, Unreachable, VcoreError
 from ..base.files import write_atomic
+from ..base.messages import tr
 from ..base.paths import Paths
 from ..base.progress import report
 from ..base.secrets import Store, generate
@@ -270,7 +271,7 @@ class Accounts:
             expired = {"shadowExpire": [EXPIRED]} if entry.is_a("shadowAccount") else {}
             self.connection.replace(entry.dn, {"pwdAccountLockedTime": [LOCKED], **expired})
         if archive and self.homes.owner(name) is not None:
-            report(self.paths, "accounts", f"archiving the home of {name}")
+            report(self.paths, "accounts", tr("archiving the home of {name}", name=name))
             self.homes.store(name)
         self.homes.delete(name)
         if entry is not None:
@@ -332,7 +333,7 @@ class Accounts:
 
         def progress(done: int, total: int) -> None:
             if total > CHUNK:
-                report(self.paths, "accounts", f"{done} of {total} people")
+                report(self.paths, "accounts", tr("{done} of {total} people", done=done, total=total))
 
         self._all_done({**plan.problems, **self.apply(plan, progress)})
 
@@ -353,7 +354,7 @@ class Accounts:
     def _somebody(self, present: Present, name: str) -> Entry:
         there = present.people.get(name)
         if there is None:
-            raise NotFound(f"there is nobody called {quoted(name)}")
+            raise NotFound(tr("there is nobody called {name}", name=quoted(name)))
         return there
 
     def add(self, name: str, data: Mapping[str, Any], *, test: bool = False) -> dict[str, Any]:
@@ -370,7 +371,7 @@ class Accounts:
             planner.person(name, {key: value for key, value in checked.items() if key in data})
             there = present.people.get(name)
             if there is not None and name not in planner.plan.passwords and name not in planner.plan.homes:
-                raise Invalid(f"{name} exists already; to change it, use vcore.user_modify")
+                raise Invalid(tr("{name} exists already; to change it, use vcore.user_modify", name=name))
             entry = (
                 Entry(planner.dn(name), planner.plan.people.get(name, {}).get("new", {})) if there is None else there
             )
@@ -397,7 +398,7 @@ class Accounts:
         """
         given = {key: value for key, value in data.items() if value is not None}
         if not given:
-            raise Invalid("say what to change, such as mail=ada@example.org")
+            raise Invalid(tr("say what to change, such as mail=ada@example.org"))
         emptied = {key: "" for key in ("given_name", "mail", "telephone") if given.get(key) == ""}
         checked = check_person({key: value for key, value in given.items() if key not in emptied})
         with self.exclusive(test):
@@ -459,13 +460,13 @@ class Accounts:
             Invalid: the name is not valid.
         """
         if not ACCOUNT_NAME.fullmatch(name):
-            raise Invalid(f"{quoted(name)} is not a valid account name")
+            raise Invalid(tr("{name} is not a valid account name", name=quoted(name)))
         with self.exclusive(test):
             present = self.look()
             planner = self.planner(present)
             planner.remove(name, archive=archive)
             if name not in planner.plan.removed:
-                raise NotFound(f"there is nobody called {name}, and no home")
+                raise NotFound(tr("there is nobody called {name}, and no home", name=name))
             if not test:
                 self.remember(present)
             result = self._result(name, "removed", self._commit(planner, test=test), test)
@@ -590,7 +591,7 @@ class Accounts:
         with self.exclusive(test):
             present = self.look()
             if name in present.groups:
-                raise Invalid(f"the group {name} exists already; to change it, use vcore.group_modify")
+                raise Invalid(tr("the group {name} exists already; to change it, use vcore.group_modify", name=name))
             planner = self.planner(present)
             planner.group(name, checked)
             return self._result(name, "added", self._commit(planner, test=test), test)
@@ -613,15 +614,15 @@ class Accounts:
         add, remove = list(add), list(remove)
         given = {key: value for key, value in data.items() if value is not None}
         if not (given or add or remove):
-            raise Invalid("say what to change, such as add=ada")
+            raise Invalid(tr("say what to change, such as add=ada"))
         if both := set(add) & set(remove):
-            raise Invalid(f"{some(sorted(both))} cannot be added and removed at once")
+            raise Invalid(tr("{some} cannot be added and removed at once", some=some(sorted(both))))
         emptied = {key: "" for key, value in given.items() if value == ""}
         checked = _group_data({key: value for key, value in given.items() if key not in emptied})
         with self.exclusive(test):
             present = self.look()
             if name not in present.groups:
-                raise NotFound(f"there is no group {quoted(name)}")
+                raise NotFound(tr("there is no group {name}", name=quoted(name)))
             planner = self.planner(present)
             planner.group(name, {**checked, **emptied})
             planner.join(name, add)
@@ -664,7 +665,7 @@ class Accounts:
         try:
             return self.group_list()[name]
         except KeyError:
-            raise NotFound(f"there is no group {quoted(name)}") from None
+            raise NotFound(tr("there is no group {name}", name=quoted(name))) from None
 
 
 def _group_data(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -702,7 +703,7 @@ def opened(pillar: Mapping[str, Any], paths: Paths) -> Iterator[Accounts]:
         NotFound, Unreachable, Refused: as for :func:`vcore.directory.client.open_administrator`.
     """
     if "ldap" not in pillar["services"]:
-        raise VcoreError("the service ldap is not switched on in the site file")
+        raise VcoreError(tr("the service ldap is not switched on in the site file"))
     with client.open_administrator(pillar, paths) as connection:
         ours = Accounts(pillar, paths, connection)
         yield ours

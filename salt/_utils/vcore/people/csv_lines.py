@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..base.errors import Invalid
+from ..base.messages import tr
 from ..kernel.documents import unknown_key
 from .settings import SHELLS, Person, name_problem, plain
 
@@ -97,9 +98,14 @@ def _header(cells: list[str]) -> list[str]:
         if cell not in COLUMNS:
             raise Invalid(f"line 1: {quoted(cell)}: {unknown_key(cell, COLUMNS).replace('key', 'column')}")
         if cells.count(cell) > 1:
-            raise Invalid(f"line 1: the column {cell} occurs twice")
+            raise Invalid(tr("line 1: the column {cell} occurs twice", cell=cell))
     if "name" not in cells:
-        raise Invalid(f"line 1 has to name the columns, with commas between them; known are {', '.join(COLUMNS)}")
+        raise Invalid(
+            tr(
+                "line 1 has to name the columns, with commas between them; known are {columns}",
+                columns=", ".join(COLUMNS),
+            )
+        )
     return cells
 
 
@@ -115,7 +121,7 @@ def _person(cells: Mapping[str, str]) -> dict[str, Any]:
             continue
         if column == "uid":
             if not re.fullmatch(r"[0-9]{1,10}", cell):
-                raise Invalid(f"uid {quoted(cell)}: has to be a whole number")
+                raise Invalid(tr("uid {cell}: has to be a whole number", cell=quoted(cell)))
             data[column] = int(cell)
         else:
             data[column] = _items(column, cell) if column in LISTS else cell
@@ -132,12 +138,12 @@ def parse(content: bytes) -> list[Line]:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         number = content.count(b"\n", 0, error.start) + 1
-        raise Invalid(f"line {number} is not UTF-8; save the file as CSV UTF-8") from None
+        raise Invalid(tr("line {number} is not UTF-8; save the file as CSV UTF-8", number=number)) from None
     rows = [line.removesuffix("\r") for line in text.split("\n")]
     try:
         header = _header(_row(rows[0]))
     except csv.Error as error:
-        raise Invalid(f"line 1 is not CSV: {error}") from None
+        raise Invalid(tr("line 1 is not CSV: {error}", error=error)) from None
     lines: list[Line] = []
     names: dict[str, int] = {}
     numbers: dict[int, int] = {}
@@ -149,14 +155,16 @@ def parse(content: bytes) -> list[Line]:
             cells = _row(row)
             name = dict(zip(header, cells, strict=False)).get("name", "")
             if len(cells) != len(header):
-                raise Invalid(f"has {len(cells)} cells where the header has {len(header)}")
+                raise Invalid(
+                    tr("has {cells} cells where the header has {header}", cells=len(cells), header=len(header))
+                )
             check_name(name)
             if name in names:
-                raise Invalid(f"{name} is already on line {names[name]}")
+                raise Invalid(tr("{name} is already on line {names}", name=name, names=names[name]))
             person = _person(dict(zip(header, cells, strict=True)))
             uid = person.get("uid")
             if uid in numbers:
-                raise Invalid(f"uid {uid} is already on line {numbers[uid]}")
+                raise Invalid(tr("uid {uid} is already on line {numbers}", uid=uid, numbers=numbers[uid]))
             names[name] = number
             if uid is not None:
                 numbers[uid] = number

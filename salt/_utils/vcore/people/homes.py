@@ -18,6 +18,7 @@ from typing import Any
 
 from ..base.errors import CommandFailed, VcoreError
 from ..base.files import sync_folder
+from ..base.messages import tr
 from ..base.names import FILE_ROUTER
 from ..services.placement import runs_on
 
@@ -77,7 +78,7 @@ class Homes:
         except FileNotFoundError:
             return None
         if not stat.S_ISDIR(status.st_mode):
-            raise VcoreError(f"{self.path(name)} is not a folder; move it away")
+            raise VcoreError(tr("{path} is not a folder; move it away", path=self.path(name)))
         return status.st_uid
 
     def problem(self, name: str, number: int) -> str | None:
@@ -87,7 +88,12 @@ class Homes:
         except VcoreError as error:
             return str(error)
         if owner not in (None, number):
-            return f"{self.path(name)} belongs to the uid {owner}, not to {number}; move it away"
+            return tr(
+                "{path} belongs to the uid {owner}, not to {number}; move it away",
+                path=self.path(name),
+                owner=owner,
+                number=number,
+            )
         return None
 
     def make(self, name: str, number: int) -> None:
@@ -109,7 +115,12 @@ class Homes:
             new.chmod(0o700)
         elif str(self.skeleton) != DEFAULT_SKELETON:
             new.rmdir()
-            raise VcoreError(f"the skeleton of homes, {self.skeleton}, does not exist (vcore.accounts.skeleton)")
+            raise VcoreError(
+                tr(
+                    "the skeleton of homes, {skeleton}, does not exist (vcore.accounts.skeleton)",
+                    skeleton=self.skeleton,
+                )
+            )
         for folder, folders, files in os.walk(new):
             for entry in (*folders, *files):
                 os.chown(Path(folder, entry), number, self.group, follow_symlinks=False)
@@ -150,7 +161,13 @@ class Homes:
                 # 1 means that files changed while they were read, which is acceptable in an archive.
                 if done.returncode not in (0, 1):
                     lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no word from tar"]
-                    raise CommandFailed(f"the home {self.path(name)} cannot be archived: {ascii(lines[-1])[1:-1]}")
+                    raise CommandFailed(
+                        tr(
+                            "the home {path} cannot be archived: {lines}",
+                            path=self.path(name),
+                            lines=ascii(lines[-1])[1:-1],
+                        )
+                    )
                 stream.flush()
                 os.fsync(stream.fileno())
             part.rename(target)
@@ -166,8 +183,11 @@ class Homes:
         status = self.archive.stat()
         if status.st_uid != os.geteuid() or status.st_mode & 0o022:
             raise VcoreError(
-                f"homes cannot be archived in {self.archive}, which others than root may write to; "
-                "name another folder (vcore.accounts.archive)"
+                tr(
+                    "homes cannot be archived in {archive}, which others than root may write to; name "
+                    "another folder (vcore.accounts.archive)",
+                    archive=self.archive,
+                )
             )
 
     def delete(self, name: str) -> None:
@@ -198,4 +218,10 @@ def _delete(folder: Path) -> None:
         except OSError as error:
             problem = error.strerror
             time.sleep(PAUSE)
-    raise VcoreError(f"{folder} cannot be deleted ({problem}); end the programs that still write there, and try again")
+    raise VcoreError(
+        tr(
+            "{folder} cannot be deleted ({problem}); end the programs that still write there, and try again",
+            folder=folder,
+            problem=problem,
+        )
+    )

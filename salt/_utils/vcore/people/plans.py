@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import Invalid, NotFound, VcoreError
+from ..base.messages import tr
 from ..base.paths import Paths
 from ..base.secrets import Store
 from ..directory import entries, samba_ids
@@ -172,7 +173,9 @@ def next_free(first: int, last: int, used: Collection[int], past: Collection[int
         for number in range(first, last + 1):
             if number not in avoided:
                 return number
-    raise VcoreError(f"no number from {first} to {last} is free; raise vcore.accounts.last_id")
+    raise VcoreError(
+        tr("no number from {first} to {last} is free; raise vcore.accounts.last_id", first=first, last=last)
+    )
 
 
 # --- what is wanted -------------------------------------------------------------------------------------------------
@@ -380,10 +383,16 @@ class Planner:
         """
         there = self.present.groups.get(name)
         if there is None and name in self.taken.gids.values():
-            raise Invalid(f"{name} is already a group of this host")
+            raise Invalid(tr("{name} is already a group of this host", name=name))
         number = data.get("gid")
         if there is not None and number is not None and number != int(there.first("gidNumber")):
-            raise Invalid(f"the group {name} has the gid {there.first('gidNumber')}, which cannot change")
+            raise Invalid(
+                tr(
+                    "the group {name} has the gid {first}, which cannot change",
+                    name=name,
+                    first=there.first("gidNumber"),
+                )
+            )
         if there is None:
             number = self._number("gid", name, number)
         wanted: Attributes = {"objectClass": list(GROUP_CLASSES)}
@@ -404,13 +413,19 @@ class Planner:
             NotFound: there is no such group.
         """
         if name in (self.common, ADMINISTRATORS):
-            raise Invalid(f"the group {name} belongs to the core and cannot be removed")
+            raise Invalid(tr("the group {name} belongs to the core and cannot be removed", name=name))
         there = self.present.groups.get(name)
         if there is None:
-            raise NotFound(f"there is no group {name}")
+            raise NotFound(tr("there is no group {name}", name=name))
         first = [p for p, entry in self.present.people.items() if entry.first("gidNumber") == there.first("gidNumber")]
         if first:
-            raise Invalid(f"the group {name} is the primary group of {some(first)}; they cannot be without")
+            raise Invalid(
+                tr(
+                    "the group {name} is the primary group of {some}; they cannot be without",
+                    name=name,
+                    some=some(first),
+                )
+            )
         self.plan.removed_groups[name] = there.dn
 
     # People
@@ -426,7 +441,13 @@ class Planner:
             self._new_name(name)
         number = data.get("uid")
         if there is not None and number is not None and number != int(there.first("uidNumber")):
-            raise Invalid(f"{name} has the uid {there.first('uidNumber')}, which cannot change: files belong to it")
+            raise Invalid(
+                tr(
+                    "{name} has the uid {first}, which cannot change: files belong to it",
+                    name=name,
+                    first=there.first("uidNumber"),
+                )
+            )
         for group in data.get("groups") or ():
             self._known_group(group)
         if number is None and there is not None:
@@ -484,17 +505,17 @@ class Planner:
 
     def _new_name(self, name: str) -> None:
         if self.pillar["people"].get(name, {}).get("removed"):
-            raise Invalid(f"the site file says that {name} is removed; delete that entry first")
+            raise Invalid(tr("the site file says that {name} is removed; delete that entry first", name=name))
         if name in self.pillar["instruments"]:
-            raise Invalid(f"{name} is already an instrument")
+            raise Invalid(tr("{name} is already an instrument", name=name))
         if name in self.taken.uids.values():
-            raise Invalid(f"{name} is already an account of this host")
+            raise Invalid(tr("{name} is already an account of this host", name=name))
 
     def _known_group(self, group: str) -> None:
         if group == self.common:
-            raise Invalid(f"everybody is in {group} already")
+            raise Invalid(tr("everybody is in {group} already", group=group))
         if group not in self.present.groups and group not in self.plan.groups:
-            raise Invalid(f"there is no group {quoted(group)}; add it with vcore.group_add")
+            raise Invalid(tr("there is no group {group}; add it with vcore.group_add", group=quoted(group)))
 
     def _number(self, kind: str, name: str, given: int | None) -> int:
         used, promised, past = (
@@ -508,7 +529,15 @@ class Planner:
             given = next_free(*self.range, promised.keys() | used.keys(), past)
         for holder in (used.get(given), promised.get(given)):
             if holder not in (None, name):
-                raise Invalid(f"the {kind} {given} of {name} belongs to {holder}")
+                raise Invalid(
+                    tr(
+                        "the {kind} {given} of {name} belongs to {holder}",
+                        kind=kind,
+                        given=given,
+                        name=name,
+                        holder=holder,
+                    )
+                )
         used[given] = name
         return given
 
@@ -524,7 +553,7 @@ class Planner:
         self._known_group(group)
         for name in names:
             if name not in self.present.people:
-                raise NotFound(f"there is nobody called {quoted(name)}")
+                raise NotFound(tr("there is nobody called {name}", name=quoted(name)))
             self.joining.setdefault(group, set()).add(name)
 
     def leave(self, group: str, names: Iterable[str]) -> None:

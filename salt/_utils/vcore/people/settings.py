@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, StringConstraints
 
+from ..base.messages import tr
 from ..kernel.documents import Location, Problem
 from ..kernel.models import SSH_KEY, AbsolutePath, Mode, Model, field
 from ..kernel.sections import Section
@@ -47,9 +48,9 @@ SMALLEST_ID = 9001
 def name_problem(name: str) -> str | None:
     """Return why nobody may be called ``name``, or None."""
     if not ACCOUNT_NAME.fullmatch(name):
-        return "a name has at most 31 characters of a-z, 0-9, - and _, and begins with a letter"
+        return tr("a name has at most 31 characters of a-z, 0-9, - and _, and begins with a letter")
     if name in RESERVED_NAMES:
-        return f"{name} is a name that the system uses"
+        return tr("{name} is a name that the system uses", name=name)
     return None
 
 
@@ -65,19 +66,21 @@ def _group(value: str) -> str:
 
 def _line(value: str) -> str:
     if any(not character.isprintable() for character in value) or value != value.strip():
-        raise ValueError("has to be text on one line, without spaces at its ends")
+        raise ValueError(tr("has to be text on one line, without spaces at its ends"))
     return value
 
 
 def _no_formula(value: str) -> str:
     if value.startswith(("=", "+", "-", "@")):
-        raise ValueError("may not begin with =, +, - or @: a spreadsheet that opens an export takes it for a formula")
+        raise ValueError(
+            tr("may not begin with =, +, - or @: a spreadsheet that opens an export takes it for a formula")
+        )
     return value
 
 
 def _public_key(value: str) -> str:
     if not SSH_KEY.fullmatch(value):
-        raise ValueError("has to be a public ssh key, such as 'ssh-ed25519 AAAA... name'")
+        raise ValueError(tr("has to be a public ssh key, such as 'ssh-ed25519 AAAA... name'"))
     return value
 
 
@@ -188,9 +191,14 @@ def problems(configuration: Configuration) -> list[Problem]:
     accounts, people, groups = ACCOUNTS.of(site), PEOPLE.of(site), GROUPS.of(site)
     found: list[Problem] = []
     if accounts.last_id - accounts.first_id < 99:
-        found.append(document.problem(("accounts", "last_id"), "has to leave at least 100 numbers from first_id on"))
+        found.append(
+            document.problem(("accounts", "last_id"), tr("has to leave at least 100 numbers from first_id on"))
+        )
     if accounts.group in groups:
-        message = f"{accounts.group} is the primary group of all people (vcore.accounts.group); its gid is first_id"
+        message = tr(
+            "{group} is the primary group of all people (vcore.accounts.group); its gid is first_id",
+            group=accounts.group,
+        )
         found.append(document.problem(("groups", accounts.group), message))
     numbers: dict[str, dict[int, str]] = {"uid": {}, "gid": {accounts.first_id: accounts.group}}
     named: list[tuple[str, str, str, int | None]] = [
@@ -202,15 +210,19 @@ def problems(configuration: Configuration) -> list[Problem]:
         if number is None:
             continue
         if other := numbers[key].get(number):
-            found.append(document.problem(location, f"{number} is already the {key} of {other}"))
+            found.append(
+                document.problem(
+                    location, tr("{number} is already the {key} of {other}", number=number, key=key, other=other)
+                )
+            )
         numbers[key][number] = name
     known = {*groups, ADMINISTRATORS}
     for name, person in people.items():
         for index, group in enumerate(person.groups or []):
             if group == accounts.group:
-                message = f"everybody is in {group} already"
+                message = tr("everybody is in {group} already", group=group)
             elif group not in known:
-                message = f"no group {group} below vcore.groups"
+                message = tr("no group {group} below vcore.groups", group=group)
             else:
                 continue
             found.append(document.problem(("people", name, "groups", index), message))

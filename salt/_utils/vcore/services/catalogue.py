@@ -16,6 +16,7 @@ import yaml
 from pydantic import Field, StringConstraints, ValidationError, create_model, model_validator
 
 from ..base.errors import NotFound, VcoreError
+from ..base.messages import tr
 from ..kernel import areas, resolve, site
 from ..kernel.models import AbsolutePath, ItemName, Mode, Model, ServiceName, Size, field
 from ..kernel.sections import Section, extended
@@ -105,7 +106,7 @@ class Port(Model):
     @model_validator(mode="after")
     def _consistent(self) -> Port:
         if self.last is not None and (self.last < self.number or self.target is not None):
-            raise ValueError("last has to be at least number, and cannot be combined with target")
+            raise ValueError(tr("last has to be at least number, and cannot be combined with target"))
         return self
 
 
@@ -365,10 +366,10 @@ class Service(Model):
     def _consistent(self) -> Service:
         unknown = sorted(set(self.wizard) - set(self.settings))
         if unknown:
-            raise ValueError(f"wizard names settings that do not exist: {', '.join(unknown)}")
+            raise ValueError(tr("wizard names settings that do not exist: {unknown}", unknown=", ".join(unknown)))
         self.settings_model().model_validate({})
         if self.rolled and self.mode != "global":
-            raise ValueError("rolled requires mode: global")
+            raise ValueError(tr("rolled requires mode: global"))
         return self
 
     def settings_model(self) -> type[Model]:
@@ -425,7 +426,7 @@ def load(services: Path) -> Catalogue:
     catalogue = _read(services)
     for name, service in catalogue.items():
         for key, problem in (*_unknown_names(service), *_foreign_secrets(name, service, catalogue)):
-            raise VcoreError(f"{name}/service.yaml: {key}: {problem}")
+            raise VcoreError(tr("{name}/service.yaml: {key}: {problem}", name=name, key=key, problem=problem))
     return catalogue
 
 
@@ -490,13 +491,17 @@ def _read(services: Path) -> Catalogue:
             service = model().model_validate(written)
             catalogue[path.parent.name] = model().model_validate(_with_traits(written, service.uses))
         except NotFound as error:
-            raise VcoreError(f"{path.parent.name}/service.yaml: uses: {error}") from None
+            raise VcoreError(tr("{name}/service.yaml: uses: {error}", name=path.parent.name, error=error)) from None
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
-            raise VcoreError(f"{path.parent.name}/service.yaml: {key}: {first['msg']}") from None
+            raise VcoreError(
+                tr("{name}/service.yaml: {key}: {msg}", name=path.parent.name, key=key, msg=first["msg"])
+            ) from None
         except yaml.YAMLError as error:
-            raise VcoreError(f"{path.parent.name}/service.yaml: not valid YAML: {error}") from None
+            raise VcoreError(
+                tr("{name}/service.yaml: not valid YAML: {error}", name=path.parent.name, error=error)
+            ) from None
     return catalogue
 
 
@@ -524,7 +529,9 @@ def _all_used(names: Sequence[str]) -> list[Trait]:
         if name in seen:
             return
         if name not in traits():
-            raise NotFound(f"there is no trait {name}; there are: {', '.join(sorted(traits()))}")
+            raise NotFound(
+                tr("there is no trait {name}; there are: {traits}", name=name, traits=", ".join(sorted(traits())))
+            )
         seen.add(name)
         for used in traits()[name].uses:
             visit(used)

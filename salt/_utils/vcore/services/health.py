@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..base.checks import Check, result
+from ..base.messages import tr
 from ..base.paths import Paths
 
 
@@ -21,5 +22,12 @@ def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
             saw = socket.gethostbyname(full)
         except OSError as error:
             saw = str(error)
-        found.append(result(f"the name {full} leads to {wanted}", saw == wanted, saw, "run salt-call state.apply"))
+        found.append(
+            result(
+                tr("the name {full} leads to {wanted}", full=full, wanted=wanted),
+                saw == wanted,
+                saw,
+                tr("run salt-call state.apply"),
+            )
+        )
     return found

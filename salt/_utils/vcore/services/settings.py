@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ..base.messages import tr
 from ..kernel.documents import Location, Problem
 from ..kernel.models import (
     Model,
@@ -86,8 +87,12 @@ def problems(configuration: Configuration) -> list[Problem]:
         location: Location = ("services", name)
         if name not in catalogue:
             near = difflib.get_close_matches(name, list(catalogue), n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(catalogue)}"
-            found.append(document.problem(location, "unknown service" + hint))
+            hint = (
+                tr("; did you mean {near}?", near=near[0])
+                if near
+                else tr("; there are: {catalogue}", catalogue=", ".join(catalogue))
+            )
+            found.append(document.problem(location, tr("unknown service") + hint))
             continue
         if said.node is not None:
             found.extend(_place_problems(configuration, name, said.node))
@@ -109,10 +114,12 @@ def _missing(configuration: Configuration, catalogue: Catalogue) -> list[Problem
             if on[name] and not on.get(required, False) and fits(configuration, required):
                 needed.setdefault(required, []).append(name)
     for required, names in needed.items():
-        which, off = f"service {names[0]} requires", names[0]
+        which, off = tr("service {names} requires", names=names[0]), names[0]
         if len(names) > 1:
-            which, off = f"services {', '.join(names)} require", "them"
-        message = f"the {which} {required}; switch {required} on, or {off} off"
+            which, off = tr("services {names} require", names=", ".join(names)), "them"
+        message = tr(
+            "the {which} {required}; switch {required} on, or {off} off", which=which, required=required, off=off
+        )
         found.append(configuration.document.problem(("services", required, "enabled"), message))
     return found
 
@@ -122,12 +129,12 @@ def _place_problems(configuration: Configuration, name: str, node: str) -> list[
     nodes, document = configuration.site.nodes, configuration.document
     location: Location = ("services", name, "node")
     if node not in nodes:
-        return [document.problem(location, f"no node {node} below vcore.nodes")]
+        return [document.problem(location, tr("no node {node} below vcore.nodes", node=node))]
     if "head" in nodes[node].roles:
         return []
     if not catalogue_module.of(configuration)[name].image.push:
-        return [document.problem(location, f"{name} runs on the head only: its image is in no registry")]
+        return [document.problem(location, tr("{name} runs on the head only: its image is in no registry", name=name))]
     if nodes[node].address is None:
-        message = f"is required, since the service {name} runs there"
+        message = tr("is required, since the service {name} runs there", name=name)
         return [document.problem(("nodes", node, "address"), message)]
     return []

@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 
 from ..base.errors import VcoreError
+from ..base.messages import tr
 from ..base.paths import Paths
 from .placement import ServicePart
 
@@ -49,11 +50,20 @@ def render(folder: Path, template: str, names: Mapping[str, Any]) -> bytes:
     try:
         return environment.get_template(template).render(names).encode()
     except jinja2.TemplateNotFound as error:
-        raise VcoreError(f"the template {folder / str(error.name)} does not exist") from None
+        raise VcoreError(tr("the template {folder} does not exist", folder=folder / str(error.name))) from None
     except jinja2.TemplateSyntaxError as error:
-        raise VcoreError(f"{error.filename or folder / template}, line {error.lineno}: {error.message}") from None
+        raise VcoreError(
+            tr(
+                "{filename}, line {lineno}: {message}",
+                filename=error.filename or folder / template,
+                lineno=error.lineno,
+                message=error.message,
+            )
+        ) from None
     except Exception as error:  # a template is a program that can raise anything
-        raise VcoreError(f"{folder / template}, line {_line(error)}: {error}") from None
+        raise VcoreError(
+            tr("{folder}, line {line}: {error}", folder=folder / template, line=_line(error), error=error)
+        ) from None
 
 
 def _line(error: Exception) -> int | str:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..base.errors import VcoreError
+from ..base.messages import tr
 from ..people.settings import ACCOUNT_NAME
 from . import names as slurm_names
 
@@ -159,7 +160,10 @@ def wanted(pillar: Mapping[str, Any], people: People) -> Wanted:
     for name in (*people.names, *people.groups):
         if not ACCOUNT_NAME.fullmatch(name):
             raise VcoreError(
-                f"the directory has the name {ascii(name)[:60]}, which SLURM might not accept; rename it there"
+                tr(
+                    "the directory has the name {name}, which SLURM might not accept; rename it there",
+                    name=ascii(name)[:60],
+                )
             )
     active = people.names - people.locked
     default = default_account(pillar)
@@ -275,7 +279,13 @@ def rows(text: str, columns: int, what: str) -> Iterator[list[str]]:
             continue
         cells = line.split("|")
         if len(cells) != columns:
-            raise VcoreError(f"sacctmgr lists {what} in a format that the core cannot read: {ascii(line)[:120]}")
+            raise VcoreError(
+                tr(
+                    "sacctmgr lists {what} in a format that the core cannot read: {line}",
+                    what=what,
+                    line=ascii(line)[:120],
+                )
+            )
         yield cells
 
 
@@ -394,8 +404,10 @@ def plan(wanted: Wanted, shown: Shown, part: str = ALL) -> Plan:
     limits = {name for settings in (*wanted.accounts.values(), *wanted.qos.values()) for name in settings}
     if part != FIRST and any(_is_part(GPUS, name) for name in limits) and not shown.resources >= GPU:
         raise VcoreError(
-            "the site limits GPUs, but slurmdbd knows of none yet: slurmctld registers them when it starts; start it, "
-            "then apply again"
+            tr(
+                "the site limits GPUs, but slurmdbd knows of none yet: slurmctld registers them when it "
+                "starts; start it, then apply again"
+            )
         )
     found = Plan()
     if part == GPUS:

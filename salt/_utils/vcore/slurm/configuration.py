@@ -18,6 +18,7 @@ from typing import Any
 import hostlist
 
 from ..base.errors import VcoreError
+from ..base.messages import tr
 from ..base.names import NODE_NAME
 from ..nodes import hardware
 from ..nodes import hostlist as nodes_hostlist
@@ -51,7 +52,7 @@ def word(value: object) -> str:
     """
     text = str(value)
     if not WORD.fullmatch(text):
-        raise VcoreError(f"SLURM does not accept {ascii(text)[:80]} as a value")
+        raise VcoreError(tr("SLURM does not accept {text} as a value", text=ascii(text)[:80]))
     return text
 
 
@@ -114,19 +115,19 @@ def _rules(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def _node(name: str, node: Mapping[str, Any], rule: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     if not NODE_NAME.fullmatch(name):
-        raise VcoreError("this is no name for a node (a-z, 0-9, -, a letter first)")
+        raise VcoreError(tr("this is no name for a node (a-z, 0-9, -, a letter first)"))
     if not node["address"]:
-        raise VcoreError("its address is not known: it has not joined the swarm, and the site names none")
+        raise VcoreError(tr("its address is not known: it has not joined the swarm, and the site names none"))
     if not node["hardware"]:
         # A node that is being retired keeps its hardware, and so its line, while it has jobs.
-        raise VcoreError("it is being retired" if node.get("retiring") else "its hardware is not known yet")
+        raise VcoreError(tr("it is being retired") if node.get("retiring") else tr("its hardware is not known yet"))
     facts = hardware.validate(node["hardware"])
     if settings["cgroups"] == "on" and facts["cgroups"] != "v2":
-        raise VcoreError("its kernel cannot limit jobs' memory (no cgroup v2), and slurm.cgroups is on")
+        raise VcoreError(tr("its kernel cannot limit jobs' memory (no cgroup v2), and slurm.cgroups is on"))
     try:
         address = str(ipaddress.IPv4Address(node["address"]))
     except ValueError:
-        raise VcoreError(f"{ascii(node['address'])[:60]} is no IPv4 address") from None
+        raise VcoreError(tr("{address} is no IPv4 address", address=ascii(node["address"])[:60])) from None
     return {
         "address": address,
         "hardware": facts,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import NotFound, VcoreError
+from ..base.messages import tr
 from ..base.paths import Paths
 from ..host import containers
 from ..swarm import proving
@@ -55,7 +56,7 @@ def container(pillar: Mapping[str, Any]) -> str:
     """
     if not manages(pillar):
         raise NotFound(
-            "SLURM's controller does not run on this node; slurm.mode of the site file says whether any does"
+            tr("SLURM's controller does not run on this node; slurm.mode of the site file says whether any does")
         )
     return containers.running(
         SERVICE, folder(pillar), f"SLURM's controller does not run; see docker service ps {SERVICE}"
@@ -108,7 +109,7 @@ def plan(pillar: Mapping[str, Any], paths: Paths) -> Plan:
     """
     if not manages(pillar):
         raise VcoreError(
-            "SLURM's controller has to run on the head; take services.slurm-controller.node out of the site"
+            tr("SLURM's controller has to run on the head; take services.slurm-controller.node out of the site")
         )
     old, files = place(pillar).read(), configuration.files(pillar)
     changes: dict[str, Any] = {

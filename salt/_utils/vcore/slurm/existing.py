@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.errors import VcoreError
+from ..base.messages import tr
 from .names import Existing
 
 if TYPE_CHECKING:
@@ -53,19 +54,19 @@ def flattened(path: Path) -> str:
     """
     text = "".join(_lines(path, path.parent, 0))
     if len(text.encode()) > MOST:
-        raise VcoreError(f"{path} is larger than {MOST} bytes with all that it includes")
+        raise VcoreError(tr("{path} is larger than {most} bytes with all that it includes", path=path, most=MOST))
     return text
 
 
 def _lines(path: Path, folder: Path, depth: int) -> Iterator[str]:
     if depth > DEEPEST:
-        raise VcoreError(f"{path} is included {depth} files deep; they include one another")
+        raise VcoreError(tr("{path} is included {depth} files deep; they include one another", path=path, depth=depth))
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise VcoreError(f"{path} cannot be read: {error.strerror}") from None
+        raise VcoreError(tr("{path} cannot be read: {strerror}", path=path, strerror=error.strerror)) from None
     except UnicodeDecodeError:
-        raise VcoreError(f"{path} is not UTF-8 text") from None
+        raise VcoreError(tr("{path} is not UTF-8 text", path=path)) from None
     for line in text.splitlines(keepends=True):
         matched = re.fullmatch(r"\s*include\s+(\S+)\s*", line, re.IGNORECASE)
         if matched:
@@ -102,29 +103,37 @@ def facts(text: str) -> Existing:
 
     name = last("clustername")
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", name):
-        raise VcoreError("it has no ClusterName" if not name else f"ClusterName {ascii(name)[:60]} is no name")
+        raise VcoreError(
+            tr("it has no ClusterName") if not name else tr("ClusterName {name} is no name", name=ascii(name)[:60])
+        )
     if not found.get("slurmctldhost"):
-        raise VcoreError("it has no SlurmctldHost: it does not say where slurmctld is")
+        raise VcoreError(tr("it has no SlurmctldHost: it does not say where slurmctld is"))
     port = last("slurmctldport", str(PORT)).split("-")[0]
     if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
-        raise VcoreError(f"SlurmctldPort {ascii(port)[:60]} is no port")
+        raise VcoreError(tr("SlurmctldPort {port} is no port", port=ascii(port)[:60]))
     controllers = []
     for value in found["slurmctldhost"]:
         matched = re.fullmatch(r"([^()\s]+)(?:\(([^()\s]+)\))?", value)
         host = (matched[2] or matched[1]) if matched else value
         if not HOST.fullmatch(host):
-            raise VcoreError(f"SlurmctldHost {ascii(value)[:60]} is no host")
+            raise VcoreError(tr("SlurmctldHost {value} is no host", value=ascii(value)[:60]))
         controllers.append(f"{host}:{port}")
     authentication = last("authtype", "auth/munge")
     if authentication != "auth/slurm":
         raise VcoreError(
-            f"its AuthType is {ascii(authentication)[1:41]}, and the core's hosts can be clients of auth/slurm only: "
-            "set AuthType=auth/slurm and CredType=cred/slurm on that cluster, with a slurm.key for all its hosts"
+            tr(
+                "its AuthType is {authentication}, and the core's hosts can be clients of auth/slurm "
+                "only: set AuthType=auth/slurm and CredType=cred/slurm on that cluster, with a slurm.key "
+                "for all its hosts",
+                authentication=ascii(authentication)[1:41],
+            )
         )
     if "use_client_ids" not in last("authinfo"):
         raise VcoreError(
-            "its AuthInfo has no use_client_ids, without which it refuses people whom its slurmctld does not know: "
-            "add AuthInfo=use_client_ids there"
+            tr(
+                "its AuthInfo has no use_client_ids, without which it refuses people whom its slurmctld "
+                "does not know: add AuthInfo=use_client_ids there"
+            )
         )
     accounted = last("accountingstoragetype").endswith("slurmdbd")
     return {
@@ -144,13 +153,21 @@ def check_key(path: Path) -> None:
     try:
         length, mode = path.stat().st_size, path.stat().st_mode
     except OSError as error:
-        raise VcoreError(f"{path} cannot be read: {error.strerror}") from None
+        raise VcoreError(tr("{path} cannot be read: {strerror}", path=path, strerror=error.strerror)) from None
     if not path.is_file():
-        raise VcoreError(f"{path} is no file")
+        raise VcoreError(tr("{path} is no file", path=path))
     if mode & 0o007:
-        raise VcoreError(f"{path} can be read by everybody on the head; chmod 0600 {path}")
+        raise VcoreError(tr("{path} can be read by everybody on the head; chmod 0600 {path}", path=path))
     if not LEAST_KEY <= length <= MOST_KEY:
-        raise VcoreError(f"{path} has {length} bytes; a slurm.key has {LEAST_KEY} to {MOST_KEY}, usually 1024")
+        raise VcoreError(
+            tr(
+                "{path} has {length} bytes; a slurm.key has {least_key} to {most_key}, usually 1024",
+                path=path,
+                length=length,
+                least_key=LEAST_KEY,
+                most_key=MOST_KEY,
+            )
+        )
 
 
 def read(slurm: SlurmSettings) -> Existing | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..base.checks import Check, result
 from ..base.errors import VcoreError
+from ..base.messages import tr
 from ..base.paths import Paths
 from ..directory import client, entries
 from ..people import plans
@@ -26,26 +27,31 @@ def _controller(pillar: Mapping[str, Any]) -> list[Check]:
     """Check that the controller answers, uses the site's configuration, and has the nodes that it should have."""
     service = pillar["services"][configuration.CONTROLLER]
     address = pillar["nodes"][service["node"]]["address"]
-    remedy = f"run salt-call state.apply, then docker service logs {configuration.CONTROLLER}"
+    remedy = tr("run salt-call state.apply, then docker service logs {controller}", controller=configuration.CONTROLLER)
     checks = [_listens(address, configuration.CONTROLLER_PORT, remedy)]
     try:
         nodes = queue.show_nodes(pillar)
     except VcoreError as error:
-        return [*checks, result("SLURM shows its nodes", False, str(error), remedy)]
+        return [*checks, result(tr("SLURM shows its nodes"), False, str(error), remedy)]
     checks.append(_configuration(pillar, remedy))
     wanted = configuration.compute_nodes(pillar)
     missing = sorted(set(wanted) ^ set(nodes))
     checks.append(
         result(
-            "SLURM has the nodes of the core, and no others",
+            tr("SLURM has the nodes of the core, and no others"),
             not missing,
-            ", ".join(missing) or f"{len(nodes)} nodes",
-            "run salt-run vcore.reconcile",
+            ", ".join(missing) or tr("{nodes} nodes", nodes=len(nodes)),
+            tr("run salt-run vcore.reconcile"),
         )
     )
     for name, why in sorted(configuration.left_out(pillar).items()):
         checks.append(
-            result(f"{name} takes jobs", False, why, "run salt-run vcore.reconcile, and look at vcore.status")
+            result(
+                tr("{name} takes jobs", name=name),
+                False,
+                why,
+                tr("run salt-run vcore.reconcile, and look at vcore.status"),
+            )
         )
     for name, node in sorted(nodes.items()):
         said = f"{queue.state_words(node)}{': ' + node['reason'] if node['reason'] else ''}"
@@ -53,10 +59,14 @@ def _controller(pillar: Mapping[str, Any]) -> list[Check]:
         well = queue.is_well(node) and not (queue.is_drained(node) and queue.by_the_system(node))
         checks.append(
             result(
-                f"{name} takes jobs, or a person has drained it",
+                tr("{name} takes jobs, or a person has drained it", name=name),
                 well,
                 said,
-                f"look at docker service ps and the log of {configuration.COMPUTE} on {name}",
+                tr(
+                    "look at docker service ps and the log of {compute} on {name}",
+                    compute=configuration.COMPUTE,
+                    name=name,
+                ),
             )
         )
     return checks
@@ -67,35 +77,35 @@ def _configuration(pillar: Mapping[str, Any], remedy: str) -> Check:
     content = place.read()
     refusal = place.refusal()
     if refusal:
-        saw = f"refused: {refusal}"
+        saw = tr("refused: {refusal}", refusal=refusal)
     elif content != configuration.files(pillar):
-        saw = "an older one is in place"
+        saw = tr("an older one is in place")
     elif not place.is_in_force(content):
-        saw = "it is not known to be in force"
+        saw = tr("it is not known to be in force")
     else:
-        saw = "it does"
-    return result("SLURM goes by the configuration of the site", saw == "it does", saw, remedy)
+        saw = tr("it does")
+    return result(tr("SLURM goes by the configuration of the site"), saw == "it does", saw, remedy)
 
 
 def _listens(address: str, port: int, remedy: str) -> Check:
-    tried = f"slurmctld listens at {address}, port {port}"
+    tried = tr("slurmctld listens at {address}, port {port}", address=address, port=port)
     try:
         with socket.create_connection((address, port), timeout=5):
-            return result(tried, True, "it does", remedy)
+            return result(tried, True, tr("it does"), remedy)
     except OSError as error:
         return result(tried, False, str(error), remedy)
 
 
 def _accounting(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
     """Check that accounting has the accounts and people that it should have."""
-    tried = "SLURM's accounts and people are those of the site and the directory"
-    remedy = f"run salt-call state.apply; docker service logs {ACCOUNTING} says more"
+    tried = tr("SLURM's accounts and people are those of the site and the directory")
+    remedy = tr("run salt-call state.apply; docker service logs {accounting} says more", accounting=ACCOUNTING)
     try:
         with client.open_administrator(pillar, paths) as connection:
             present = plans.look(connection, entries.suffix(pillar))
         planned = sacctmgr.plan(pillar, paths, present, test=False)
         assert isinstance(planned, accounting.Plan)
-        saw = f"different: {', '.join(planned.changes)}" if planned.changes else "no difference"
+        saw = tr("different: {changes}", changes=", ".join(planned.changes)) if planned.changes else tr("no difference")
         return [result(tried, not planned.changes, saw, remedy)]
     except VcoreError as error:
         return [result(tried, False, str(error), remedy)]

@@ -10,6 +10,7 @@ from typing import Any
 import hostlist
 
 from ..base.errors import NotFound, VcoreError
+from ..base.messages import tr
 from ..base.names import NODE_NAME
 from .controller import run_checked
 
@@ -63,7 +64,7 @@ def show_nodes(pillar: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             for states in [[str(state).lower() for state in node.get("state") or []]]
         }
     except (ValueError, KeyError, TypeError) as error:
-        raise VcoreError(f"slurmctld's list of nodes cannot be read: {error!r}") from None
+        raise VcoreError(tr("slurmctld's list of nodes cannot be read: {error!r}", error=error)) from None
 
 
 def _number(value: Any) -> int | None:
@@ -104,7 +105,7 @@ def drain(pillar: Mapping[str, Any], names: str | Iterable[str], reason: str) ->
     """
     text = reason if reason.startswith(OURS) else f"{OURS}{reason}"
     if not re.fullmatch(r"[^\x00-\x1f\x7f\"'\\]{1,200}", text):
-        raise VcoreError("a reason is one line of at most 200 characters, without quotes")
+        raise VcoreError(tr("a reason is one line of at most 200 characters, without quotes"))
     nodes = show_nodes(pillar)
     todo = [
         name
@@ -137,7 +138,7 @@ def resume(
         VcoreError: ``because`` is not a reason of the core's.
     """
     if not because.startswith(OURS):
-        raise VcoreError(f"only what begins with {OURS!r} is taken back")
+        raise VcoreError(tr("only what begins with {ours!r} is taken back", ours=OURS))
     nodes = show_nodes(pillar)
     todo = []
     for name in nodes if names is None else _known(nodes, names):
@@ -184,7 +185,7 @@ def _known(nodes: Mapping[str, Any], names: str | Iterable[str]) -> list[str]:
     asked = _several(names)
     for name in asked:
         if not NODE_NAME.fullmatch(name) or name not in nodes:
-            raise NotFound(f"SLURM has no node {ascii(name)[:80]}")
+            raise NotFound(tr("SLURM has no node {name}", name=ascii(name)[:80]))
     return asked
 
 
@@ -207,7 +208,7 @@ def jobs_on(pillar: Mapping[str, Any], names: str | Iterable[str]) -> dict[str, 
     wanted = set(_several(names))
     for name in wanted:
         if not NODE_NAME.fullmatch(name):
-            raise NotFound(f"SLURM has no node {ascii(name)[:80]}")
+            raise NotFound(tr("SLURM has no node {name}", name=ascii(name)[:80]))
     nodelist = f"--nodelist={hostlist.collect_hostlist(wanted)}"
     command = ["squeue", "--noheader", "--format=%i %N", nodelist, "--states=running,suspended,completing"]
     found: dict[str, list[str]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..base.errors import VcoreError
+from ..base.messages import tr
 from ..base.paths import Paths
 from ..kernel import pillar as kernel_pillar
 from ..swarm import rolling
@@ -21,5 +22,5 @@ def roll(paths: Paths, nodes: Sequence[str] | None, patience: float, say: Callab
     """
     pillar = kernel_pillar.head_pillar(paths)
     if COMPUTE not in pillar["services"]:
-        raise VcoreError("the core runs no compute nodes of SLURM; see vcore.slurm.mode of the site file")
+        raise VcoreError(tr("the core runs no compute nodes of SLURM; see vcore.slurm.mode of the site file"))
     return rolling.roll(COMPUTE, pillar=pillar, paths=paths, nodes=nodes, patience=patience, say=say)

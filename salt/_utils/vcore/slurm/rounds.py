@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import Busy, VcoreError
+from ..base.messages import tr
 from ..base.paths import Paths
 from .names import COMPUTE, CONTROLLER
 
@@ -73,7 +74,7 @@ def catch_up(owed: Owed) -> None:
         with owed.step("accounts"):
             sacctmgr.synchronise(owed.pillar, owed.paths)
     except VcoreError as error:
-        owed.say(f"SLURM's accounts do not follow the directory: {error}")
+        owed.say(tr("SLURM's accounts do not follow the directory: {error}", error=error))
 
 
 def columns(pillar: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], str | None]:

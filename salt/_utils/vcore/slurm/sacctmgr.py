@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..base import locks
 from ..base.errors import CommandFailed, NotFound
+from ..base.messages import tr
 from ..base.paths import Paths
 from ..directory import client, entries
 from ..host import containers
@@ -39,7 +40,7 @@ def execute(pillar: Mapping[str, Any], command: Sequence[str], data: bytes = b""
         NotFound: slurm-accounting does not run on this node.
     """
     if SERVICE not in pillar["node"]["services"]:
-        raise NotFound(f"{SERVICE} does not run on this node")
+        raise NotFound(tr("{service} does not run on this node", service=SERVICE))
     there = containers.running(SERVICE, volume(pillar), f"{SERVICE} does not run; see docker service ps {SERVICE}")
     code, output = containers.execute(there, command, data)
     return code, output.decode(errors="replace")
@@ -56,7 +57,7 @@ def look(pillar: Mapping[str, Any]) -> accounting.Shown:
     questions = accounting.questions(accounting.cluster(pillar))
     code, output = execute(pillar, [ASK], json.dumps(questions).encode())
     if code:
-        raise CommandFailed(f"slurmdbd does not answer: {_last(output)}")
+        raise CommandFailed(tr("slurmdbd does not answer: {last}", last=_last(output)))
     return accounting.shown(json.loads(output))
 
 

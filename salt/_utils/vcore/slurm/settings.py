@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, StringConstraints
 
 from ..base.errors import VcoreError
+from ..base.messages import tr
 from ..host.network import Route
 from ..kernel.documents import Document, Problem
 from ..kernel.models import AbsolutePath, Model, Size, field
@@ -45,7 +46,7 @@ TimeLimit = Annotated[
 
 def _script(text: str) -> str:
     if not text.startswith("#!/") or "\0" in text:
-        raise ValueError("has to be a script: its first line names its interpreter, such as #!/bin/sh")
+        raise ValueError(tr("has to be a script: its first line names its interpreter, such as #!/bin/sh"))
     return text if text.endswith("\n") else f"{text}\n"
 
 
@@ -191,9 +192,12 @@ OTHER_SCHEDULERS = frozenset(
 def _mode(value: object) -> object:
     if isinstance(value, str) and value.lower().replace(" ", "").replace("-", "") in OTHER_SCHEDULERS:
         raise ValueError(
-            f"{value} is not supported: the core runs jobs with SLURM only, its own (managed) or one that the site "
-            f"already has (existing). With none, people, files and the other services work beside {value}, but the "
-            "login host, notebooks and Galaxy do not send jobs to it"
+            tr(
+                "{value} is not supported: the core runs jobs with SLURM only, its own (managed) or one "
+                "that the site already has (existing). With none, people, files and the other services "
+                "work beside {value}, but the login host, notebooks and Galaxy do not send jobs to it",
+                value=value,
+            )
         )
     return value
 
@@ -281,20 +285,24 @@ def problems(configuration: Configuration) -> list[Problem]:
     defaults = [name for name, partition in slurm.partitions.items() if partition.default]
     if slurm.partitions and len(defaults) != 1:
         named = f": {', '.join(defaults)}" if defaults else ""
-        message = f"exactly one partition is the default, not {len(defaults)}{named}"
+        message = tr("exactly one partition is the default, not {defaults}{named}", defaults=len(defaults), named=named)
         found.append(document.problem(("slurm", "partitions"), message))
     for name, partition in slurm.partitions.items():
         if partition.qos is not None and partition.qos not in slurm.qos:
-            message = f"{partition.qos} is not among slurm.qos"
+            message = tr("{qos} is not among slurm.qos", qos=partition.qos)
             found.append(document.problem(("slurm", "partitions", name, "qos"), message))
         short, long = (seconds(limit) for limit in (partition.default_time, partition.max_time))
         if short > long:
-            message = f"{partition.default_time} is longer than max_time, {partition.max_time}"
+            message = tr(
+                "{default_time} is longer than max_time, {max_time}",
+                default_time=partition.default_time,
+                max_time=partition.max_time,
+            )
             found.append(document.problem(("slurm", "partitions", name, "default_time"), message))
     found += _account_problems(slurm, document)
     found += _mode_problems(slurm, document)
     if slurm.srun_ports.first > slurm.srun_ports.last:
-        found.append(document.problem(("slurm", "srun_ports"), "first is greater than last"))
+        found.append(document.problem(("slurm", "srun_ports"), tr("first is greater than last")))
     return found
 
 
@@ -303,7 +311,7 @@ def _place_problems(configuration: Configuration) -> list[Problem]:
     for name in (CONTROLLER, ACCOUNTING):
         node = chosen(configuration, name).node
         if node in nodes and "head" not in nodes[node].roles:
-            message = f"{name} runs on the head only, because the head controls it"
+            message = tr("{name} runs on the head only, because the head controls it", name=name)
             found.append(configuration.document.problem(("services", name, "node"), message))
     return found
 
@@ -327,18 +335,20 @@ def _mode_problems(slurm: SlurmSettings, document: Document) -> list[Problem]:
     if slurm.mode == "existing":
         for name in FILES:
             if getattr(slurm, name) is None:
-                message = f"is required with mode: existing: a file on the head, such as {EXAMPLES[name]}"
+                message = tr(
+                    "is required with mode: existing: a file on the head, such as {examples}", examples=EXAMPLES[name]
+                )
                 found.append(document.problem(("slurm", name), message))
         for name in THEIRS:
             if name in slurm.model_fields_set:
-                message = (
+                message = tr(
                     "is for the core's own SLURM (mode: managed); with mode: existing, set it in the site's slurm.conf"
                 )
                 found.append(document.problem(("slurm", name), message))
     else:
         for name in FILES:
             if getattr(slurm, name) is not None:
-                found.append(document.problem(("slurm", name), "is for a SLURM that the site has (mode: existing)"))
+                found.append(document.problem(("slurm", name), tr("is for a SLURM that the site has (mode: existing)")))
     return found
 
 
@@ -371,7 +381,9 @@ def _account_problems(slurm: SlurmSettings, document: Document) -> list[Problem]
         while (parent := slurm.accounts[above[-1]].parent) is not None:
             if parent not in slurm.accounts:
                 if len(above) == 1:
-                    found.append(document.problem(location, f"no account {parent} below vcore.slurm.accounts"))
+                    found.append(
+                        document.problem(location, tr("no account {parent} below vcore.slurm.accounts", parent=parent))
+                    )
                 break
             if parent in above:
                 if parent == name:
@@ -379,7 +391,7 @@ def _account_problems(slurm: SlurmSettings, document: Document) -> list[Problem]
                 break
             above.append(parent)
         if name == slurm.default_account and account.group is not None:
-            message = f"everybody may charge {name}, which is slurm.default_account"
+            message = tr("everybody may charge {name}, which is slurm.default_account", name=name)
             found.append(document.problem(("slurm", "accounts", name, "group"), message))
     return found
 

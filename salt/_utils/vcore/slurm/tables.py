@@ -7,6 +7,7 @@ from typing import Any
 
 import hostlist
 
+from ..base.messages import tr
 from ..terminal import RenderableType, Text, good, plain, table
 
 PLACE = 30
@@ -29,4 +30,4 @@ def status(facts: Mapping[str, Any]) -> list[RenderableType]:
 
 def _why(node: Mapping[str, Any]) -> str:
     reason = node["reason"] or ""
-    return f"drained by hand: {reason or 'no reason given'}" if node["by_hand"] else reason
+    return tr("drained by hand: {reason}", reason=reason or "no reason given") if node["by_hand"] else reason

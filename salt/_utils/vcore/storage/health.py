@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.checks import Check, result
+from ..base.messages import tr
 from ..base.paths import Paths
 from ..host import mounts
 from .mounting import problem, wanted
@@ -48,8 +49,13 @@ def problems(facts: Mapping[str, Any]) -> list[str]:
 def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
     """Look at the storage of the head."""
     seen = look(pillar)
-    remedy = "run salt-call state.apply; docs/storage.md says what each sentence means"
+    remedy = tr("run salt-call state.apply; docs/storage.md says what each sentence means")
     return [
-        result(f"{entry['path']} is the core's {name}", entry["ok"], entry["message"] or "it is", remedy)
+        result(
+            tr("{path} is the core's {name}", path=entry["path"], name=name),
+            entry["ok"],
+            entry["message"] or tr("it is"),
+            remedy,
+        )
         for name, entry in seen["roots"].items()
     ]

@@ -21,6 +21,7 @@ from typing import Any
 
 from ..base.errors import VcoreError
 from ..base.files import write_atomic
+from ..base.messages import tr
 from ..base.paths import Paths
 from ..host import mounts
 from ..host.mounts import Changes, unit_argument, unit_name
@@ -77,7 +78,7 @@ class Root(mounts.Mount):
             return there[-1].kind in self.types and there[-1].source == self.source
         code, output = host.run("stat", "-L", "-c", "%d:%i", "--", self.source, self.target, time_limit=PATIENCE)
         if code == 124:
-            raise VcoreError(f"{self.source} does not answer")
+            raise VcoreError(tr("{source} does not answer", source=self.source))
         lines = output.splitlines()
         return code == 0 and len(lines) == 2 and lines[0] == lines[1]
 
@@ -90,11 +91,15 @@ class Root(mounts.Mount):
         if self.marker is None or (text := read_marker(self.source)) == self.marker:
             return {}
         if text is not None and (wrong := judge(text, place=self.source, identifier=self.identifier, kind=self.name)):
-            raise VcoreError(f"{wrong}; move that away, or name another folder")
+            raise VcoreError(tr("{wrong}; move that away, or name another folder", wrong=wrong))
         if text is None and record and record["source"] == self.source:
             raise VcoreError(
-                f"{self.source} had a {MARKER} and has none now: see that its file system is mounted; "
-                "if these are the right files, run salt-call vcore_storage.mark"
+                tr(
+                    "{source} had a {marker} and has none now: see that its file system is mounted; if these "
+                    "are the right files, run salt-call vcore_storage.mark",
+                    source=self.source,
+                    marker=MARKER,
+                )
             )
         return {f"marker of {self.name}": {"old": text, "new": self.marker}}
 
@@ -208,7 +213,7 @@ def read_marker(place: str) -> str | None:
         output, _ = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         process.kill()  # without waiting for its end, which the kernel may delay
-        raise VcoreError(f"{place} does not answer") from None
+        raise VcoreError(tr("{place} does not answer", place=place)) from None
     return output.decode(errors="replace") if process.returncode == 0 else None
 
 
@@ -227,7 +232,7 @@ def judge(text: str | None, *, place: str, identifier: str, kind: str) -> str | 
 def problem(root: Root, host: mounts.Host) -> str | None:
     """Return why this host cannot work with a root, in words, or None."""
     if not host.mounts().get(root.target):
-        return f"{root.target} is not mounted"
+        return tr("{target} is not mounted", target=root.target)
     try:
         text = read_marker(root.target)
     except VcoreError as error:
@@ -239,7 +244,7 @@ def problem_lines(roots: Mapping[str, Root], host: mounts.Host) -> list[str]:
     """Return a line for each root that this host cannot work with; ask all at once, since each may take long."""
     with ThreadPoolExecutor(max_workers=len(KINDS)) as pool:
         found = zip(roots, pool.map(lambda root: problem(root, host), roots.values()), strict=True)
-        return [f"storage {name}: {wrong}" for name, wrong in found if wrong]
+        return [tr("storage {name}: {wrong}", name=name, wrong=wrong) for name, wrong in found if wrong]
 
 
 # --- plan and apply -------------------------------------------------------------------------------------------------
@@ -264,14 +269,24 @@ def mark(root: Root) -> None:
     """
     place = Path(root.source)
     if not place.parent.is_dir():
-        raise VcoreError(f"{place.parent} does not exist: see that the file system that storage.path names is mounted")
+        raise VcoreError(
+            tr(
+                "{parent} does not exist: see that the file system that storage.path names is mounted",
+                parent=place.parent,
+            )
+        )
     with contextlib.suppress(FileExistsError):
         place.mkdir(mode=0o755)
     status = place.stat()
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise VcoreError(
-            f"{place} is not root's alone (owner {status.st_uid}, mode {status.st_mode & 0o7777:04o}): whoever writes "
-            "there could remove everything; make root its owner, with mode 0755"
+            tr(
+                "{place} is not root's alone (owner {st_uid}, mode {st_mode:04o}): whoever writes there "
+                "could remove everything; make root its owner, with mode 0755",
+                place=place,
+                st_uid=status.st_uid,
+                st_mode=status.st_mode & 4095,
+            )
         )
     assert root.marker is not None
     write_atomic(place / MARKER, root.marker.encode(), mode=0o444)
@@ -285,7 +300,9 @@ def mark_all(pillar: Mapping[str, Any]) -> list[str]:
     """
     roots = [root for root in wanted(pillar).values() if root.marker is not None]
     if not roots:
-        raise VcoreError("the storage does not lie on this node; run this on the file router's node, or on the head")
+        raise VcoreError(
+            tr("the storage does not lie on this node; run this on the file router's node, or on the head")
+        )
     for root in roots:
         mark(root)
     return [root.source for root in roots]

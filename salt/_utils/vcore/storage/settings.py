@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from ..base.messages import tr
 from ..kernel.documents import Problem
 from ..kernel.models import DataFolder, Model, field
 from ..kernel.sections import Section
@@ -36,9 +37,13 @@ def problems(configuration: Configuration) -> list[Problem]:
     settings, document, where = STORAGE.of(configuration.site), configuration.document, ("storage", "path")
     there = folder(configuration.site.base_directory)
     if settings.kind == "path" and settings.path is None:
-        return [document.problem(where, "is required where storage.kind is path")]
+        return [document.problem(where, tr("is required where storage.kind is path"))]
     if settings.kind != "path" and settings.path is not None:
-        return [document.problem(where, "goes with storage.kind: path")]
+        return [document.problem(where, tr("goes with storage.kind: path"))]
     if settings.path and f"{settings.path}/".startswith(f"{there}/"):
-        return [document.problem(where, f"the nodes mount the storage at {there}; name the folder where its files lie")]
+        return [
+            document.problem(
+                where, tr("the nodes mount the storage at {there}; name the folder where its files lie", there=there)
+            )
+        ]
     return []

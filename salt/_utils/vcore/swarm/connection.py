@@ -14,6 +14,7 @@ import docker
 import requests
 
 from ..base.errors import VcoreError
+from ..base.messages import tr
 from ..host.docker_client import connect, docker_errors
 
 #: Seconds for which the next states of a run may use the same snapshot of the swarm.
@@ -74,7 +75,9 @@ class Connection:
                 if state["LocalNodeState"] == "inactive":
                     return Snapshot(taken=time.monotonic())
                 if time.monotonic() > deadline:
-                    raise VcoreError(f"this machine does not manage its swarm: {error.explanation}") from None
+                    raise VcoreError(
+                        tr("this machine does not manage its swarm: {explanation}", explanation=error.explanation)
+                    ) from None
                 time.sleep(1)
         return Snapshot(
             active=True,
@@ -101,13 +104,20 @@ class Connection:
             if local == "active":
                 managers = ", ".join(manager["Addr"] for manager in state.get("RemoteManagers") or [])
                 raise VcoreError(
-                    f"this machine is a worker in another swarm, managed by {managers}; "
-                    "if nothing needs that swarm, leave it first: docker swarm leave"
+                    tr(
+                        "this machine is a worker in another swarm, managed by {managers}; if nothing needs that "
+                        "swarm, leave it first: docker swarm leave",
+                        managers=managers,
+                    )
                 )
             if local != "pending" or time.monotonic() > deadline:
                 raise VcoreError(
-                    f"the swarm of this machine is {local}: {state.get('Error') or 'no reason given'}; "
-                    "see docker info, and docker swarm unlock or docker swarm leave --force"
+                    tr(
+                        "the swarm of this machine is {local}: {get}; see docker info, and docker swarm unlock "
+                        "or docker swarm leave --force",
+                        local=local,
+                        get=state.get("Error") or "no reason given",
+                    )
                 )
             time.sleep(1)
 

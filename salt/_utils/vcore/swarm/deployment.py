@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..base.errors import NotFound, VcoreError
+from ..base.messages import tr
 from ..base.paths import Paths
 from ..base.secrets import Store
 from ..images import builder, registry
@@ -58,7 +59,7 @@ def wanted(name: str, *, pillar: Mapping[str, Any], paths: Paths, plan: bool = F
     """
     service = pillar["services"].get(name)
     if service is None or "image" not in service:
-        raise VcoreError(f"the site has no service {name} on this node; see salt-run vcore.show")
+        raise VcoreError(tr("the site has no service {name} on this node; see salt-run vcore.show", name=name))
     if not plan:
         Store(paths.secrets).ensure_key()  # nothing else makes it for a service with a certificate but no secrets
     files = tuple(_files(service, pillar, paths, _Source(service, pillar, paths, plan)))
@@ -110,7 +111,7 @@ class _Source:
         try:
             return path.read_bytes()
         except FileNotFoundError:
-            raise NotFound(f"{path} does not exist yet; apply the states on the head") from None
+            raise NotFound(tr("{path} does not exist yet; apply the states on the head", path=path)) from None
 
 
 def _files(

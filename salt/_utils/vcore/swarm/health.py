@@ -7,6 +7,7 @@ from typing import Any
 
 from ..base.checks import Check, result
 from ..base.errors import VcoreError
+from ..base.messages import tr
 from ..base.paths import Paths
 from . import membership
 
@@ -63,12 +64,20 @@ def problems(facts: Mapping[str, Any]) -> list[str]:
         if service["ok"]:
             continue
         if service["state"] == "superfluous":
-            found.append(f"service {name}: runs, but the site does not want it; apply the states")
+            found.append(tr("service {name}: runs, but the site does not want it; apply the states", name=name))
         elif service["state"] == "absent":
-            found.append(f"service {name}: does not exist; apply the states")
+            found.append(tr("service {name}: does not exist; apply the states", name=name))
         else:
             detail = f": {service['message']}" if service["message"] else ""
-            found.append(f"service {name}: {service['healthy']} of {service['desired']} tasks are healthy{detail}")
+            found.append(
+                tr(
+                    "service {name}: {healthy} of {desired} tasks are healthy{detail}",
+                    name=name,
+                    healthy=service["healthy"],
+                    desired=service["desired"],
+                    detail=detail,
+                )
+            )
     return found
 
 
@@ -77,14 +86,24 @@ def checks(pillar: Mapping[str, Any], paths: Paths) -> list[Check]:
     try:
         seen = membership.overview()
     except VcoreError as error:
-        remedy = "see that Docker runs, then run bootstrap.sh again"
-        return [result("Docker's swarm answers", False, str(error), remedy)]
+        remedy = tr("see that Docker runs, then run bootstrap.sh again")
+        return [result(tr("Docker's swarm answers"), False, str(error), remedy)]
     ok = seen["swarm"] == "active"
-    found = [result("Docker's swarm answers", ok, f"it is {seen['swarm']}", "run salt-call state.apply")]
+    found = [
+        result(
+            tr("Docker's swarm answers"), ok, tr("it is {swarm}", swarm=seen["swarm"]), tr("run salt-call state.apply")
+        )
+    ]
     for name in pillar["services"]:
         service = seen["services"].get(name)
         healthy = bool(service) and is_healthy(service)
-        saw = f"{service['healthy']} of {service['desired']} tasks" if service else "there is no such service"
-        remedy = f"run salt-call state.apply; docker service logs {name} and docker service ps {name} say more"
-        found.append(result(f"the service {name} is healthy", healthy, saw, remedy))
+        saw = (
+            tr("{healthy} of {desired} tasks", healthy=service["healthy"], desired=service["desired"])
+            if service
+            else tr("there is no such service")
+        )
+        remedy = tr(
+            "run salt-call state.apply; docker service logs {name} and docker service ps {name} say more", name=name
+        )
+        found.append(result(tr("the service {name} is healthy", name=name), healthy, saw, remedy))
     return found

@@ -15,6 +15,7 @@ import docker
 
 from ..base.errors import VcoreError
 from ..base.files import write_atomic
+from ..base.messages import tr
 from ..base.names import JOIN_TOKEN
 from ..base.paths import Paths
 from ..base.secrets import Store, node_secret
@@ -67,17 +68,23 @@ class Swarm(Services):
                     ("ingress_subnet", _subnets(self._network("ingress"))),
                 ):
                     if subnets and network[key] not in subnets:
-                        remedy = "put the old value back"
+                        remedy = tr("put the old value back")
                         if foreign := self.foreign():
-                            remedy += f", because others use this swarm, too ({', '.join(foreign)})"
+                            remedy += tr(", because others use this swarm, too ({foreign})", foreign=", ".join(foreign))
                         else:
-                            remedy += (
-                                ", or take the core off with bootstrap.sh --uninstall, which keeps its data, "
-                                "and bring it back with bootstrap.sh"
+                            remedy += tr(
+                                ", or take the core off with bootstrap.sh --uninstall, which keeps its data, and bring "
+                                "it back with bootstrap.sh"
                             )
                         raise VcoreError(
-                            f"network.{key} is {network[key]}, but the swarm that runs has {', '.join(subnets)}; "
-                            f"a running swarm cannot be moved: {remedy}"
+                            tr(
+                                "network.{key} is {network}, but the swarm that runs has {subnets}; a running swarm "
+                                "cannot be moved: {remedy}",
+                                key=key,
+                                network=network[key],
+                                subnets=", ".join(subnets),
+                                remedy=remedy,
+                            )
                         )
                 return {}
             for key in ("bridge_subnet", "ingress_subnet"):
@@ -98,8 +105,12 @@ class Swarm(Services):
             return {}
         if bridge and bridge["Containers"]:
             raise VcoreError(
-                f"the network {GATEWAY_BRIDGE} has {', '.join(_subnets(bridge))} and is in use; stop its "
-                f"containers and remove it (docker network rm {GATEWAY_BRIDGE}), then apply again"
+                tr(
+                    "the network {gateway_bridge} has {subnets} and is in use; stop its containers and "
+                    "remove it (docker network rm {gateway_bridge}), then apply again",
+                    gateway_bridge=GATEWAY_BRIDGE,
+                    subnets=", ".join(_subnets(bridge)),
+                )
             )
         return {GATEWAY_BRIDGE: {"old": ", ".join(_subnets(bridge)) or None, "new": subnet}}
 
@@ -146,8 +157,13 @@ class Swarm(Services):
                     return {}
                 whose = "manages a swarm of its own" if state["ControlAvailable"] else "is in another swarm"
                 raise VcoreError(
-                    f"this machine {whose} (managers: {', '.join(managers)}), and should be in that of the head, "
-                    f"{head}; if nothing needs it: docker swarm leave, on a manager with --force, then apply again"
+                    tr(
+                        "this machine {whose} (managers: {managers}), and should be in that of the head, {head}; "
+                        "if nothing needs it: docker swarm leave, on a manager with --force, then apply again",
+                        whose=whose,
+                        managers=", ".join(managers),
+                        head=head,
+                    )
                 )
             node_secret(pillar, Store(paths.secrets), *JOIN_TOKEN)
             network, bridge = pillar["network"], self._network(GATEWAY_BRIDGE)
@@ -222,8 +238,12 @@ class Swarm(Services):
             if state["LocalNodeState"] != "pending" or time.monotonic() > deadline:
                 reason = state.get("Error") or "no reason given"
                 raise VcoreError(
-                    f"the swarm of this machine is {state['LocalNodeState']}: {reason}; "
-                    "see docker info, and docker swarm leave --force"
+                    tr(
+                        "the swarm of this machine is {localnodestate}: {reason}; see docker info, and docker "
+                        "swarm leave --force",
+                        localnodestate=state["LocalNodeState"],
+                        reason=reason,
+                    )
                 )
             time.sleep(0.5)
 
@@ -248,7 +268,7 @@ class Swarm(Services):
         """
         with docker_errors():
             if self._state()["LocalNodeState"] != "active":
-                raise VcoreError("this machine manages no swarm; apply the states on the head")
+                raise VcoreError(tr("this machine manages no swarm; apply the states on the head"))
             swarm_now = self.api.inspect_swarm()
             self.api.update_swarm(swarm_now["Version"]["Index"], swarm_now["Spec"], rotate_worker_token=True)
         self.keep_join_token(store)
@@ -288,8 +308,11 @@ class Swarm(Services):
             others = [node["Description"]["Hostname"] for node in snapshot.nodes if not node.get("ManagerStatus")]
             if others:
                 raise VcoreError(
-                    f"the swarm still has other nodes: {', '.join(others)}; let them leave first, "
-                    "each with docker swarm leave, then docker node rm on this one"
+                    tr(
+                        "the swarm still has other nodes: {others}; let them leave first, each with docker swarm "
+                        "leave, then docker node rm on this one",
+                        others=", ".join(others),
+                    )
                 )
             changes = self.absent_changes(keep=())
             if snapshot.active:
@@ -371,12 +394,19 @@ class Swarm(Services):
                 if wanted.version == ipaddress.ip_network(taken).version and wanted.overlaps(
                     ipaddress.ip_network(taken)
                 ):
-                    remedy = f"remove that network (docker network rm {network['Name']})"
+                    remedy = tr("remove that network (docker network rm {name})", name=network["Name"])
                     if network["Name"] == "bridge":
-                        remedy = "move it (bip in /etc/docker/daemon.json, then restart Docker)"
+                        remedy = tr("move it (bip in /etc/docker/daemon.json, then restart Docker)")
                     raise VcoreError(
-                        f"{key} {subnet} overlaps Docker's network {network['Name']} ({taken}); {remedy} "
-                        f"or set vcore.{key} in the site file"
+                        tr(
+                            "{key} {subnet} overlaps Docker's network {name} ({taken}); {remedy} or set vcore.{key} "
+                            "in the site file",
+                            key=key,
+                            subnet=subnet,
+                            name=network["Name"],
+                            taken=taken,
+                            remedy=remedy,
+                        )
                     )
 
     def network_changes(self, pillar: Mapping[str, Any]) -> dict[str, Any]:
@@ -412,9 +442,13 @@ class Swarm(Services):
             if changes and users:
                 differences = "; ".join(f"{key} {words['old']}, not {words['new']}" for key, words in changes.items())
                 raise VcoreError(
-                    f"the network {name} has other settings ({differences}) and is in use by "
-                    f"{', '.join(sorted(set(users)))}; remove these and the network (docker network rm {name}), "
-                    "or set vcore.network in the site file"
+                    tr(
+                        "the network {name} has other settings ({differences}) and is in use by {users}; remove "
+                        "these and the network (docker network rm {name}), or set vcore.network in the site file",
+                        name=name,
+                        differences=differences,
+                        users=", ".join(sorted(set(users))),
+                    )
                 )
             return changes
 
@@ -453,7 +487,7 @@ class Swarm(Services):
         changes: dict[str, Any] = {}
         for name in sorted(known if names is None else names):
             if name not in known:
-                raise VcoreError(f"the site has no node {name}")
+                raise VcoreError(tr("the site has no node {name}", name=name))
             if name != own["name"] and (name not in members or not known[name].get("hardware")):
                 continue
             have = _core_labels(members.get(name))
@@ -531,7 +565,7 @@ class Swarm(Services):
         own_id, members = self.members()
         present = {identity for identity in identities if identity in members}
         if own_id in present:
-            raise VcoreError("the head cannot be removed from its own swarm")
+            raise VcoreError(tr("the head cannot be removed from its own swarm"))
         for identity in present:
             with docker_errors():
                 self.api.remove_node(identity, force=True)

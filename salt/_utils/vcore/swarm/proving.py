@@ -31,6 +31,7 @@ from typing import Any
 from ..base.configurations import APPLIED, CANDIDATE, PREVIOUS, REFUSED, WRITTEN, fingerprint
 from ..base.errors import NotFound, VcoreError
 from ..base.files import write_atomic
+from ..base.messages import tr
 from ..base.paths import Paths
 
 # vcore.swarm.membership and deployment are imported where they are used: a run without changes does not need Docker.
@@ -211,7 +212,7 @@ class ConfiguredService:
         if differs(content):
             if refusal := self.place.refusal():
                 raise VcoreError(f"{refused}: {refusal}")
-            raise VcoreError("the configuration in place is not the wanted one; apply again")
+            raise VcoreError(tr("the configuration in place is not the wanted one; apply again"))
         if not self.place.is_in_force(content) or (self.place.folder / PREVIOUS).exists():
             if self.probe is not None:
                 self.probe()
@@ -256,7 +257,7 @@ class ConfiguredService:
                 if old:
                     self.reload()
                     self.place.in_force(old)
-            raise VcoreError(f"{error}; the old configuration is in place again") from None
+            raise VcoreError(tr("{error}; the old configuration is in place again", error=error)) from None
         self.place.in_force(new)
         self._written.unlink(missing_ok=True)
 

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from ..base import progress
 from ..base.errors import VcoreError
 from ..base.locks import exclusive
+from ..base.messages import tr
 from ..base.paths import Paths
 from ..host.docker_client import docker_errors
 from ..kernel import areas
@@ -96,7 +97,7 @@ def queue_of(name: str, pillar: Mapping[str, Any]) -> Queue:
     for work in areas.asked(Work).values():
         if name == work.SERVICE:
             return _Queue(work, pillar)
-    raise VcoreError(f"{name} cannot be rolled: nothing says how its nodes are drained")
+    raise VcoreError(tr("{name} cannot be rolled: nothing says how its nodes are drained", name=name))
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,11 @@ def pending(name: str, behind: Sequence[str]) -> str:
     if not behind:
         return ""
     shown = ", ".join(behind[:5]) + (f" and {len(behind) - 5} more" if len(behind) > 5 else "")
-    return f"An update of {name} waits for {shown}: salt-run vcore.roll_compute brings it there, job by job."
+    return tr(
+        "An update of {name} waits for {shown}: salt-run vcore.roll_compute brings it there, job by job.",
+        name=name,
+        shown=shown,
+    )
 
 
 def tidy(client: Swarm, name: str, current: str | None) -> None:
@@ -218,7 +223,9 @@ def _label(client: Swarm, name: str, node: str, generation: str) -> None:
 
 def alone(name: str, paths: Paths, *, wait: float = 0.0) -> AbstractContextManager[None]:
     """While this is held, no roll of the service is under way; raises :class:`vcore.base.errors.Busy` where one is."""
-    return exclusive(paths.state / f"roll-{name}.lock", wait=wait, busy=f"another roll of {name} is under way")
+    return exclusive(
+        paths.state / f"roll-{name}.lock", wait=wait, busy=tr("another roll of {name} is under way", name=name)
+    )
 
 
 def roll(
@@ -259,17 +266,19 @@ def roll(
         client = Swarm()
         planned = plan(client, deployment.wanted(name, pillar=pillar, paths=paths))
         if planned.generation is None:
-            raise VcoreError(f"what the site wants of {name} is not offered yet; apply the states on the head first")
+            raise VcoreError(
+                tr("what the site wants of {name} is not offered yet; apply the states on the head first", name=name)
+            )
         there = _nodes(client, name, planned.wanted.spec)
         if unknown := sorted(set(nodes or ()) - set(there)):
-            raise VcoreError(f"{name} does not run on {', '.join(unknown)}")
+            raise VcoreError(tr("{name} does not run on {unknown}", name=name, unknown=", ".join(unknown)))
         for node in sorted(there):
             # An interrupted roll may have left updated nodes drained.
             if there[node] == planned.generation and work.is_back(node, None):
                 work.release(node)
         todo = [node for node in planned.behind if nodes is None or node in nodes]
         for number, node in enumerate(todo, start=1):
-            tell(f"{node}, {number} of {len(todo)}")
+            tell(tr("{node}, {number} of {todo}", node=node, number=number, todo=len(todo)))
             before = there[node]
             assert before is not None
             _change_over(client, work, name, node, (before, planned.generation), patience, start, tell)
@@ -298,32 +307,45 @@ def _change_over(
     began = time.time()
     _label(client, name, node, after)
     if why := _runs(client, work, name, node, after, (began, old), start):
-        tell(f"{node} does not come back: {why}")
+        tell(tr("{node} does not come back: {why}", node=node, why=why))
         old, began = work.started(node), time.time()
         _label(client, name, node, before)
         again = _runs(client, work, name, node, before, (began, old), start)
         if not again:
             work.release(node)
         outcome = (
-            "it does not come back with the one before either, and stays drained"
+            tr("it does not come back with the one before either, and stays drained")
             if again
-            else ("it runs the one before again")
+            else (tr("it runs the one before again"))
         )
-        raise VcoreError(f"{node} does not come back with the new {name}: {why}; {outcome}. The roll stops here.")
+        raise VcoreError(
+            tr(
+                "{node} does not come back with the new {name}: {why}; {outcome}. The roll stops here.",
+                node=node,
+                name=name,
+                why=why,
+                outcome=outcome,
+            )
+        )
     work.release(node)
-    tell(f"{node} is updated")
+    tell(tr("{node} is updated", node=node))
 
 
 def _wait_for_jobs(work: Queue, node: str, patience: float, tell: Callable[[str], None]) -> None:
     end, said = time.monotonic() + patience, ""
     while jobs := work.jobs(node):
-        message = f"{node} waits for its jobs: {', '.join(jobs[:10])}"
+        message = tr("{node} waits for its jobs: {jobs}", node=node, jobs=", ".join(jobs[:10]))
         if message != said:
             tell(message)
         said = message
         if time.monotonic() > end:
             raise VcoreError(
-                f"{node} still has jobs after {patience:g} seconds ({', '.join(jobs[:10])}); it takes new ones again"
+                tr(
+                    "{node} still has jobs after {patience:g} seconds ({jobs}); it takes new ones again",
+                    node=node,
+                    patience=patience,
+                    jobs=", ".join(jobs[:10]),
+                )
             )
         time.sleep(STEP)
 
@@ -344,7 +366,7 @@ def _runs(
     """
     began, old = before
     end, failures = time.monotonic() + patience, 0
-    why = "swarm makes no task"
+    why = tr("swarm makes no task")
     seen: set[str] = set()
     while time.monotonic() < end:
         client.changed()
@@ -365,7 +387,7 @@ def _runs(
         if running:
             if work.is_back(node, old):
                 return None
-            why = "its container runs, and SLURM does not have it back"
+            why = tr("its container runs, and SLURM does not have it back")
         elif tasks:
             newest = max(tasks, key=lambda task: str(task["CreatedAt"]))
             why = newest["Status"].get("Err") or newest["Status"]["State"]

@@ -13,6 +13,7 @@ import docker
 from ..base import names as base_names
 from ..base import progress
 from ..base.errors import VcoreError
+from ..base.messages import tr
 from ..base.paths import Paths
 from ..base.secrets import Store
 from ..host.docker_client import docker_errors
@@ -48,8 +49,11 @@ class Services(Connection):
         current = snapshot.services.get(name)
         if current is not None and base_names.SERVICE_LABEL not in (current["Spec"].get("Labels") or {}):
             raise VcoreError(
-                f"a service {name} runs in this swarm that Virtual Core did not create; "
-                f"remove it (docker service rm {name}) or switch {name} off in the site file"
+                tr(
+                    "a service {name} runs in this swarm that Virtual Core did not create; remove it (docker "
+                    "service rm {name}) or switch {name} off in the site file",
+                    name=name,
+                )
             )
         old_configs = {
             config["Spec"]["Name"]: base64.b64decode(config["Spec"].get("Data") or "") for config in snapshot.configs
@@ -76,7 +80,7 @@ class Services(Connection):
         """
         name = plan.wanted.spec["Name"]
         if not self.snapshot().active:
-            raise VcoreError("this machine is in no swarm yet; apply vcore_swarm.initialised first")
+            raise VcoreError(tr("this machine is in no swarm yet; apply vcore_swarm.initialised first"))
 
         def tell(message: str) -> None:
             progress.report(paths, f"service {name}", message)
@@ -84,7 +88,7 @@ class Services(Connection):
         seen = {task["ID"] for task in self.snapshot().tasks if task["Status"]["State"] in specification.ENDED}
         with docker_errors():
             if plan.different:
-                tell("is created" if plan.current is None else "is updated")
+                tell(tr("is created") if plan.current is None else tr("is updated"))
                 spec = self._bound(plan.wanted)
                 if plan.current is None:
                     identifier = self._send("/services/create", spec, authorization)["ID"]
@@ -152,7 +156,7 @@ class Services(Connection):
             what += ", which runs" if specification.verdict(service, tasks, expected).state == "settled" else ""
         elif updating and update == "rollback_paused":
             what += "; going back to the specification before failed as well"
-        raise VcoreError(f"{what}. Fix the cause and apply again.{details}")
+        raise VcoreError(tr("{what}. Fix the cause and apply again.{details}", what=what, details=details))
 
     def _details(self, task: Mapping[str, Any], want: Wanted) -> str:
         """Return the last lines of a failed task's log, and its health check's output, with secrets replaced."""
@@ -238,7 +242,9 @@ class Services(Connection):
                 )
             ]:
                 if time.monotonic() > deadline:
-                    raise VcoreError(f"containers of removed services still run: {', '.join(left)}; see docker ps")
+                    raise VcoreError(
+                        tr("containers of removed services still run: {left}; see docker ps", left=", ".join(left))
+                    )
                 time.sleep(0.3)
 
 

@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Sequence
 from typing import Literal
 
+from ..base.messages import tr
 from ..host.network import BRIDGE_INTERFACE, Route
 from ..kernel.documents import Problem
 from ..kernel.models import (
@@ -56,7 +57,7 @@ def problems(configuration: Configuration) -> list[Problem]:
     """Return the problems of the networks and keys that do not depend on this host."""
     return _network_problems(configuration) + [
         configuration.document.problem(
-            ("authorized_keys", index), "has to be a public ssh key, such as 'ssh-ed25519 AAAA... name'"
+            ("authorized_keys", index), tr("has to be a public ssh key, such as 'ssh-ed25519 AAAA... name'")
         )
         for index, key in enumerate(AUTHORIZED_KEYS.of(configuration.site))
         if not SSH_KEY.fullmatch(key)
@@ -72,13 +73,20 @@ def _network_problems(configuration: Configuration) -> list[Problem]:
         try:
             network = ipaddress.IPv4Network(value)
         except ValueError as error:
-            found.append(document.problem(location, f"has to be an IPv4 network such as 172.18.0.0/24: {error}"))
+            found.append(
+                document.problem(location, tr("has to be an IPv4 network such as 172.18.0.0/24: {error}", error=error))
+            )
             continue
         if network.prefixlen > 28:
-            found.append(document.problem(location, f"{network} is too small; use a /28 or larger"))
+            found.append(document.problem(location, tr("{network} is too small; use a /28 or larger", network=network)))
         for other, taken in networks.items():
             if network.overlaps(taken):
-                found.append(document.problem(location, f"{network} overlaps {other}, which is {taken}"))
+                found.append(
+                    document.problem(
+                        location,
+                        tr("{network} overlaps {other}, which is {taken}", network=network, other=other, taken=taken),
+                    )
+                )
         networks[setting] = network
     return found
 
@@ -90,7 +98,12 @@ def host_problems(configuration: Configuration, routes: Sequence[Route]) -> list
         network = ipaddress.IPv4Network(getattr(NETWORK.of(configuration.site), setting))
         for route in routes:
             if route.network.overlaps(network) and route.interface != BRIDGE_INTERFACE:
-                message = f"{network} overlaps {route.network}, which this host reaches by {route.interface}"
+                message = tr(
+                    "{network} overlaps {network_2}, which this host reaches by {interface}",
+                    network=network,
+                    network_2=route.network,
+                    interface=route.interface,
+                )
                 found.append(configuration.document.problem(("network", setting), message))
                 break
     return found

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..base.errors import VcoreError
+from ..base.messages import tr
 from ..base.names import SERVICE_LABEL
 
 CREDENTIAL_LABEL = "vcore.credential"
@@ -131,11 +132,23 @@ def check_files(files: Iterable[File]) -> None:
     for file in files:
         if len(file.name) > 64:
             raise VcoreError(
-                f"{file.service}: the item name {file.item} is too long, "
-                f"{file.name} has more than the 64 characters that Docker allows"
+                tr(
+                    "{service}: the item name {item} is too long, {name} has more than the 64 characters "
+                    "that Docker allows",
+                    service=file.service,
+                    item=file.item,
+                    name=file.name,
+                )
             )
         if file.data is not None and not 0 < len(file.data) <= 500_000:
-            raise VcoreError(f"{file.service}: {file.item} has {len(file.data)} bytes, Docker takes from 1 to 500000")
+            raise VcoreError(
+                tr(
+                    "{service}: {item} has {data} bytes, Docker takes from 1 to 500000",
+                    service=file.service,
+                    item=file.item,
+                    data=len(file.data),
+                )
+            )
 
 
 # --- the specification -------------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+../../../../../../../../salt/_utils/vcore/base/messages.py
