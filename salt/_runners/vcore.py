@@ -9,6 +9,7 @@ from vcore import adapter
 
 with adapter.imports() as __virtual__:
     from vcore.base.errors import VcoreError
+    from vcore.base.messages import tr
     from vcore.base.paths import Paths
     from vcore.kernel import pillar as kernel_pillar
     from vcore.kernel import site

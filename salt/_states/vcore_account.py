@@ -8,6 +8,7 @@ import contextlib
 from vcore import adapter
 
 with adapter.imports() as __virtual__:
+    from vcore.base.messages import tr
     from vcore.base.paths import Paths
     from vcore.directory import client
     from vcore.people import accounts
@@ -38,9 +39,9 @@ def people_present(name):
                 with ours.exclusive(test):
                     planned = ours.plan_site(tidy=not test)
                     changes = planned.changes(paths, ours.homes)
-                    yield changes, f"{len(changes)} things would be put in place."
+                    yield changes, tr("{count} things would be put in place.", count=len(changes))
                     ours.apply_site(planned)
-                    return f"{len(changes)} things were put in place."
+                    return tr("{count} things were put in place.", count=len(changes))
 
     return adapter.converge(
         name, steps(), test=test, unchanged=tr("The directory has the people and groups of the site file.")

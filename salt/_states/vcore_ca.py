@@ -4,6 +4,7 @@ Certificate authority of the core
 """
 
 from vcore import adapter
+from vcore.base.messages import tr
 
 
 def _converge(name, steps, what):

@@ -8,6 +8,7 @@ import contextlib
 from vcore import adapter
 
 with adapter.imports() as __virtual__:
+    from vcore.base.messages import tr
     from vcore.base.paths import Paths
     from vcore.directory import client
 
@@ -36,8 +37,8 @@ def base_present(name):
                 changes = planned.changes()
                 if not changes and not test:
                     client.apply(pillar, paths, opened, planned)  # remembers what the comparison has found out
-                yield changes, f"{len(changes)} entries would be put in place."
+                yield changes, tr("{count} entries would be put in place.", count=len(changes))
                 client.apply(pillar, paths, opened, planned)
-                return f"{len(changes)} entries were put in place."
+                return tr("{count} entries were put in place.", count=len(changes))
 
     return adapter.converge(name, steps(), test=test, unchanged=tr("The directory has the core's entries."))

@@ -6,6 +6,7 @@ Enrolment: what new machines fetch from the head
 from vcore import adapter
 
 with adapter.imports() as __virtual__:
+    from vcore.base.messages import tr
     from vcore.base.paths import Paths
     from vcore.enrolment import admission
 

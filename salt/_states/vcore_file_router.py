@@ -8,6 +8,7 @@ import contextlib
 from vcore import adapter
 
 with adapter.imports() as __virtual__:
+    from vcore.base.messages import tr
     from vcore.base.paths import Paths
     from vcore.file_router import configuration, instruments
 
@@ -85,8 +86,8 @@ def instruments_present(name):
                 return
             with opened or contextlib.nullcontext():
                 changes, writes = instruments.instrument_changes(pillar, paths, opened, test=test)
-                yield changes, f"{len(changes)} instruments would be put in place."
+                yield changes, tr("{count} instruments would be put in place.", count=len(changes))
                 instruments.write_instruments(opened, changes, writes)
-                return f"{len(changes)} instruments were put in place."
+                return tr("{count} instruments were put in place.", count=len(changes))
 
     return adapter.converge(name, steps(), test=test, unchanged=tr("The directory has the instruments."))

@@ -7,6 +7,7 @@ report the same.
 """
 
 from vcore import adapter
+from vcore.base.messages import tr
 
 
 def names_present(name, addresses):

@@ -4,6 +4,7 @@ Container images of the core
 """
 
 from vcore import adapter
+from vcore.base.messages import tr
 
 
 def built(name):

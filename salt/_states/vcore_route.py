@@ -8,6 +8,7 @@ from vcore import adapter
 with adapter.imports() as __virtual__:
     from vcore.base.errors import VcoreError
     from vcore.base.files import write_atomic
+    from vcore.base.messages import tr
     from vcore.base.paths import Paths
     from vcore.file_router import container, routes
 

@@ -4,6 +4,7 @@ Secrets of the core
 """
 
 from vcore import adapter
+from vcore.base.messages import tr
 
 #: What is done about what is wrong with a secret.
 REMEDIES = {

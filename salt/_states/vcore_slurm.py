@@ -8,6 +8,7 @@ from vcore import adapter
 # vcore.slurm.controller is imported where it is used: only the head has what it needs.
 with adapter.imports() as __virtual__:
     from vcore.base.files import write_atomic
+    from vcore.base.messages import tr
     from vcore.base.paths import Paths
 
 

@@ -8,6 +8,7 @@ import contextlib
 from vcore import adapter
 
 with adapter.imports() as __virtual__:
+    from vcore.base.messages import tr
     from vcore.base.paths import Paths
     from vcore.directory import client
     from vcore.people import accounts
@@ -46,9 +47,9 @@ def present(name, part="all"):
                     yield planned
                     return
                 changes = planned.changes
-                yield changes, f"{len(changes)} things would be put in place."
+                yield changes, tr("{count} things would be put in place.", count=len(changes))
                 sacctmgr.apply(pillar, planned)
-                return f"{len(changes)} things were put in place."
+                return tr("{count} things were put in place.", count=len(changes))
 
     return adapter.converge(
         name,

@@ -6,6 +6,7 @@ A SLURM that the site has
 from vcore import adapter
 
 with adapter.imports() as __virtual__:
+    from vcore.base.messages import tr
     from vcore.base.paths import Paths
     from vcore.slurm import offer
 

@@ -9,6 +9,7 @@ from vcore import adapter
 
 # vcore.swarm.membership is imported where it is used: with docker it takes 70 ms to load.
 with adapter.imports("docker") as __virtual__:
+    from vcore.base.messages import tr
     from vcore.base.paths import Paths
     from vcore.base.secrets import Store
     from vcore.swarm import specification

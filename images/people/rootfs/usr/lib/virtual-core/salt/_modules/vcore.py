@@ -36,7 +36,7 @@ def sync_password(boot=False):
         salt-call vcore.sync_password --boot
     """
     result = change.sync_password(boot=boot is True)
-    __context__["retcode"] = int(result.outcome)  # noqa: F821
+    __context__["retcode"] = int(result.outcome)
     return result.sentence
 
 
