@@ -185,7 +185,7 @@ def test_what_is_not_acceptable_is_refused_before_anything_is_done(core: Account
         ({"shell": "/bin/fish"}, "shell '/bin/fish': has to be one of /bin/bash, "),
         ({"groups": "nobodys"}, "there is no group 'nobodys'"),
         ({"groups": "people"}, "everybody is in people already"),
-        ({"groups": "x)(cn=*"}, "a name is at most"),
+        ({"groups": "x)(cn=*"}, "a name has at most"),
         ({"ssh_keys": 'command="sh" ssh-ed25519 AAAA'}, "public ssh key"),
     ):
         assert words in refused(core, vcore, "user_add", "new", **arguments)
