@@ -1,7 +1,7 @@
 """Brings the guest's storage to what a pillar wants, by the core's own code; Salt stays away.
 
 Reads requests, a line of JSON each: "do" (plan, apply, absent or facts) and "pillar". Answers each with a line of JSON:
-{"changes", "comment", "ok"}, or what storage.facts says.
+{"changes", "comment", "ok"}, or what storage.health.look says.
 """
 
 import json
@@ -23,7 +23,7 @@ def install(package: str) -> None:
 def answer(given: dict[str, Any]) -> Any:
     """Do what a request asks for."""
     if given["do"] == "facts":
-        return health.facts(given["pillar"])
+        return health.look(given["pillar"])
     host = mounting.Host(Paths(), "Debian")
     roots = {} if given["do"] == "absent" else mounting.wanted(given["pillar"])
     changes = mounting.difference(roots, host)
