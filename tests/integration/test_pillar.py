@@ -30,7 +30,7 @@ def test_the_head_gets_the_whole_configuration(core):
 
 def test_a_compute_node_gets_its_part_only(core):
     found = pillar(core, "compute-1")["vcore"]
-    common = {"site", "base_directory", "network", "head", "names", "registry", "directory", "storage"}
+    common = {"site", "base_directory", "states", "network", "head", "names", "registry", "directory", "storage"}
     assert set(found) == common | {"node", "services"}
     assert found["head"] == {"name": "head", "address": "10.0.0.1"}
     assert found["node"] == {
@@ -71,7 +71,7 @@ def test_the_authority_reaches_nodes_as_its_certificate_without_its_key(core):
 def test_salt_call_shows_the_structure_of_the_pillar_and_masks_its_values(core):
     done = core.run("salt-call", "--out=json", "pillar.items", on="compute-1")
     found = json.loads(done.stdout)["local"]["vcore"]
-    common = {"site", "base_directory", "network", "head", "names", "registry", "directory", "storage"}
+    common = {"site", "base_directory", "states", "network", "head", "names", "registry", "directory", "storage"}
     assert set(found) == common | {"node", "services"}
     assert found["site"]["domain"] == MASKED
     assert "core.test" not in done.stdout
