@@ -442,7 +442,7 @@ def test_the_first_synchronisation(tdbsam: Passwords, monkeypatch: pytest.Monkey
     with pytest.raises(CommandExecutionError, match="already; for a new one-time password"):
         modules["vcore.samba_user_add"]("gwen")
     for nobody in ("nobody-there", "../x", "gwen)(uid=*", "root", "a b"):
-        with pytest.raises(CommandExecutionError, match="nobody|cannot be the name of a person"):
+        with pytest.raises(CommandExecutionError, match=r"nobody|cannot be the name of a person"):
             modules["vcore.samba_user_add"](nobody)
     assert "two passwords differ" in modules["vcore.password_check"]("gwen")["summary"]
     code, said = tdbsam.sync(gwen, FIRST, "not-the-one-time", "Common-to-both-1", boot=True)
