@@ -108,7 +108,7 @@ class Site(SlurmCore):
         }
         for name, config in compute["configs"].items():
             if "file" in config:
-                (rendered / name).write_bytes(slurm_service.content(Path(config["file"])))
+                (rendered / name).write_bytes(slurm_service.content(config))
                 binds[str(rendered / name)] = (config["path"], "ro")
         image = machine().inspect_image(build("slurm"))["Id"]
         self.create(LOGIN, image, LOGIN, binds)
