@@ -3,8 +3,6 @@ People and groups of the site file, in the directory
 ====================================================
 """
 
-import contextlib
-
 from vcore import adapter
 
 with adapter.imports() as __virtual__:
@@ -29,19 +27,14 @@ def people_present(name):
 
     def steps():
         pillar = adapter.head(__pillar__)
-        with client.remedies():
-            opened = client.open_for_state(pillar, paths, test=test)
-            if isinstance(opened, str):
-                yield opened
-                return
-            with opened or contextlib.nullcontext():
-                ours = accounts.Accounts(pillar, paths, opened)
-                with ours.exclusive(test):
-                    planned = ours.plan_site(tidy=not test)
-                    changes = planned.changes(paths, ours.homes)
-                    yield changes, tr("{count} things would be put in place.", count=len(changes))
-                    ours.apply_site(planned)
-                    return tr("{count} things were put in place.", count=len(changes))
+        with client.connected_for_state(pillar, paths, test=test) as opened:
+            ours = accounts.Accounts(pillar, paths, opened)
+            with ours.exclusive(test):
+                planned = ours.plan_site(tidy=not test)
+                changes = planned.changes(paths, ours.homes)
+                yield changes, tr("{count} things would be put in place.", count=len(changes))
+                ours.apply_site(planned)
+                return tr("{count} things were put in place.", count=len(changes))
 
     return adapter.converge(
         name, steps(), test=test, unchanged=tr("The directory has the people and groups of the site file.")

@@ -3,8 +3,6 @@ Entries of the LDAP directory that the core owns
 ================================================
 """
 
-import contextlib
-
 from vcore import adapter
 
 with adapter.imports() as __virtual__:
@@ -27,18 +25,13 @@ def base_present(name):
 
     def steps():
         pillar = adapter.head(__pillar__)
-        with client.remedies():
-            opened = client.open_for_state(pillar, paths, test=test)
-            if isinstance(opened, str):
-                yield opened
-                return
-            with opened or contextlib.nullcontext():
-                planned = client.plan(pillar, paths, opened)
-                changes = planned.changes()
-                if not changes and not test:
-                    client.apply(pillar, paths, opened, planned)  # remembers what the comparison has found out
-                yield changes, tr("{count} entries would be put in place.", count=len(changes))
-                client.apply(pillar, paths, opened, planned)
-                return tr("{count} entries were put in place.", count=len(changes))
+        with client.connected_for_state(pillar, paths, test=test) as opened:
+            planned = client.plan(pillar, paths, opened)
+            changes = planned.changes()
+            if not changes and not test:
+                client.apply(pillar, paths, opened, planned)  # remembers what the comparison has found out
+            yield changes, tr("{count} entries would be put in place.", count=len(changes))
+            client.apply(pillar, paths, opened, planned)
+            return tr("{count} entries were put in place.", count=len(changes))
 
     return adapter.converge(name, steps(), test=test, unchanged=tr("The directory has the core's entries."))

@@ -3,8 +3,6 @@ The file router: its configuration, and the instruments' accounts
 =================================================================
 """
 
-import contextlib
-
 from vcore import adapter
 
 with adapter.imports() as __virtual__:
@@ -79,15 +77,10 @@ def instruments_present(name):
 
     def steps():
         pillar = adapter.head(__pillar__)
-        with client.remedies():
-            opened = client.open_for_state(pillar, paths, test=test)
-            if isinstance(opened, str):
-                yield opened
-                return
-            with opened or contextlib.nullcontext():
-                changes, writes = instruments.instrument_changes(pillar, paths, opened, test=test)
-                yield changes, tr("{count} instruments would be put in place.", count=len(changes))
-                instruments.write_instruments(opened, changes, writes)
-                return tr("{count} instruments were put in place.", count=len(changes))
+        with client.connected_for_state(pillar, paths, test=test) as opened:
+            changes, writes = instruments.instrument_changes(pillar, paths, opened, test=test)
+            yield changes, tr("{count} instruments would be put in place.", count=len(changes))
+            instruments.write_instruments(opened, changes, writes)
+            return tr("{count} instruments were put in place.", count=len(changes))
 
     return adapter.converge(name, steps(), test=test, unchanged=tr("The directory has the instruments."))

@@ -3,12 +3,13 @@ Logins of the core's people on a node itself
 ============================================
 """
 
+import contextlib
 from pathlib import Path
 
 from vcore import adapter
 
 with adapter.imports() as __virtual__:
-    from vcore.base.errors import VcoreError
+    from vcore.base.errors import Postponed, VcoreError
     from vcore.base.messages import tr
     from vcore.base.paths import Paths
     from vcore.base.secrets import Store, node_secret
@@ -65,13 +66,14 @@ def _check_groups(groups, pillar, paths, *, before):
     elif before and groups:
         from vcore.directory import client, entries
 
-        opened = client.open_for_state(pillar, paths, test=__opts__["test"])
-        if isinstance(opened, client.Directory):
-            with opened as connection:
-                base = f"ou=groups,{entries.suffix(pillar)}"
-                found = connection.search(base, "(objectClass=posixGroup)", ["cn"])
-                known = [entry["cn"][0] for _, entry in found]
-            sssd.check_groups(groups, known, pillar["accounts"]["group"])
+        # A plan does without a directory that is not up.
+        with contextlib.suppress(Postponed):
+            if opened := client.open_for_state(pillar, paths, test=__opts__["test"]):
+                with opened as connection:
+                    base = f"ou=groups,{entries.suffix(pillar)}"
+                    found = connection.search(base, "(objectClass=posixGroup)", ["cn"])
+                    known = [entry["cn"][0] for _, entry in found]
+                sssd.check_groups(groups, known, pillar["accounts"]["group"])
 
 
 def present(name, groups=None, made_elsewhere=None):

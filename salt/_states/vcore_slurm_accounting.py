@@ -34,22 +34,19 @@ def present(name, part="all"):
 
     def steps():
         pillar = adapter.head(__pillar__)
-        with client.remedies():
-            opened = client.open_for_state(pillar, paths, test=test)
-            if isinstance(opened, str):
-                yield opened
+        with (
+            client.connected_for_state(pillar, paths, test=test) as opened,
+            contextlib.nullcontext() if test else sacctmgr.exclusive(paths),
+        ):
+            present = accounts.Accounts(pillar, paths, opened).look()
+            planned = sacctmgr.plan(pillar, paths, present, test=test, part=part)
+            if isinstance(planned, str):
+                yield planned
                 return
-            nobody_else = contextlib.nullcontext() if test else sacctmgr.exclusive(paths)
-            with opened or contextlib.nullcontext(), nobody_else:
-                present = accounts.Accounts(pillar, paths, opened).look()
-                planned = sacctmgr.plan(pillar, paths, present, test=test, part=part)
-                if isinstance(planned, str):
-                    yield planned
-                    return
-                changes = planned.changes
-                yield changes, tr("{count} things would be put in place.", count=len(changes))
-                sacctmgr.apply(pillar, planned)
-                return tr("{count} things were put in place.", count=len(changes))
+            changes = planned.changes
+            yield changes, tr("{count} things would be put in place.", count=len(changes))
+            sacctmgr.apply(pillar, planned)
+            return tr("{count} things were put in place.", count=len(changes))
 
     return adapter.converge(
         name,

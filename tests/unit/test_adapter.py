@@ -10,7 +10,7 @@ import salt.config
 import salt.loader
 from salt.exceptions import CommandExecutionError
 from vcore import adapter
-from vcore.base.errors import VcoreError
+from vcore.base.errors import Postponed, VcoreError
 
 WORDS = {"unchanged": "in order", "planned": "would change", "done": "changed"}
 
@@ -35,6 +35,16 @@ def test_a_plan_lists_what_the_apply_makes_and_makes_nothing():
     done = run({"a": 1}, apply=made.append)
     assert (done["result"], done["changes"], done["comment"], made) == (True, {"a": 1}, "changed", [{"a": 1}])
     assert run({"a": 1}, apply=lambda _: "more words")["comment"] == "more words"
+
+
+@pytest.mark.parametrize("test", [True, False])
+def test_what_cannot_be_looked_at_yet_is_words_in_a_plan_and_a_failure_else(test):
+    def steps():
+        raise Postponed("it is made in this run")
+        yield {}
+
+    done = adapter.converge("a sentence", steps(), test=test, unchanged="fine")
+    assert done == {"name": "a sentence", "result": test, "changes": {}, "comment": "it is made in this run"}
 
 
 def test_a_plan_has_more_words_where_they_stand_beside_the_changes():

@@ -16,7 +16,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 # The one exception whose message alone a runner prints; of any other, salt-run shows a traceback.
 from salt.exceptions import NotImplemented as RunnerError
 
-from .base.errors import VcoreError
+from .base.errors import Postponed, VcoreError
 from .base.messages import tr
 
 Changes = dict[str, Any]
@@ -122,8 +122,9 @@ def converge(
 
     It is closed at its ``yield`` by a plan, or where there are no changes; what it holds open by ``with`` ends with it.
     Beside the changes it may yield a comment that says more than ``planned``, and return one that says more than
-    ``done``. A text instead of changes says why there are none, where that is not ``unchanged``. An error on either
-    side of the ``yield`` is the comment of a failed state, which lists no changes.
+    ``done``. A text instead of changes says why there are none, where that is not ``unchanged``; so does
+    :class:`Postponed` in a plan. Any other error on either side of the ``yield`` is the comment of a failed state,
+    which lists no changes.
     """
     ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": unchanged}
     try:
@@ -137,6 +138,8 @@ def converge(
             elif found:
                 comment = _finish(steps)
                 ret.update(changes=found, comment=comment or done)
+    except Postponed as reason:  # which a plan only says
+        ret.update(result=test, changes={}, comment=str(reason))
     except (VcoreError, CommandExecutionError, SaltInvocationError, OSError) as error:
         ret.update(result=False, changes={}, comment=str(error))
     return ret

@@ -11,7 +11,8 @@ and programs in containers print it. The classes below it are for callers who do
     ├── CommandFailed
     ├── Busy
     ├── Unreachable
-    └── Refused
+    ├── Refused
+    └── Postponed
 
 A module derives a class of its own only where the error carries data, or where nobody else tells it from another; it
 gives it a name that no other class of the brain has. Images link this file: it needs the standard library only.
@@ -66,4 +67,11 @@ class Refused(VcoreError):
 
     Caught where somebody may be let in another way or later, as between the rotation of a password and the update that
     it waits for; and where trying again would lock an account.
+    """
+
+
+class Postponed(VcoreError):
+    """Something cannot be looked at before an earlier step of the same run is carried out; the message says which.
+
+    Caught where a plan goes on without it.
     """

@@ -11,7 +11,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import ldap
 from ldap.controls import SimplePagedResultsControl
 
-from ..base.errors import Invalid, NotFound, Refused, Unreachable, VcoreError
+from ..base.errors import Invalid, NotFound, Postponed, Refused, Unreachable, VcoreError
 from ..base.files import write_atomic
 from ..base.messages import tr
 from ..base.paths import Paths
@@ -291,14 +291,23 @@ def remedies() -> Iterator[None]:
         ) from None
 
 
-def open_for_state(pillar: Mapping[str, Any], paths: Paths, *, test: bool) -> Directory | str | None:
+@contextmanager
+def connected_for_state(pillar: Mapping[str, Any], paths: Paths, *, test: bool) -> Iterator[Directory | None]:
+    """Connect as :func:`open_for_state` does while the body runs; errors of the directory say what to do."""
+    with remedies():
+        opened = open_for_state(pillar, paths, test=test)
+        with opened or nullcontext():
+            yield opened
+
+
+def open_for_state(pillar: Mapping[str, Any], paths: Paths, *, test: bool) -> Directory | None:
     """Connect for a state; a plan does without a directory that is not up.
 
     Returns:
-        The connection; in a plan, None for a directory that never existed, or a comment on why entries cannot be
-        compared now.
+        The connection; in a plan, None for a directory that never existed.
 
     Raises:
+        Postponed: in a plan: entries cannot be compared now.
         Unreachable, Refused, NotFound: as for :func:`open_administrator`.
     """
     try:
@@ -307,14 +316,18 @@ def open_for_state(pillar: Mapping[str, Any], paths: Paths, *, test: bool) -> Di
         if not test:
             raise
         if has_been_up(pillar, paths):
-            return f"The directory has data, but {error}: its entries are compared when it runs."
+            raise Postponed(
+                tr("The directory has data, but {error}: its entries are compared when it runs.", error=error)
+            ) from None
         return None
     except Refused:
         from ..swarm import running
 
         if not (test and running.mounts_another("ldap", "admin-password", paths)):
             raise
-        return "The administrator's password is rotated in this run: its entries are compared when it runs."
+        raise Postponed(
+            tr("The administrator's password is rotated in this run: its entries are compared when it runs.")
+        ) from None
 
 
 # --- plan and apply -------------------------------------------------------------------------------------------------
