@@ -3,8 +3,6 @@ The front door on the master: compute nodes, which join, come to work, and leave
 ================================================================================
 """
 
-import sys
-
 from vcore import adapter
 
 with adapter.imports() as __virtual__:
@@ -23,11 +21,6 @@ def _shown(data):
 def _ended(told):
     """What was done, with exit code 1 where not all of it is ok: salt-run takes that from here only."""
     return _shown(told if told["ok"] else {**told, "retcode": 1})
-
-
-def _say(message):
-    """Progress, beside what is returned."""
-    print(message, file=sys.stderr, flush=True)
 
 
 def reconcile(node=None, wait=600):
@@ -54,7 +47,9 @@ def reconcile(node=None, wait=600):
     """
     with adapter.runner_errors():
         asked, wait = None if node is None else str(node), float(wait)
-        return _ended(rounds.reconcile(Paths.from_opts(__opts__), Master(__opts__), node=asked, wait=wait, say=_say))
+        return _ended(
+            rounds.reconcile(Paths.from_opts(__opts__), Master(__opts__), node=asked, wait=wait, say=adapter.say)
+        )
 
 
 def nodes():
@@ -103,5 +98,5 @@ def retire(nodes, dead=False, cancel=False, timeout=86400):
         salt-run vcore.retire compute-1 cancel=True
     """
     with adapter.runner_errors():
-        leaving = retirement.Retirement(Paths.from_opts(__opts__), Master(__opts__), str(nodes), _say)
+        leaving = retirement.Retirement(Paths.from_opts(__opts__), Master(__opts__), str(nodes), adapter.say)
         return _ended(leaving.cancel() if cancel is True else leaving.run(dead=dead is True, timeout=float(timeout)))

@@ -35,15 +35,12 @@ def roll_compute(node=None, patience=604800):
     """
     from vcore.slurm import rolling  # with docker it takes a while to load
 
-    def say(message):
-        __jid_event__.fire_event({"message": message}, "progress")
-
     with adapter.runner_errors():
         try:
             patience = float(patience)
         except ValueError as error:
             raise VcoreError(str(error)) from None
-        done = rolling.roll(Paths.from_opts(__opts__), node.split(",") if node else None, patience, say)
+        done = rolling.roll(Paths.from_opts(__opts__), node.split(",") if node else None, patience, adapter.say)
     return f"Updated: {', '.join(done)}." if done else "All compute nodes run the newest one."
 
 

@@ -7,6 +7,7 @@ Salt's modules import this one first and unguarded, so it needs no more than Sal
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any
@@ -73,6 +74,14 @@ def runner_errors() -> Iterator[None]:
         yield
     except (VcoreError, OSError) as error:
         raise RunnerError(str(error)) from None
+
+
+def say(message: str) -> None:
+    """Tell whoever watches a runner how far it is: on standard error, beside what it returns.
+
+    Salt's own ``__jid_event__`` is there in one file of a virtual name only, and the front doors are several.
+    """
+    print(message, file=sys.stderr, flush=True)
 
 
 def name(value: Any) -> str:
