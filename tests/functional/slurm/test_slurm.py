@@ -14,6 +14,7 @@ from support.slurm import COMPUTE, CONTROLLER, SlurmCore
 from vcore.base.errors import VcoreError
 from vcore.slurm import controller as slurm_controller
 from vcore.slurm import queue as slurm_queue
+from vcore.slurm import work as slurm_work
 
 NODES = ["compute-1", "compute-2"]
 GPUS = [{"type": "a100", "file": f"/dev/nvidia{number}", "mig": None} for number in (0, 1)]
@@ -205,6 +206,28 @@ def test_a_change_is_one_reconfigure_and_running_jobs_go_on(queue: Queue) -> Non
     assert queue.controller() == controller
     queue.job(number)
     assert queue.output("ada", "long") == "end\n"
+
+
+def test_what_a_roll_and_a_retirement_want_of_jobs(queue: Queue) -> None:
+    """The face ``work``: drained behind a job, which is waited for; taken back by its own reason only."""
+    pillar, reason = queue.pillar, "update of the compute image"
+    number = queue.submit("ada", "sleep 15", "--nodelist=compute-1", "--output=/dev/null")
+    queue.job(number, until=("RUNNING",))
+    assert slurm_work.known(pillar, ["compute-1", "compute-9"]) == ["compute-1"]
+    assert slurm_work.drain(pillar, ["compute-1", "compute-9"], reason) == ["compute-1"]
+    assert slurm_work.drain(pillar, ["compute-1"], reason) == []
+    assert slurm_work.running(pillar, ["compute-1", "compute-2"]) == {"compute-1": [str(number)]}
+    queue.job(number)
+    assert slurm_work.running(pillar, ["compute-1"]) == {}
+    began = slurm_work.started(pillar, "compute-1")
+    assert began and began > 1_700_000_000
+    assert slurm_work.is_back(pillar, "compute-1", None)
+    assert not slurm_work.is_back(pillar, "compute-1", began)
+    slurm_work.release(pillar, ["compute-1"], "another reason")
+    assert "drain" in queue.nodes()["compute-1"]["flags"]
+    slurm_work.release(pillar, ["compute-1"], reason)
+    queue.wait_for(NODES, "idle")
+    assert not slurm_work.forget(pillar, queue.paths)  # the registry has lost no node
 
 
 def test_a_bad_file_that_got_there_all_the_same_does_not_end_slurmctld(queue: Queue) -> None:
