@@ -536,6 +536,30 @@ def test_a_node_that_is_in_another_swarm_is_left_alone(core, another_daemon, tmp
     assert worker.api.info()["Swarm"]["LocalNodeState"] == "active"
 
 
+def test_the_routing_mesh_that_docker_left_on_the_bridge_is_not_in_the_way(another_daemon, tmp_path):
+    """A daemon that leaves slowly starts the mesh again; a member's mesh stands for it, with the same endpoint."""
+    core = Core(tmp_path, another_daemon)
+    another_daemon.run(f"docker swarm init --advertise-addr {another_daemon.address}")
+
+    def bridge():
+        networks = {network["Name"] for network in core.api.networks()}
+        return core.api.inspect_network("docker_gwbridge") if "docker_gwbridge" in networks else {"Containers": {}}
+
+    deadline = time.monotonic() + 30
+    while "ingress-sbox" not in bridge()["Containers"]:
+        assert time.monotonic() < deadline, "swarm makes its networks after it has started"
+        time.sleep(0.2)
+    found, wanted = bridge(), "172.18.77.0/24"
+    client = Swarm()
+    changes = client._bridge_changes(found, wanted)
+    assert changes == {"docker_gwbridge": {"old": found["IPAM"]["Config"][0]["Subnet"], "new": wanted}}
+    client.create_gateway_bridge(wanted)
+    assert bridge()["IPAM"]["Config"][0]["Subnet"] == wanted
+    found["Containers"]["f00"] = {"Name": "mine"}
+    with pytest.raises(VcoreError, match="is in use; stop its containers"):
+        client._bridge_changes(found, wanted)
+
+
 def test_a_wrong_join_token_is_refused_by_the_manager(core, another_daemon, tmp_path):
     token = core.api.inspect_swarm()["JoinTokens"]["Worker"]
     wrong = token[:-8] + ("a" * 8 if not token.endswith("a" * 8) else "b" * 8)

@@ -32,6 +32,8 @@ TASK_HISTORY = 5
 #: How often setting labels is tried on a node that swarm changes at the same time.
 LABEL_TRIES = 5
 GATEWAY_BRIDGE = "docker_gwbridge"
+#: The network namespace of the routing mesh, which Docker lists among the containers of the bridge.
+INGRESS_SANDBOX = "ingress-sbox"
 MANAGER_PORT = 2377
 #: File in which a node that joined through the core notes its id in the swarm.
 MEMBERSHIP = "swarm-node"
@@ -98,12 +100,15 @@ class Swarm(Services):
     def _bridge_changes(self, bridge: Mapping[str, Any] | None, subnet: str) -> dict[str, Any]:
         """Return the changes to swarm's gateway bridge that have to precede creating or joining a swarm.
 
+        A daemon that takes long to leave a swarm sometimes starts the routing mesh again as it does, and with it makes
+        the bridge anew. Outside a swarm nothing uses the mesh, so it does not count.
+
         Raises:
             VcoreError: it has another subnet and is in use.
         """
         if _subnets(bridge) == [subnet]:
             return {}
-        if bridge and bridge["Containers"]:
+        if bridge and set(bridge["Containers"]) - {INGRESS_SANDBOX}:
             raise VcoreError(
                 tr(
                     "the network {gateway_bridge} has {subnets} and is in use; stop its containers and "
@@ -220,8 +225,8 @@ class Swarm(Services):
             if "swarm" in changes:
                 self.api.leave_swarm(force=True)
                 self.changed()
-            if GATEWAY_BRIDGE in changes and self._network(GATEWAY_BRIDGE):
-                self.api.remove_network(GATEWAY_BRIDGE)
+            if GATEWAY_BRIDGE in changes:
+                self._remove_gateway_bridge()
         (paths.state / MEMBERSHIP).unlink(missing_ok=True)
 
     def _settled_state(self) -> dict[str, Any]:
@@ -338,8 +343,8 @@ class Swarm(Services):
             if "swarm" in changes:
                 self.api.leave_swarm(force=True)
                 self.changed()
-            if GATEWAY_BRIDGE in changes and self._network(GATEWAY_BRIDGE):
-                self.api.remove_network(GATEWAY_BRIDGE)
+            if GATEWAY_BRIDGE in changes:
+                self._remove_gateway_bridge()
 
     def _own_networks(self) -> list[dict[str, Any]]:
         """Return the networks with the core's label, except those that somebody else's service uses."""
@@ -366,8 +371,7 @@ class Swarm(Services):
         needs the bridge before it joins, too.
         """
         with docker_errors():
-            if self._network(GATEWAY_BRIDGE):
-                self.api.remove_network(GATEWAY_BRIDGE)
+            self._remove_gateway_bridge()
             self.api.create_network(
                 GATEWAY_BRIDGE,
                 driver="bridge",
@@ -378,6 +382,13 @@ class Swarm(Services):
                 },
                 ipam={"Driver": "default", "Config": [{"Subnet": subnet}]},
             )
+
+    def _remove_gateway_bridge(self) -> None:
+        """Remove swarm's gateway bridge if there is one, with the routing mesh that Docker may have left on it."""
+        if bridge := self._network(GATEWAY_BRIDGE):
+            if left_over := bridge["Containers"].get(INGRESS_SANDBOX):
+                self.api.disconnect_container_from_network(left_over["Name"], GATEWAY_BRIDGE, force=True)
+            self.api.remove_network(GATEWAY_BRIDGE)
 
     def _network(self, name: str) -> dict[str, Any] | None:
         try:
