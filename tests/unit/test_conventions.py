@@ -79,23 +79,43 @@ BRAIN = SALT / "_utils" / "vcore"
 SALT_ERRORS = {"CommandExecutionError", "SaltInvocationError"}
 
 
+#: Values that people read, by what they are called in dicts and calls.
+SAID = {"error", "problem", "remedy", "seen"}
+
+
+def said(node):
+    """The expressions by which a node of the syntax tree says something to people."""
+    match node:
+        case ast.Call():
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in SALT_ERRORS or (name in vars(errors) and issubclass(vars(errors)[name], Exception)):
+                yield from node.args[:1]
+            if name == "problem":
+                yield from node.args[1:2]
+            if name == "append" and ast.unparse(node.func).endswith("problems.append"):
+                yield from node.args
+            yield from (keyword.value for keyword in node.keywords if keyword.arg in SAID)
+        case ast.Dict():
+            pairs = zip(node.keys, node.values, strict=True)
+            yield from (
+                value for key, value in pairs if isinstance(key, ast.Constant) and key.value in {*SAID, "title"}
+            )
+        case ast.Assign(targets=[ast.Subscript(slice=ast.Constant(value=str() as key))]) if key in SAID:
+            yield node.value
+
+
 def untranslated(path):
     """Lines of a file on which an error or a problem gets its words other than by the catalogue of messages."""
     found = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if not isinstance(node, ast.Call):
-            continue
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        is_error = name in SALT_ERRORS or (name in vars(errors) and issubclass(vars(errors)[name], Exception))
-        words = (
-            node.args[0] if is_error and node.args else node.args[1] if name == "problem" and node.args[1:] else None
-        )
+    for words in (words for node in ast.walk(ast.parse(path.read_text())) for words in said(node)):
         # Words that somebody else has said already, and what joins them, are no text of ours.
-        texts = [words.value] if isinstance(words, ast.Constant) else []
-        if isinstance(words, ast.JoinedStr):
-            texts = [part.value for part in words.values if isinstance(part, ast.Constant)]
-        if any(re.search(r"[a-z]{3,} +[a-z]{2,}|^[a-z]{3,} $", str(text)) for text in texts):
-            found.append(f"{path.relative_to(CHECKOUT)}:{node.lineno}: {ast.unparse(words)[:80]}")
+        choices = words.values if isinstance(words, ast.BoolOp) else [words]
+        parts = [
+            part for choice in choices for part in (choice.values if isinstance(choice, ast.JoinedStr) else [choice])
+        ]
+        texts = [str(part.value) for part in parts if isinstance(part, ast.Constant)]
+        if any(re.search(r"[a-z]{3,} +[a-z]{2,}|^[a-z]{3,} $", text) for text in texts):
+            found.append(f"{path.relative_to(CHECKOUT)}:{words.lineno}: {ast.unparse(words)[:80]}")
     return found
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import VcoreError
+from ..base.messages import tr
 from ..base.paths import Paths
 from .client import Directory, open_administrator
 
@@ -89,111 +90,131 @@ def described(counters: Counters, *, bind: float | None, version: str | None, er
         {
             "key": "directory.answers",
             "service": SERVICE,
-            "title": "The administrator binds",
+            "title": tr("The administrator binds"),
             "value": 0 if bind is None else 1,
             "unit": "",
             "severe": {"below": 1},
-            "problem": "nobody can log in or be looked up: run salt-call vcore.doctor, and see docker service ps ldap "
-            f"and {LOGS}",
+            "problem": tr(
+                "nobody can log in or be looked up: run salt-call vcore.doctor, and see docker service ps ldap "
+                "and {logs}",
+                logs=LOGS,
+            ),
         },
         {
             "key": "directory.bind.duration",
             "service": SERVICE,
-            "title": "Time that a bind takes",
+            "title": tr("Time that a bind takes"),
             "value": bind,
             "unit": "s",
             "warning": {"above": 1},
             "severe": {"above": 4},
-            "problem": "every login waits that long: see what takes the head's processors, and "
-            f"whether somebody guesses passwords ({LOGS}, with log_level: stats)",
+            "problem": tr(
+                "every login waits that long: see what takes the head's processors, and "
+                "whether somebody guesses passwords ({logs}, with log_level: stats)",
+                logs=LOGS,
+            ),
         },
         {
             "key": "directory.database.used",
             "service": SERVICE,
-            "title": "Database used",
+            "title": tr("Database used"),
             "value": pages,
             "unit": "%",
             "warning": {"above": 80},
             "severe": {"above": 90},
-            "problem": "when the database is full, nothing can be changed, passwords included: raise "
-            "services.ldap.settings.database_maximum_size in the site file and apply",
+            "problem": tr(
+                "when the database is full, nothing can be changed, passwords included: raise "
+                "services.ldap.settings.database_maximum_size in the site file and apply"
+            ),
         },
         {
             "key": "directory.entries",
             "service": SERVICE,
-            "title": "Entries",
+            "title": tr("Entries"),
             "value": counters["entries"],
             "unit": "entries",
             "severe": {"below": 1},
-            "problem": "the directory is empty: run salt-call state.apply, and put a dump back",
+            "problem": tr("the directory is empty: run salt-call state.apply, and put a dump back"),
         },
         {
             "key": "directory.readers.used",
             "service": SERVICE,
-            "title": "Places of the database's readers used",
+            "title": tr("Places of the database's readers used"),
             "value": counters.part(["readers_used"], "readers_max"),
             "unit": "%",
             "warning": {"above": 80},
             "severe": {"above": 95},
-            "problem": "without a free place no search is answered: look for slapcat or mdb_stat that hang in the "
-            "container, or restart it with docker service update --force ldap",
+            "problem": tr(
+                "without a free place no search is answered: look for slapcat or mdb_stat that hang in the "
+                "container, or restart it with docker service update --force ldap"
+            ),
         },
         {
             "key": "directory.connections",
             "service": SERVICE,
-            "title": "Connections",
+            "title": tr("Connections"),
             "value": counters["connections"],
             "unit": "connections",
         },
         {
             "key": "directory.connections.used",
             "service": SERVICE,
-            "title": "Connections of those that slapd can hold",
+            "title": tr("Connections of those that slapd can hold"),
             "value": counters.part(["connections"], "descriptors"),
             "unit": "%",
             "warning": {"above": 80},
             "severe": {"above": 95},
-            "problem": "further clients will be turned away: find the host that holds most of them, by "
-            "ss -tn 'sport = :636' in the container",
+            "problem": tr(
+                "further clients will be turned away: find the host that holds most of them, by "
+                "ss -tn 'sport = :636' in the container"
+            ),
         },
         {
             "key": "directory.threads.active",
             "service": SERVICE,
-            "title": "Threads at work",
+            "title": tr("Threads at work"),
             "value": counters.part(["threads_active"], "threads_max"),
             "unit": "%",
             "warning": {"above": 90},
-            "problem": "further operations wait for a thread: see who asks that much "
-            f"({LOGS}, with log_level: stats), and whether searches have an index",
+            "problem": tr(
+                "further operations wait for a thread: see who asks that much "
+                "({logs}, with log_level: stats), and whether searches have an index",
+                logs=LOGS,
+            ),
         },
         {
             "key": "directory.threads.pending",
             "service": SERVICE,
-            "title": "Operations that wait for a thread",
+            "title": tr("Operations that wait for a thread"),
             "value": counters["threads_pending"],
             "unit": "operations",
             "warning": {"above": 10},
             "severe": {"above": 100},
-            "problem": "logins and look-ups wait: see who asks that much "
-            f"({LOGS}, with log_level: stats), and what takes the head's processors",
+            "problem": tr(
+                "logins and look-ups wait: see who asks that much "
+                "({logs}, with log_level: stats), and what takes the head's processors",
+                logs=LOGS,
+            ),
         },
         {
             "key": "directory.waiters.write",
             "service": SERVICE,
-            "title": "Answers that their clients do not take",
+            "title": tr("Answers that their clients do not take"),
             "value": counters["write_waiters"],
             "unit": "connections",
             "warning": {"above": 5},
             "severe": {"above": 12},
-            "problem": "each of them may hold one of slapd's threads: find clients that hang, by "
-            "ss -tn 'sport = :636' in the container (large Send-Q)",
+            "problem": tr(
+                "each of them may hold one of slapd's threads: find clients that hang, by "
+                "ss -tn 'sport = :636' in the container (large Send-Q)"
+            ),
         },
     ]
     for key, title in (
-        ("operations", "Operations since the start"),
-        ("binds", "Binds since the start"),
-        ("searches", "Searches since the start"),
-        ("modifications", "Modifications since the start"),
+        ("operations", tr("Operations since the start")),
+        ("binds", tr("Binds since the start")),
+        ("searches", tr("Searches since the start")),
+        ("modifications", tr("Modifications since the start")),
     ):
         found.append(
             {
@@ -209,13 +230,13 @@ def described(counters: Counters, *, bind: float | None, version: str | None, er
         {
             "key": "directory.uptime",
             "service": SERVICE,
-            "title": "Time since slapd started",
+            "title": tr("Time since slapd started"),
             "value": counters["uptime"],
             "unit": "s",
         },
-        {"key": "directory.version", "service": SERVICE, "title": "Version", "value": version, "unit": ""},
+        {"key": "directory.version", "service": SERVICE, "title": tr("Version"), "value": version, "unit": ""},
     ]
     for one in found:
         if one["value"] is None:
-            one["error"] = error or "slapd says nothing of it: see whether its configuration has a monitor database"
+            one["error"] = error or tr("slapd says nothing of it: see whether its configuration has a monitor database")
     return found

@@ -41,7 +41,7 @@ def _services(pillar: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, A
         for name, service in wanted.items()
     }
     for name in sorted(set(seen) - set(wanted)):
-        stray: dict[str, Any] = {"title": "not in the site", "node": None, "addresses": []}
+        stray: dict[str, Any] = {"title": tr("not in the site"), "node": None, "addresses": []}
         services[name] = {**stray, **seen[name], "state": "superfluous"}
     return judged(services)
 
