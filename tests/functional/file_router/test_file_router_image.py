@@ -16,25 +16,16 @@ from typing import Any
 import pytest
 from support.directory import SUFFIX
 from support.file_router import FileCore, files
+from support.ssh import key
 from vcore.base.secrets import Store
 from vcore.directory import samba_ids
 from vcore.file_router import samba
 from vcore.people.settings import SHELLS
 
-__all__ = ["files"]
+__all__ = ["files", "key"]
 
 PASSWORD = "Password-of-ada-1"
 ROUTER = "/usr/lib/virtual-core/file-router"
-
-
-@pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A person's ssh key."""
-    if not shutil.which("ssh-keygen"):
-        pytest.fail("ssh-keygen is missing: apt-get install openssh-client")
-    path = tmp_path_factory.mktemp("key") / "key"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "ada", "-f", str(path)], check=True)
-    return path
 
 
 @pytest.fixture(scope="module")

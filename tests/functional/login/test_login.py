@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from support.images import build, machine
 from support.login import MARKER, NODES, LoginCore, login_core
+from support.ssh import key
 
-__all__ = ["login_core"]
+__all__ = ["key", "login_core"]
 
 PASSWORD = "Password-of-ada-1"
-
-
-@pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A person's ssh key."""
-    if not shutil.which("ssh-keygen"):
-        pytest.fail("ssh-keygen is missing: apt-get install openssh-client")
-    path = tmp_path_factory.mktemp("key") / "key"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "ada", "-f", str(path)], check=True)
-    return path
 
 
 @pytest.fixture(scope="module")
