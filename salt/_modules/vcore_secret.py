@@ -12,7 +12,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from vcore import adapter
 
 with adapter.imports() as __virtual__:
-    from vcore.base.messages import tr
+    from vcore.base.messages import quoted, tr
     from vcore.base.paths import Paths
     from vcore.base.secrets import Store, generate
 
@@ -29,7 +29,7 @@ def _definition(name):
     services = _services()
     definition = services.get(service, {"secrets": {}})["secrets"].get(item)
     if definition is None or definition["service"]:
-        raise SaltInvocationError(tr("no service that is switched on has a secret {name!r}", name=name))
+        raise SaltInvocationError(tr("no service that is switched on has a secret {name}", name=quoted(name)))
     return service, item, definition
 
 

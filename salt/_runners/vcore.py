@@ -9,7 +9,7 @@ from vcore import adapter
 
 with adapter.imports() as __virtual__:
     from vcore.base.errors import VcoreError
-    from vcore.base.messages import tr
+    from vcore.base.messages import quoted, tr
     from vcore.base.paths import Paths
     from vcore.kernel import pillar as kernel_pillar
     from vcore.kernel import site
@@ -68,8 +68,8 @@ def show(service=None):
         if service not in data["services"]:
             raise VcoreError(
                 tr(
-                    "no service {service!r} is switched on; there are: {services}",
-                    service=service,
+                    "no service {service} is switched on; there are: {services}",
+                    service=quoted(service),
                     services=", ".join(data["services"]),
                 )
             )

@@ -123,3 +123,9 @@ def untranslated(path):
 def test_errors_and_problems_get_their_words_by_the_catalogue_of_messages(folder):
     found = [line for path in sorted((SALT / folder).rglob("*.py")) for line in untranslated(path)]
     assert found == [], "\n".join(["say it by tr (vcore.base.messages):", *found])
+
+
+def test_messages_quote_inputs_by_quoted():
+    """Python's own notation would show whole what a stranger sends, and change with the type of the value."""
+    template = BRAIN / "locale" / "vcore.pot"
+    assert re.findall(r'^msgid ".*![rsa]}.*', template.read_text(), re.MULTILINE) == []

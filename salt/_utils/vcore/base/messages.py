@@ -25,3 +25,9 @@ def tr(message: str, /, **values: Any) -> str:
     """Return a message in the language of this process, with its values in place of their names in braces."""
     text = _catalogue.gettext(message)
     return text.format(**values) if values else text
+
+
+def quoted(value: Any) -> str:
+    """Return an input as messages quote it: one line of at most 60 ASCII characters, which reveals look-alikes."""
+    text = ascii(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..base.errors import VcoreError
 from ..base.files import write_atomic
-from ..base.messages import tr
+from ..base.messages import quoted, tr
 from .x509 import Changes, pem_certificates
 
 
@@ -65,7 +65,7 @@ def trust_files(os_family: str, registry: str | None) -> tuple[TrustStore, tuple
             )
         )
     if registry is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?", registry):
-        raise VcoreError(tr("{registry!r} is not a registry, host:port", registry=registry))
+        raise VcoreError(tr("{registry} is not a registry, host:port", registry=quoted(registry)))
     store = TRUST_STORES[os_family]
     files = [store.anchors / "virtual-core.crt"]
     if registry:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import NotFound, VcoreError
-from ..base.messages import tr
+from ..base.messages import quoted, tr
 
 try:
     from M2Crypto import ASN1, EC, EVP, RSA, X509, m2
@@ -160,7 +160,7 @@ def wanted(vcore: Mapping[str, Any], name: str) -> Leaf:
         ) from None
     for dns in certificate["names"]:
         if len(dns) > 253 or not _DNS_NAME.fullmatch(dns):
-            raise VcoreError(tr("certificate {name}: {dns!r} is not a DNS name", name=name, dns=dns))
+            raise VcoreError(tr("certificate {name}: {dns} is not a DNS name", name=name, dns=quoted(dns)))
     try:
         addresses = tuple(str(ipaddress.ip_address(address)) for address in certificate["addresses"])
     except ValueError as error:

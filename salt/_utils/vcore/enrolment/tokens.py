@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..base.errors import Refused, VcoreError
-from ..base.messages import tr
+from ..base.messages import quoted, tr
 from ..base.names import NODE_NAME
 
 VERSION = "vc1"
@@ -114,7 +114,7 @@ def seconds(ttl: object) -> int:
     length = int(found[1]) * UNITS[found[2]] if found else 0
     if not 0 < length <= LONGEST:
         raise VcoreError(
-            tr("ttl={ttl!r}: say how long the token lives, such as 30m, 1h or 2d, at most 7d", ttl=str(ttl)[:20])
+            tr("ttl={ttl}: say how long the token lives, such as 30m, 1h or 2d, at most 7d", ttl=quoted(ttl))
         )
     return length
 
@@ -131,14 +131,14 @@ def scope_of(node: object = None, role: object = None) -> str:
         if role not in (None, ROLE):
             raise VcoreError(
                 tr(
-                    "role={role!r}: a token grants only the role {role_2}; the site file others",
-                    role=str(role)[:40],
+                    "role={role}: a token grants only the role {role_2}; the site file others",
+                    role=quoted(role),
                     role_2=ROLE,
                 )
             )
         return f"role={ROLE}"
     if not isinstance(node, str) or not NODE_NAME.fullmatch(node):
-        raise VcoreError(tr("node={node!r} is no name for a node (a-z, 0-9, -, a letter first)", node=str(node)[:70]))
+        raise VcoreError(tr("node={node} is no name for a node (a-z, 0-9, -, a letter first)", node=quoted(node)))
     return f"node={node}"
 
 

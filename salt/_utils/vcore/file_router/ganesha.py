@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..base.errors import VcoreError
-from ..base.messages import tr
+from ..base.messages import quoted, tr
 from ..base.names import FILE_ROUTER as SERVICE
 from ..storage import places
 from .samba import DATA, HOMES
@@ -212,5 +212,5 @@ def _value(text: str) -> str:
         VcoreError: the value could mean something else in ganesha.conf.
     """
     if not _VALUE.fullmatch(text) or ".." in text.split("/"):
-        raise VcoreError(tr("{text!r} is not allowed in ganesha.conf", text=text))
+        raise VcoreError(tr("{text} is not allowed in ganesha.conf", text=quoted(text)))
     return text

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import NotFound, VcoreError
-from ..base.messages import tr
+from ..base.messages import quoted, tr
 from ..base.paths import Paths
 from ..base.secrets import Store, generate
 from ..directory import entries
@@ -110,7 +110,7 @@ def _last_line(output: bytes) -> str:
 def _person(pillar: Mapping[str, Any], connection: Directory, name: str) -> dict[str, list[bytes]]:
     problem = name_problem(name)
     if problem:
-        raise VcoreError(tr("{name!r} cannot be the name of a person: {problem}", name=name, problem=problem))
+        raise VcoreError(tr("{name} cannot be the name of a person: {problem}", name=quoted(name), problem=problem))
     dn = f"uid={name},ou=people,{entries.suffix(pillar)}"
     entry = connection.read(
         dn,

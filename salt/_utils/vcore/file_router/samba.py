@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..base.errors import VcoreError
-from ..base.messages import tr
+from ..base.messages import quoted, tr
 from ..base.names import FILE_ROUTER as SERVICE
 from ..base.names import within_one_another
 from ..directory.samba_ids import person_sid
@@ -140,7 +140,7 @@ def _safe(value: str) -> str:
         VcoreError: the value could mean something else in smb.conf.
     """
     if UNSAFE & set(value) or not value.isprintable() or value != value.strip() or set("[]") & set(value):
-        raise VcoreError(tr("{value!r} is not allowed in smb.conf", value=value))
+        raise VcoreError(tr("{value} is not allowed in smb.conf", value=quoted(value)))
     return value
 
 
@@ -148,7 +148,7 @@ def _principal(value: str) -> str:
     # With +, Samba asks the name service only; with @, it would look for a netgroup first.
     name = f"+{value[1:]}" if value.startswith("@") else value
     if set(_safe(name)) & set(" ,;\"'&"):
-        raise VcoreError(tr("{value!r} is not allowed in smb.conf", value=value))
+        raise VcoreError(tr("{value} is not allowed in smb.conf", value=quoted(value)))
     return name
 
 
@@ -318,5 +318,5 @@ def instrument_entry(suffix: str, name: str, number: int) -> dict[str, list[str]
 
 def _field(value: str) -> str:
     if set(_safe(value)) & set(": ,"):
-        raise VcoreError(tr("{value!r} cannot be the name of an account", value=value))
+        raise VcoreError(tr("{value} cannot be the name of an account", value=quoted(value)))
     return value

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..base.checks import Check, result
 from ..base.errors import VcoreError
-from ..base.messages import tr
+from ..base.messages import quoted, tr
 from ..base.paths import Paths
 from ..host import containers
 from ..storage.places import MARKER
@@ -97,6 +97,6 @@ def _ssh(address: str, port: int) -> Check:
         ok, saw = False, str(error)
     else:
         ok = said.startswith(b"SSH-2.0-")
-        saw = tr("it does") if ok else tr("something else answers: {said!a}", said=said[:40])
+        saw = tr("it does") if ok else tr("something else answers: {said}", said=quoted(said.decode(errors="replace")))
     remedy = tr("run salt-call state.apply, then docker service logs {service}", service=SERVICE)
     return result(tr("people's ssh answers at {address}, port {port}", address=address, port=port), ok, saw, remedy)

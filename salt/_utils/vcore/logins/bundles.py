@@ -20,7 +20,7 @@ from typing import Any
 
 from ..base.errors import NotFound, VcoreError
 from ..base.files import write_atomic
-from ..base.messages import tr
+from ..base.messages import quoted, tr
 from ..base.paths import Paths
 from ..base.secrets import Store
 from ..directory import client
@@ -284,7 +284,7 @@ def kind(name: str | None) -> Kind:
         close = difflib.get_close_matches(str(name).lower(), KINDS, n=1, cutoff=0.5)
         hint = tr("; did you mean {close}? There are", close=close[0]) if close else tr("; there are")
         raise VcoreError(
-            tr("no kind of host is called {name!r}{hint}:\n{choices}", name=name, hint=hint, choices=choices)
+            tr("no kind of host is called {name}{hint}:\n{choices}", name=quoted(name), hint=hint, choices=choices)
         )
     return KINDS[name]
 

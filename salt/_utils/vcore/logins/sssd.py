@@ -19,7 +19,7 @@ from typing import Any
 
 from ..base.errors import NotFound, VcoreError
 from ..base.files import write_atomic
-from ..base.messages import tr
+from ..base.messages import quoted, tr
 
 Changes = dict[str, Any]
 
@@ -105,7 +105,10 @@ def access(pillar: Mapping[str, Any], authority: Path, groups: Iterable[str]) ->
     for name in names:
         if not GROUP_NAME.fullmatch(name):
             raise VcoreError(
-                tr("{name!r} is not the name of a group: at most 31 of a-z, 0-9, - and _, a letter first", name=name)
+                tr(
+                    "{name} is not the name of a group: at most 31 of a-z, 0-9, - and _, a letter first",
+                    name=quoted(name),
+                )
             )
     return Access(directory["uri"], directory["suffix"], pillar["site"]["domain"], str(authority), names)
 
@@ -131,7 +134,7 @@ def check_groups(groups: Iterable[str], known: Collection[str], everybody: str) 
                 if close
                 else tr("there are: {names}", names=", ".join(names) or "none")
             )
-            raise VcoreError(tr("the directory has no group {group!r}; {hint}", group=group, hint=hint))
+            raise VcoreError(tr("the directory has no group {group}; {hint}", group=quoted(group), hint=hint))
 
 
 def check_groups_by_sssd(groups: Iterable[str], run: Callable[[Sequence[str]], None]) -> None:
@@ -155,9 +158,9 @@ def check_groups_by_sssd(groups: Iterable[str], run: Callable[[Sequence[str]], N
         if not known(group) and known(ADMINISTRATORS):
             raise VcoreError(
                 tr(
-                    "the directory has no group {group!r}: make it with salt-call vcore.group_add on the "
+                    "the directory has no group {group}: make it with salt-call vcore.group_add on the "
                     "head, or correct logins of this node in the site file",
-                    group=group,
+                    group=quoted(group),
                 )
             )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from ..base.errors import VcoreError
-from ..base.messages import tr
+from ..base.messages import quoted, tr
 from ..base.names import NODE_NAME
 from ..base.paths import Paths
 from ..kernel import areas, pillar
@@ -40,7 +40,7 @@ def check_takes_part(paths: Paths, keys: Keys, name: str) -> None:
     """
     if not NODE_NAME.fullmatch(name):
         raise VcoreError(
-            tr("{words!r} is no name for a node (a-z, 0-9, -, a letter first)", words=decisions.words(name))
+            tr("{words} is no name for a node (a-z, 0-9, -, a letter first)", words=quoted(decisions.words(name)))
         )
     state = keys.key_states().get(name)
     node = pillar.resolved(paths)["nodes"].get(name)

@@ -16,7 +16,7 @@ from typing import Any
 from ..base.errors import VcoreError
 from ..base.files import write_atomic
 from ..base.locks import exclusive
-from ..base.messages import tr
+from ..base.messages import quoted, tr
 from ..base.names import NODE_NAME
 
 Entry = dict[str, Any]
@@ -73,7 +73,7 @@ class Registry:
         """
         for name, entry in changes.items():
             if not NODE_NAME.fullmatch(name):
-                raise VcoreError(tr("{name!r} is no name for a node (a-z, 0-9, -, a letter first)", name=name))
+                raise VcoreError(tr("{name} is no name for a node (a-z, 0-9, -, a letter first)", name=quoted(name)))
             if unknown := entry.keys() - UNKNOWN.keys():
                 raise VcoreError(tr("an entry of a node has no {unknown}", unknown=", ".join(sorted(unknown))))
         self._change(lambda entries: {**entries, **{n: {**entries.get(n, UNKNOWN), **e} for n, e in changes.items()}})

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import hostlist
 
 from ..base.errors import NotFound, VcoreError
-from ..base.messages import tr
+from ..base.messages import quoted, tr
 from ..base.paths import Paths
 from ..kernel import areas, pillar, site
 from ..swarm import membership
@@ -67,7 +67,7 @@ class Retirement:
         try:
             self.names = expand(nodes)
         except ValueError as error:
-            raise VcoreError(f"{decisions.words(nodes)!r} {error}") from None
+            raise VcoreError(f"{quoted(decisions.words(nodes))} {error}") from None
         self.pillar = pillar.head_pillar(paths)
         self.keys = salt.key_states()
         known = {*self.pillar["nodes"], *self.registry.read(), *self.keys}

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from ..base import locks as base_locks
 from ..base.errors import Busy, Invalid, NotFound, Unreachable, VcoreError
 from ..base.files import write_atomic
-from ..base.messages import tr
+from ..base.messages import quoted, tr
 from ..base.paths import Paths
 from ..base.progress import report
 from ..base.secrets import Store, generate
@@ -23,7 +23,7 @@ from ..directory import entries as directory_entries
 from ..directory.client import Directory
 from ..kernel import areas
 from . import csv_lines
-from .csv_lines import check_name, check_person, quoted
+from .csv_lines import check_name, check_person
 from .homes import Homes
 from .plans import (
     EXPIRED,

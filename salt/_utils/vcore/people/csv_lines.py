@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..base.errors import Invalid
-from ..base.messages import tr
+from ..base.messages import quoted, tr
 from ..kernel.documents import unknown_key
 from .settings import SHELLS, Person, name_problem, plain
 
@@ -47,12 +47,6 @@ class Line:
     name: str
     person: dict[str, Any] | None = None
     problem: str = ""
-
-
-def quoted(value: Any) -> str:
-    """Return an input as messages quote it: one line of at most 60 ASCII characters, which reveals look-alikes."""
-    text = ascii(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def check_name(name: str) -> None:

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import Invalid, NotFound, VcoreError
-from ..base.messages import tr
+from ..base.messages import quoted, tr
 from ..base.paths import Paths
 from ..base.secrets import Store
 from ..directory import entries, samba_ids
 from ..directory.client import Directory
 from ..directory.entries import Attributes
-from .csv_lines import quoted
 from .homes import Homes
 from .settings import ACCOUNT_NAME, ADMINISTRATORS
 

@@ -63,8 +63,10 @@ def show_nodes(pillar: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             for node in found
             for states in [[str(state).lower() for state in node.get("state") or []]]
         }
-    except (ValueError, KeyError, TypeError) as error:
-        raise VcoreError(tr("slurmctld's list of nodes cannot be read: {error!r}", error=error)) from None
+    except (ValueError, KeyError, TypeError):
+        raise VcoreError(
+            tr("slurmctld's list of nodes cannot be read: see what scontrol --json show nodes prints in its container")
+        ) from None
 
 
 def _number(value: Any) -> int | None:
@@ -138,7 +140,7 @@ def resume(
         VcoreError: ``because`` is not a reason of the core's.
     """
     if not because.startswith(OURS):
-        raise VcoreError(tr("only what begins with {ours!r} is taken back", ours=OURS))
+        raise VcoreError(tr('only what begins with "{ours}" is taken back', ours=OURS))
     nodes = show_nodes(pillar)
     todo = []
     for name in nodes if names is None else _known(nodes, names):
